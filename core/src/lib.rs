@@ -1,0 +1,17 @@
+//! Where Quarterturn's numbers live: shapes, tensors, devices, the GPU runtime, random numbers and errors.
+
+mod device;
+mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod host;
+mod random;
+mod shape;
+mod tensor;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use host::HostBuffer;
+pub use random::{Stream, philox};
+pub use shape::{MAX_RANK, Shape, window_extent, window_residual};
+pub use tensor::{Tensor, common_device};

@@ -1,0 +1,32 @@
+//! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
+#![allow(unused_variables, clippy::todo)]
+
+mod batch_norm;
+mod coset_pool;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod filter_orbit;
+mod group;
+mod group_conv;
+mod matmul;
+mod optimizer;
+mod pool;
+mod spatial_mean;
+mod transform;
+mod warp;
+
+pub use batch_norm::*;
+pub use coset_pool::*;
+pub use cross_entropy::*;
+pub use dropout::*;
+pub use elementwise::*;
+pub use filter_orbit::*;
+pub use group::Group;
+pub use group_conv::*;
+pub use matmul::*;
+pub use optimizer::*;
+pub use pool::*;
+pub use spatial_mean::*;
+pub use transform::*;
+pub use warp::*;

@@ -1,0 +1,1 @@
+//! Quarterturn models.
