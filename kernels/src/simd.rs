@@ -1,0 +1,326 @@
+//! Vector instructions, chosen at run time. The one place of this crate with `unsafe`.
+//!
+//! A kernel is written once as a [`Task`], generic over [`Simd`]; [`Isa::run`] compiles it for every instruction set.
+//! Lanes never mix, so a result does not depend on their number, except that without a fused multiply-add
+//! ([`Isa::Portable`]) products are rounded before they are added.
+
+use std::{
+    fmt,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+/// An instruction set that this build has kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Plain Rust, any processor.
+    Portable,
+    /// 8 lanes with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 16 lanes with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 4 lanes with fused multiply-add.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// A loop that [`Isa::run`] compiles for every instruction set. `run` and all it calls must be `#[inline(always)]`, or
+/// they are compiled for the build's baseline.
+pub(crate) trait Task {
+    type Output;
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+static DETECTED: LazyLock<Vec<Isa>> = LazyLock::new(|| {
+    let mut found = vec![Isa::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            found.push(Isa::Avx2);
+        }
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+            found.push(Isa::Avx512);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    found.push(Isa::Neon);
+    found
+});
+
+/// Index into `DETECTED` plus one; 0 means the best.
+static CHOSEN: AtomicU8 = AtomicU8::new(0);
+
+impl Isa {
+    /// The instruction sets of this processor, the best last.
+    pub fn available() -> &'static [Isa] {
+        &DETECTED
+    }
+
+    /// The one in use: the best, unless [`Isa::choose`] said otherwise.
+    pub fn current() -> Isa {
+        match CHOSEN.load(Ordering::Relaxed) {
+            0 => DETECTED[DETECTED.len() - 1],
+            n => DETECTED[usize::from(n) - 1],
+        }
+    }
+
+    /// Uses `isa` from now on in the whole process: for tests and measurements.
+    ///
+    /// # Panics
+    /// If this processor does not have it.
+    pub fn choose(isa: Isa) {
+        let index = DETECTED.iter().position(|&i| i == isa).expect("Isa::choose: not available on this processor");
+        CHOSEN.store(index as u8 + 1, Ordering::Relaxed);
+    }
+
+    /// Runs `task`, compiled for this instruction set.
+    #[inline]
+    pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
+        match self {
+            Isa::Portable => task.run::<Portable>(),
+            // SAFETY: a value of these variants exists only where the processor was seen to have the instructions:
+            // they come from `DETECTED`, and `choose` refuses others. (Naming the variant directly is for this crate's
+            // tests, which take it from `available`.)
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { x86::avx2(task) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { x86::avx512(task) },
+            // Part of every aarch64 processor.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => task.run::<arm::Neon>(),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+        })
+    }
+}
+
+/// A vector of `LANES` floats.
+pub(crate) trait Simd: Copy {
+    type V: Copy;
+    const LANES: usize;
+    fn splat(value: f32) -> Self::V;
+    /// The first `LANES` values of `from`.
+    ///
+    /// # Safety
+    /// `from` must point to `LANES` readable floats.
+    unsafe fn load(from: *const f32) -> Self::V;
+    /// # Safety
+    /// `to` must point to `LANES` writable floats.
+    unsafe fn store(to: *mut f32, v: Self::V);
+    fn add(a: Self::V, b: Self::V) -> Self::V;
+    fn sub(a: Self::V, b: Self::V) -> Self::V;
+    fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// Larger of each pair; the second where either is NaN.
+    fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`, rounded once (on `Portable`: twice).
+    fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    const LANES: usize = 8;
+    #[inline(always)]
+    fn splat(value: f32) -> Self::V {
+        [value; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    fn add(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn max(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Simd, Task};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2<T: Task>(task: T) -> T::Output {
+        task.run::<Avx2>()
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) unsafe fn avx512<T: Task>(task: T) -> T::Output {
+        task.run::<Avx512>()
+    }
+
+    /// Methods must only be reached through [`avx2`]: the `unsafe` blocks below rest on it.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2;
+
+    /// Methods must only be reached through [`avx512`].
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512;
+
+    // SAFETY (every block of both impls): the types are private to this module, so that their methods run only inside
+    // the two functions above, whose callers have checked the processor; loads and stores pass on the caller's proof.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx2 {
+        type V = __m256;
+        const LANES: usize = 8;
+        #[inline(always)]
+        fn splat(value: f32) -> __m256 {
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m256 {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, v: __m256) {
+            unsafe { _mm256_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        fn add(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn max(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Avx512 {
+        type V = __m512;
+        const LANES: usize = 16;
+        #[inline(always)]
+        fn splat(value: f32) -> __m512 {
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> __m512 {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, v: __m512) {
+            unsafe { _mm512_storeu_ps(to, v) }
+        }
+        #[inline(always)]
+        fn add(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
+        }
+        #[inline(always)]
+        fn sub(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        fn max(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::Simd;
+    use std::arch::aarch64::*;
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Neon;
+
+    // SAFETY (every block): NEON is part of every aarch64 processor; loads and stores pass on the caller's proof.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Neon {
+        type V = float32x4_t;
+        const LANES: usize = 4;
+        #[inline(always)]
+        fn splat(value: f32) -> float32x4_t {
+            unsafe { vdupq_n_f32(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> float32x4_t {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, v: float32x4_t) {
+            unsafe { vst1q_f32(to, v) }
+        }
+        #[inline(always)]
+        fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vaddq_f32(a, b) }
+        }
+        #[inline(always)]
+        fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vsubq_f32(a, b) }
+        }
+        #[inline(always)]
+        fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(a, b) }
+        }
+        #[inline(always)]
+        fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+        }
+        #[inline(always)]
+        fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            unsafe { vfmaq_f32(c, a, b) }
+        }
+    }
+}
