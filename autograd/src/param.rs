@@ -1,0 +1,98 @@
+//! What a network owns between steps: weights that an optimizer moves, and buffers such as running statistics.
+
+use quarterturn_core::{Device, Result, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Identifies a [`Param`] within the process, whatever its name or place in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(u64);
+
+/// How a [`Param`] changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By the optimizer, along its gradient.
+    Weight,
+    /// By the forward pass, as running statistics are; saved with the weights, but not counted among them.
+    Buffer,
+}
+
+/// A tensor that outlives a step. Its name is given by the path on which a network's `visit` reaches it.
+#[derive(Debug)]
+pub struct Param {
+    id: ParamId,
+    kind: Kind,
+    value: Tensor,
+}
+
+impl Param {
+    /// A trained parameter.
+    pub fn weight(value: Tensor) -> Self {
+        Self::new(Kind::Weight, value)
+    }
+
+    /// A tensor that the forward pass keeps up to date.
+    pub fn buffer(value: Tensor) -> Self {
+        Self::new(Kind::Buffer, value)
+    }
+
+    fn new(kind: Kind, value: Tensor) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Param { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), kind, value }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ParamId {
+        self.id
+    }
+
+    /// Weight or buffer.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its present value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The value, for an update in place.
+    pub(crate) fn value_mut(&mut self) -> &mut Tensor {
+        &mut self.value
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Panics
+    /// If the shape differs.
+    #[track_caller]
+    pub fn set(&mut self, value: Tensor) {
+        assert_eq!(self.value.shape(), value.shape(), "Param::set: expected the shape of the old value");
+        self.value = value;
+    }
+
+    /// Moves the value to `device`; the identity stays.
+    ///
+    /// # Errors
+    /// When a GPU on either side fails.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+        self.value = self.value.to_device(device)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_survives_a_new_value_and_is_never_shared() {
+        let value = Tensor::full([2], 1.0, &Device::Cpu).unwrap();
+        let (mut a, b) = (Param::weight(value.clone()), Param::buffer(value));
+        let id = a.id();
+        assert_ne!(id, b.id());
+        a.set(Tensor::full([2], 3.0, &Device::Cpu).unwrap());
+        a.to_device(&Device::Reference).unwrap();
+        assert_eq!((a.id(), a.value().f64s()), (id, &[3.0, 3.0][..]));
+    }
+}
