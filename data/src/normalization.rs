@@ -1,0 +1,84 @@
+//! From 8-bit pixels to the values a network is trained on.
+
+use crate::Dataset;
+
+/// `(p / 255 − mean) / std` for a pixel `p` of 0..=255, with one mean and one standard deviation per channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Mean of each channel, of values in 0..=1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f32>,
+}
+
+impl Normalization {
+    /// Leaves values in 0..=1.
+    pub fn none(channels: usize) -> Self {
+        Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] }
+    }
+
+    /// Mean and standard deviation of all pixels of each channel; exact sums, so independent of any order. The
+    /// deviation of a channel whose pixels are all equal counts as 1, so that normalising only centres it.
+    pub fn of(dataset: &Dataset) -> Self {
+        let [channels, height, width] = dataset.extents();
+        let plane = height * width;
+        let mut histograms = vec![[0u64; 256]; channels];
+        for (i, pixels) in dataset.pixels().chunks_exact(plane).enumerate() {
+            let histogram = &mut histograms[i % channels];
+            pixels.iter().for_each(|&p| histogram[usize::from(p)] += 1);
+        }
+        let count = (dataset.len() * plane).max(1) as f64;
+        let (mut mean, mut std) = (Vec::new(), Vec::new());
+        for histogram in &histograms {
+            let moment = |power: u32| -> f64 {
+                let terms = histogram.iter().zip(0u128..).map(|(&n, p)| u128::from(n) * p.pow(power));
+                terms.sum::<u128>() as f64 / count
+            };
+            let (first, second) = (moment(1), moment(2));
+            let variance = second - first * first;
+            mean.push((first / 255.0) as f32);
+            std.push(if variance > 0.0 { (variance.sqrt() / 255.0) as f32 } else { 1.0 });
+        }
+        Normalization { mean, std }
+    }
+
+    /// What black, a pixel of 0, becomes in each channel: the fill of a rotation that is done after normalising.
+    pub fn black(&self) -> Vec<f32> {
+        (0..self.mean.len()).map(|channel| self.table(channel)[0]).collect()
+    }
+
+    /// The value of each of the 256 pixels in `channel`; one rounding, from `f64`.
+    pub(crate) fn table(&self, channel: usize) -> [f32; 256] {
+        let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
+        std::array::from_fn(|p| ((p as f64 / 255.0 - mean) / std) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_of_two_channels_by_hand() {
+        // Channel 0: 0, 255, 0, 255; channel 1: 51 everywhere.
+        let pixels = vec![0, 255, 51, 51, 0, 255, 51, 51];
+        let dataset = Dataset::new("x", pixels, vec![0, 1], [2, 1, 2], 2).unwrap();
+        let found = Normalization::of(&dataset);
+        assert_eq!(found, Normalization { mean: vec![0.5, 0.2], std: vec![0.5, 1.0] });
+        assert_eq!(found.table(0)[0], -1.0);
+        assert_eq!(found.table(0)[255], 1.0);
+        assert_eq!(found.black()[0], -1.0);
+    }
+
+    #[test]
+    fn none_maps_bytes_to_the_unit_interval() {
+        let table = Normalization::none(1).table(0);
+        assert_eq!((table[0], table[51], table[255]), (0.0, 0.2, 1.0));
+    }
+
+    #[test]
+    fn an_empty_data_set_has_finite_statistics() {
+        let empty = Dataset::new("x", vec![], vec![], [1, 2, 2], 2).unwrap();
+        assert_eq!(Normalization::of(&empty), Normalization::none(1));
+    }
+}
