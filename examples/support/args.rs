@@ -1,0 +1,66 @@
+//! Options that several examples take, each defined once.
+
+use clap::{Args, ValueEnum};
+use quarterturn::core::Result;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Where results go.
+#[derive(Args)]
+pub struct OutArgs {
+    /// Folder for the CSV, SVG and PNG files; created if missing [default: out/ and the example's name]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl OutArgs {
+    /// The folder, created.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn folder(&self, example: &str) -> Result<PathBuf> {
+        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(example));
+        super::files::create_folder(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// What computes.
+#[derive(Args)]
+pub struct DeviceArgs {
+    /// What computes: auto takes a GPU if there is one, else the CPU
+    #[arg(long, value_enum, default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+}
+
+/// The values of `--device`.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// A GPU if there is one, else the CPU
+    Auto,
+    /// All cores of the CPU
+    Cpu,
+    /// A GPU through Vulkan, Metal or DirectX 12; an error if there is none
+    Gpu,
+}
+
+/// Which digits.
+#[derive(Args)]
+pub struct DataArgs {
+    /// Folder with the four MNIST files (IDX, .gz or unpacked) [default: digits that the program draws itself]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Download MNIST (11 MB, once) into the folder given by --data, or into data/mnist
+    #[arg(long)]
+    pub download: bool,
+}
+
+/// The exit code of an example; prints the error, if there is one.
+pub fn finish(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

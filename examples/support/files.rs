@@ -1,0 +1,31 @@
+//! Writing result files so that no reader ever sees half of one.
+
+use quarterturn::core::{Error, Result};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Creates the folder and its parents.
+///
+/// # Errors
+/// When the system refuses.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|e| Error::io(path, &e))
+}
+
+/// Writes `content` beside `path` and renames it into place.
+///
+/// # Errors
+/// When the disk is full, the folder missing or read-only.
+pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.part", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written: io::Result<()> = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|e| {
+        // The first error matters; that the leftover cannot be removed either is no news.
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, &e)
+    })
+}

@@ -1,0 +1,11 @@
+//! What the examples share: command line, device and data choice, figures, tables, files, progress.
+#![allow(dead_code, reason = "each example uses a part")]
+
+pub mod args;
+pub mod csv;
+pub mod figure;
+pub mod files;
+pub mod palette;
+pub mod progress;
+pub mod raster;
+pub mod table;

@@ -1,0 +1,27 @@
+//! Plain-text tables for the terminal.
+
+/// Prints rows under a header, columns aligned: text to the left, numbers to the right.
+pub fn print(header: &[&str], rows: &[Vec<String>]) {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|c| rows.iter().map(|row| row[c].chars().count()).chain([header[c].chars().count()]).max().unwrap_or(0))
+        .collect();
+    let numeric: Vec<bool> = (0..header.len())
+        .map(|c| rows.iter().all(|row| row[c].starts_with(|ch: char| ch.is_ascii_digit() || "+-−".contains(ch))))
+        .collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .zip(&numeric)
+            .map(|((cell, &width), &right)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") })
+            .collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    println!();
+    line(header.to_vec());
+    println!("{}", widths.iter().map(|&w| "─".repeat(w)).collect::<Vec<_>>().join("  "));
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+    println!();
+}
