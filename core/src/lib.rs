@@ -8,6 +8,8 @@ mod host;
 mod random;
 mod shape;
 mod tensor;
+#[doc(hidden)]
+pub mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};

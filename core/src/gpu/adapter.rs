@@ -1,0 +1,121 @@
+//! Which GPU to use, and opening it.
+
+use super::{Gpu, failure::Failure, from_wgpu};
+use crate::{Error, Result};
+use std::{env, fmt, sync::Arc};
+
+/// The environment variable that chooses the adapter.
+const CHOICE: &str = "QUARTERTURN_GPU";
+
+/// How to open a [`Gpu`].
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Part of the adapter's name, in any case, or `software` for one that computes on the CPU (lavapipe, WARP).
+    /// `None` asks the environment variable `QUARTERTURN_GPU`, then takes the fastest kind of real GPU; a software
+    /// adapter is never taken unasked.
+    pub adapter: Option<String>,
+    /// Most bytes of GPU memory to hold; beyond that, allocations fail with [`Error::OutOfMemory`].
+    pub memory_limit: Option<u64>,
+}
+
+/// What an adapter says of itself.
+#[derive(Clone, Debug)]
+pub struct AdapterDescription {
+    /// The adapter's name, as its driver gives it.
+    pub name: String,
+    /// The interface it is reached through, such as Vulkan.
+    pub backend: String,
+    /// Whether it computes on the CPU.
+    pub software: bool,
+}
+
+impl AdapterDescription {
+    fn of(adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu
+            // Not every driver owns up to it.
+            || ["llvmpipe", "swiftshader", "basic render"].iter().any(|s| info.name.to_lowercase().contains(s));
+        AdapterDescription { name: info.name, backend: info.backend.to_string(), software }
+    }
+
+    fn is(&self, wanted: &str) -> bool {
+        let wanted = wanted.to_lowercase();
+        wanted == "software" && self.software || self.name.to_lowercase().contains(&wanted)
+    }
+}
+
+impl fmt::Display for AdapterDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}{}", self.name, self.backend, if self.software { ", software" } else { "" })
+    }
+}
+
+impl Gpu {
+    /// Opens a GPU; blocks until it is there. In a browser use [`Gpu::open_async`].
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] when there is none of the wanted kind, [`Error::Gpu`] when the driver refuses to open it.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        pollster::block_on(Self::open_async(options))
+    }
+
+    /// Opens a GPU without blocking.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
+        let wanted = options.adapter.clone().or_else(|| env::var(CHOICE).ok()).filter(|name| !name.is_empty());
+        let adapter = choose(wanted.as_deref()).await?;
+        let description = AdapterDescription::of(&adapter);
+        // All that the adapter has, so that a tensor may be as large as the hardware allows.
+        let limits = adapter.limits();
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("quarterturn"), required_limits: limits, ..Default::default() };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| Error::Gpu(format!("{description} cannot be opened: {e}")))?;
+
+        let failure = Arc::new(Failure::default());
+        let on_error = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error| on_error.record(from_wgpu(error))));
+        let on_loss = failure.clone();
+        device.set_device_lost_callback(move |_, message| on_loss.lose(&message));
+        Ok(Gpu::new(device, queue, description, failure, options.memory_limit))
+    }
+
+    /// Every adapter of this machine, software included.
+    pub async fn adapters() -> Vec<AdapterDescription> {
+        instance().enumerate_adapters(wgpu::Backends::all()).await.iter().map(AdapterDescription::of).collect()
+    }
+}
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+/// The best adapter that may be used: what `wanted` names, else the fastest kind of real GPU.
+async fn choose(wanted: Option<&str>) -> Result<wgpu::Adapter> {
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let all = instance().enumerate_adapters(wgpu::Backends::all()).await;
+    let names: Vec<String> = all.iter().map(|a| AdapterDescription::of(a).to_string()).collect();
+    let fitting = all.into_iter().filter(|adapter| {
+        let description = AdapterDescription::of(adapter);
+        wanted.map_or(!description.software, |name| description.is(name))
+    });
+    fitting.min_by_key(rank).ok_or_else(|| {
+        let found = if names.is_empty() { "found none".into() } else { format!("found {}", names.join("; ")) };
+        Error::NoGpu(match wanted {
+            Some(name) => format!("no adapter is named '{name}'; {found}"),
+            None if names.is_empty() => found,
+            None => format!("{found}; {CHOICE}=software uses it"),
+        })
+    })
+}

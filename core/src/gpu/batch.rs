@@ -1,0 +1,102 @@
+//! Recorded work: launches gather in one compute pass of one encoder until they are worth submitting.
+
+use super::pipeline::UNIFORM_BYTES;
+use std::collections::VecDeque;
+
+/// Launches per submission: enough to hide its cost, few enough that the GPU starts early.
+pub(super) const LAUNCHES_PER_BATCH: usize = 128;
+/// Submissions that may wait for the GPU before the host waits for it.
+const SUBMISSIONS_AHEAD: usize = 8;
+
+/// The batch being recorded, and the submissions under way.
+pub(super) struct Batch {
+    /// Number of this batch; submitted ones have smaller numbers.
+    pub number: u64,
+    pub launches: usize,
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    uniforms: Vec<u8>,
+    uniform_buffer: wgpu::Buffer,
+    uniform_stride: usize,
+    under_way: VecDeque<wgpu::SubmissionIndex>,
+}
+
+impl Batch {
+    pub fn new(device: &wgpu::Device) -> Self {
+        let uniform_stride = UNIFORM_BYTES.max(device.limits().min_uniform_buffer_offset_alignment as usize);
+        let uniform_buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("uniforms"),
+            size: (uniform_stride * LAUNCHES_PER_BATCH) as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Batch {
+            number: 1,
+            launches: 0,
+            encoder: None,
+            pass: None,
+            uniforms: Vec::new(),
+            uniform_buffer,
+            uniform_stride,
+            under_way: VecDeque::new(),
+        }
+    }
+
+    /// The buffer that every launch's uniform lies in.
+    pub fn uniform_buffer(&self) -> &wgpu::Buffer {
+        &self.uniform_buffer
+    }
+
+    /// Records a dispatch.
+    pub fn dispatch(
+        &mut self,
+        device: &wgpu::Device,
+        pipeline: &wgpu::ComputePipeline,
+        buffers: &wgpu::BindGroup,
+        uniform_group: &wgpu::BindGroup,
+        uniform: &[u32],
+        groups: [u32; 2],
+    ) {
+        let offset = self.launches * self.uniform_stride;
+        self.uniforms.resize(offset, 0);
+        self.uniforms.extend_from_slice(bytemuck::cast_slice(uniform));
+        if self.pass.is_none() {
+            let pass = self.encoder(device).begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.pass = Some(pass.forget_lifetime());
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.set_pipeline(pipeline);
+            pass.set_bind_group(0, buffers, &[]);
+            pass.set_bind_group(1, uniform_group, &[offset as u32]);
+            pass.dispatch_workgroups(groups[0], groups[1], 1);
+        }
+        self.launches += 1;
+    }
+
+    /// Records a copy of `bytes` bytes.
+    pub fn copy(&mut self, device: &wgpu::Device, from: &wgpu::Buffer, to: &wgpu::Buffer, bytes: u64) {
+        // Ends the pass, which holds the encoder.
+        self.pass = None;
+        self.encoder(device).copy_buffer_to_buffer(from, 0, to, 0, bytes);
+    }
+
+    fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
+    }
+
+    /// Submits what was recorded, if anything. Returns a submission that should be waited for before more is
+    /// submitted, so that the host does not run ahead of the GPU without bound.
+    pub fn submit(&mut self, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
+        self.pass = None;
+        let encoder = self.encoder.take()?;
+        // Written before the batch runs and after the previous one has run, as the queue keeps its order.
+        if !self.uniforms.is_empty() {
+            queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
+        }
+        self.under_way.push_back(queue.submit([encoder.finish()]));
+        self.uniforms.clear();
+        self.launches = 0;
+        self.number += 1;
+        if self.under_way.len() > SUBMISSIONS_AHEAD { self.under_way.pop_front() } else { None }
+    }
+}

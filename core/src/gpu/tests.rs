@@ -1,0 +1,259 @@
+//! The runtime on whatever adapter the tests have.
+
+use super::*;
+use crate::testing;
+
+const SOURCE: &str = "
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read_write> w: array<f32>;
+@group(1) @binding(0) var<uniform> factor: f32;
+override offset: f32 = 0.0;
+var<workgroup> tile: array<f32, 20000>;
+
+@compute @workgroup_size(64)
+fn scale(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+         @builtin(local_invocation_index) lane: u32) {
+    let i = (group.y * groups.x + group.x) * 64u + lane;
+    if (i < arrayLength(&x)) { y[i] = factor * x[i] + offset; }
+}
+
+@compute @workgroup_size(64)
+fn scale_in_place(@builtin(global_invocation_id) id: vec3u) {
+    if (id.x < arrayLength(&w)) { w[id.x] *= factor; }
+}
+
+@compute @workgroup_size(64)
+fn greedy(@builtin(global_invocation_id) id: vec3u) {
+    tile[id.x] = x[id.x];
+    workgroupBarrier();
+    y[id.x] = tile[63u - id.x];
+}
+";
+const SCALE: Kernel = Kernel::new("scale", SOURCE);
+const SCALE_IN_PLACE: Kernel = Kernel::new("scale_in_place", SOURCE);
+
+fn scaled(x: &GpuBuffer, factor: f32) -> GpuBuffer {
+    let y = x.gpu().alloc(x.len());
+    x.gpu().launch(&SCALE, &[], &[x], &[&y], &[factor.to_bits()], Size::Threads(x.len()));
+    y
+}
+
+/// An adapter of a test's own, for tests that break it.
+fn own(options: &GpuOptions) -> Option<Gpu> {
+    let shared = testing::gpu()?;
+    Some(Gpu::open(&GpuOptions { adapter: Some(shared.adapter().name.clone()), ..options.clone() }).unwrap())
+}
+
+#[test]
+fn values_come_back_as_they_went() {
+    let Some(gpu) = testing::gpu() else { return };
+    for len in [0, 1, 63, 64, 65, 1_000_003] {
+        let values: Vec<f32> = (0..len).map(|i| i as f32 - 0.5).collect();
+        let buffer = gpu.upload(&values).unwrap();
+        assert_eq!(buffer.len(), len);
+        assert_eq!(buffer.read().unwrap(), values);
+        assert_eq!(pollster::block_on(buffer.read_async()).unwrap(), values);
+        assert_eq!(gpu.copy(&buffer).read().unwrap(), values);
+    }
+}
+
+#[test]
+fn a_software_adapter_says_so() {
+    let Some(gpu) = testing::gpu() else { return };
+    let text = gpu.to_string();
+    assert!(text.contains(&gpu.adapter().name) && text.ends_with("software") == gpu.adapter().software, "{text}");
+    if text.contains("llvmpipe") {
+        assert!(gpu.adapter().software);
+    }
+}
+
+#[test]
+fn an_unknown_adapter_is_an_error() {
+    let options = GpuOptions { adapter: Some("no such adapter".into()), ..GpuOptions::default() };
+    assert!(matches!(Gpu::open(&options), Err(Error::NoGpu(message)) if message.contains("no such adapter")));
+}
+
+#[test]
+fn dropped_buffers_are_used_again() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let x = gpu.upload(&[1.0; 1000]).unwrap();
+    let step = || scaled(&scaled(&scaled(&x, 2.0), 2.0), 2.0);
+    step();
+    let before = gpu.statistics();
+    for _ in 0..10 {
+        assert_eq!(step().read().unwrap(), [8.0; 1000]);
+    }
+    let after = gpu.statistics();
+    assert_eq!((after.buffers, after.bytes, after.pipelines), (before.buffers, before.bytes, before.pipelines));
+    assert_eq!((after.launches - before.launches, after.read_backs - before.read_backs), (30, 10));
+    gpu.trim();
+    assert!(gpu.statistics().bytes < before.bytes);
+    assert_eq!(step().read().unwrap(), [8.0; 1000]);
+}
+
+#[test]
+fn an_upload_does_not_overtake_recorded_work() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let old = gpu.upload(&[1.0; 100]).unwrap();
+    let y = scaled(&old, 3.0);
+    drop(old);
+    let made = gpu.statistics().buffers;
+    let new = gpu.upload(&[7.0; 100]).unwrap();
+    assert_eq!(gpu.statistics().buffers, made, "the test needs the old buffer to be used again");
+    assert_eq!(y.read().unwrap(), [3.0; 100]);
+    assert_eq!(new.read().unwrap(), [7.0; 100]);
+}
+
+#[test]
+fn launches_keep_their_order_and_uniforms_over_many_batches() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let mut x = gpu.upload(&[1.0]).unwrap();
+    let launches = 20 * LAUNCHES_PER_BATCH + 1;
+    for i in 0..launches {
+        // 2, ½, 3, ⅓, … and one more at the end.
+        let n = (i / 2 % 5 + 2) as f32;
+        x = scaled(
+            &x,
+            if i == launches - 1 {
+                5.0
+            } else if i % 2 == 0 {
+                n
+            } else {
+                1.0 / n
+            },
+        );
+    }
+    assert_eq!(gpu.statistics().submissions, 20);
+    assert!((x.read().unwrap()[0] - 5.0).abs() < 1e-3);
+    assert_eq!(gpu.statistics().submissions, 21);
+}
+
+#[test]
+fn overrides_make_pipelines_of_their_own() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let x = gpu.upload(&[1.0, 2.0]).unwrap();
+    for offset in [10.0, 20.0, 10.0] {
+        let y = gpu.alloc(2);
+        gpu.launch(&SCALE, &[("offset", offset)], &[&x], &[&y], &[1f32.to_bits()], Size::Groups(1));
+        assert_eq!(y.read().unwrap(), [1.0 + offset as f32, 2.0 + offset as f32]);
+    }
+    assert_eq!(gpu.statistics().pipelines, 2);
+}
+
+#[test]
+fn an_update_in_place_is_seen_by_what_follows() {
+    let Some(gpu) = testing::gpu() else { return };
+    let w = gpu.upload(&[1.0; 70]).unwrap();
+    let before = gpu.copy(&w);
+    gpu.launch(&SCALE_IN_PLACE, &[], &[], &[&w], &[4f32.to_bits()], Size::Threads(70));
+    assert_eq!(scaled(&w, 0.5).read().unwrap(), [2.0; 70]);
+    assert_eq!(before.read().unwrap(), [1.0; 70]);
+}
+
+#[test]
+fn launches_of_many_groups_are_folded() {
+    assert_eq!(fold(65_535, 64, 65_535), Some([65_535, 1]));
+    assert_eq!(fold(65_536, 64, 65_535), Some([32_768, 2]));
+    assert_eq!(fold(1 << 30, 64, 65_535), None);
+    for groups in [65_537, 1_000_003, 60_000_001] {
+        let [x, y] = fold(groups, 64, 65_535).unwrap();
+        let (x, y) = (x as usize, y as usize);
+        assert!(x * y >= groups && x * y < groups + y && x <= 65_535 && y <= 65_535);
+    }
+    let Some(gpu) = testing::gpu() else { return };
+    let len = 65_535 * 64 + 100;
+    let x = gpu.upload(&(0..len).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+    let y = scaled(&x, 2.0).read().unwrap();
+    assert!((0..len).all(|i| y[i] == 2.0 * i as f32));
+}
+
+#[test]
+fn what_is_too_large_is_refused_clearly() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let most = gpu.0.limits.max_storage_buffer_binding_size.min(gpu.0.limits.max_buffer_size);
+    let buffer = gpu.alloc(most as usize / 4 + 1);
+    let y = gpu.alloc(1);
+    gpu.launch(&SCALE, &[], &[&buffer], &[&y], &[0], Size::Threads(1));
+    assert!(matches!(gpu.check(), Err(Error::TooLarge(message)) if message.contains("binds at most")));
+    // What read the refused tensor is as meaningless as it is.
+    assert!(matches!(y.read(), Err(Error::TooLarge(_))));
+    assert!(matches!(gpu.copy(&y).read(), Err(Error::TooLarge(_))));
+
+    let x = gpu.upload(&[1.0; 64]).unwrap();
+    let y = gpu.alloc(64);
+    gpu.launch(&Kernel::new("greedy", SOURCE).workgroup(64, 1 << 30), &[], &[&x], &[&y], &[], Size::Groups(1));
+    assert!(matches!(y.read(), Err(Error::TooLarge(message)) if message.contains("workgroup memory")));
+    assert_eq!(scaled(&x, 1.0).read().unwrap(), [1.0; 64]);
+}
+
+#[test]
+fn a_broken_shader_is_an_error() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let x = gpu.upload(&[1.0]).unwrap();
+    for kernel in [Kernel::new("missing", SOURCE), Kernel::new("broken", "fn broken( {")] {
+        let y = gpu.alloc(1);
+        gpu.launch(&kernel, &[], &[&x], &[&y], &[], Size::Threads(1));
+        assert!(matches!(y.read(), Err(Error::Gpu(_))));
+    }
+    assert_eq!(scaled(&x, 1.0).read().unwrap(), [1.0]);
+}
+
+#[test]
+fn running_out_of_memory_is_an_error_that_passes() {
+    let Some(gpu) = own(&GpuOptions { memory_limit: Some(1 << 20), ..GpuOptions::default() }) else { return };
+    let x = gpu.upload(&vec![1.0; 100_000]).unwrap();
+    let y = scaled(&x, 2.0);
+    let refused = scaled(&y, 2.0);
+    assert!(matches!(y.read(), Err(Error::OutOfMemory(_))), "the first failure is reported by the next read-back");
+    assert_eq!(y.read().unwrap(), [2.0; 100_000]);
+    assert!(matches!(refused.read(), Err(Error::OutOfMemory(_))));
+    assert!(matches!(gpu.upload(&vec![1.0; 200_000]), Err(Error::OutOfMemory(_))));
+    drop(y);
+    // Room again, in the pool and, for another size, by freeing the pool.
+    assert_eq!(scaled(&x, 3.0).read().unwrap(), [3.0; 100_000]);
+    assert_eq!(gpu.upload(&vec![4.0; 140_000]).unwrap().read().unwrap(), [4.0; 140_000]);
+    assert!(gpu.statistics().bytes <= 1 << 20);
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_another_can_be_opened() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let x = gpu.upload(&[1.0; 10]).unwrap();
+    let y = scaled(&x, 2.0);
+    gpu.device().destroy();
+    for _ in 0..2 {
+        assert!(matches!(y.read(), Err(Error::DeviceLost(_))));
+    }
+    let z = scaled(&y, 2.0);
+    assert!(matches!(pollster::block_on(z.read_async()), Err(Error::DeviceLost(_))));
+    assert!(matches!(gpu.upload(&[1.0]), Err(Error::DeviceLost(_))));
+    assert!(matches!(gpu.check(), Err(Error::DeviceLost(_))));
+    let again = own(&GpuOptions::default()).unwrap();
+    assert_eq!(scaled(&again.upload(&[1.0; 10]).unwrap(), 2.0).read().unwrap(), [2.0; 10]);
+}
+
+#[test]
+#[should_panic(expected = "scale: output 0 is bound twice")]
+fn an_output_that_is_also_an_input_is_refused() {
+    let Some(gpu) = testing::gpu() else { panic!("scale: output 0 is bound twice (not tried: no adapter)") };
+    let x = gpu.upload(&[1.0]).unwrap();
+    gpu.launch(&SCALE, &[], &[&x], &[&x], &[0], Size::Threads(1));
+}
+
+#[test]
+fn threads_share_one_gpu() {
+    let Some(gpu) = testing::gpu() else { return };
+    std::thread::scope(|scope| {
+        for t in 0..4 {
+            let gpu = gpu.clone();
+            scope.spawn(move || {
+                for i in 0..50 {
+                    let value = (t * 50 + i) as f32;
+                    let x = gpu.upload(&[value; 200]).unwrap();
+                    assert_eq!(scaled(&scaled(&x, 3.0), 2.0).read().unwrap(), [6.0 * value; 200]);
+                }
+            });
+        }
+    });
+}
