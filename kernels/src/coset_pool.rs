@@ -1,23 +1,193 @@
 //! Max and mean over the group axis: `[N, C, G, …]` → `[N, C, …]`.
-use quarterturn_core::{Shape, Tensor};
+use crate::sweep::{for_each_piece, for_each_piece2, wide};
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
-/// `y[n, c, p] = max_g x[n, c, g, p]`.
+/// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number on the CPU (WGSL leaves NaN open).
+///
+/// # Panics
+/// With fewer than three axes, or a group axis of extent 0.
 #[track_caller]
 pub fn coset_max(x: &Tensor) -> Tensor {
-    todo!()
+    let axes = Axes::of("coset_max", x.shape());
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(axes.y_shape.len());
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| {
+                wide(max_rows, (x, y))
+            });
+            Tensor::cpu(axes.y_shape, y)
+        }
+        Device::Reference => axes.reference_map(x, |values| {
+            values.fold(f64::NEG_INFINITY, |max, v| if v > max || v.is_nan() { v } else { max })
+        }),
+    }
 }
-/// Gradient: to the first maximum.
+
+#[inline(always)]
+fn max_rows((x, y): (&[f32], &mut [f32])) {
+    let mut rows = x.chunks_exact(y.len());
+    if let Some(first) = rows.next() {
+        y.copy_from_slice(first);
+    }
+    for row in rows {
+        for (y, &v) in y.iter_mut().zip(row) {
+            *y = if v > *y || v.is_nan() { v } else { *y };
+        }
+    }
+}
+
+/// Gradient of [`coset_max`]: to the first maximum.
+///
+/// # Panics
+/// If `dy` does not have the shape of the result.
 #[track_caller]
 pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
-    todo!()
+    let axes = Axes::of("coset_max_vjp", x.shape());
+    axes.assert_result("coset_max_vjp", dy);
+    match common_device("coset_max_vjp", &[x, dy]) {
+        Device::Cpu => {
+            let mut dx = HostBuffer::scratch(x.len());
+            let piece = axes.order * axes.positions;
+            for_each_piece2(x.f32s(), piece, dy.f32s(), axes.positions, &mut dx, piece, |_, x, dy, dx| {
+                dx.fill(0.0);
+                for (p, &dy) in dy.iter().enumerate() {
+                    let mut best = p;
+                    for at in (p..x.len()).step_by(axes.positions) {
+                        if x[at] > x[best] || x[at].is_nan() {
+                            best = at;
+                        }
+                    }
+                    dx[best] = dy;
+                }
+            });
+            Tensor::cpu(x.shape(), dx)
+        }
+        Device::Reference => {
+            let (x, dy) = (x.f64s(), dy.f64s());
+            let mut dx = vec![0.0; x.len()];
+            for (i, &dy) in dy.iter().enumerate() {
+                let (map, p) = (i / axes.positions, i % axes.positions);
+                let at = |g: usize| (map * axes.order + g) * axes.positions + p;
+                let mut best = 0;
+                for g in 1..axes.order {
+                    if x[at(g)] > x[at(best)] {
+                        best = g;
+                    }
+                }
+                dx[at(best)] = dy;
+            }
+            Tensor::reference(axes.x_shape, dx)
+        }
+    }
 }
-/// `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, summed over left cosets `(v0+v2)+(v1+v3)` (and the mirrored half likewise, then added).
+
+/// `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, G = 1, 4 or 8; on the CPU summed over left cosets `(v0+v2)+(v1+v3)` (and
+/// the mirrored half likewise, then added), so that `coset_mean` of a transformed map is the same bits.
+///
+/// # Panics
+/// With fewer than three axes, or another G.
 #[track_caller]
 pub fn coset_mean(x: &Tensor) -> Tensor {
-    todo!()
+    let axes = Axes::of("coset_mean", x.shape());
+    axes.assert_group("coset_mean");
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(axes.y_shape.len());
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| {
+                wide(mean_rows, (x, y))
+            });
+            Tensor::cpu(axes.y_shape, y)
+        }
+        Device::Reference => axes.reference_map(x, |values| values.sum::<f64>() / axes.order as f64),
+    }
 }
-/// Gradient of [`coset_mean`].
+
+#[inline(always)]
+fn mean_rows((x, y): (&[f32], &mut [f32])) {
+    let positions = y.len();
+    let quarter = |x: &[f32], p: usize| (x[p] + x[2 * positions + p]) + (x[positions + p] + x[3 * positions + p]);
+    match x.len() / positions {
+        1 => y.copy_from_slice(x),
+        4 => {
+            let x = &x[..4 * positions];
+            for p in 0..positions {
+                y[p] = quarter(x, p) * 0.25;
+            }
+        }
+        _ => {
+            let (turned, mirrored) = x.split_at(4 * positions);
+            for p in 0..positions {
+                y[p] = (quarter(turned, p) + quarter(mirrored, p)) * 0.125;
+            }
+        }
+    }
+}
+
+/// Gradient of [`coset_mean`]: `dx[n, c, g, p] = dy[n, c, p] / G`.
+///
+/// # Panics
+/// If `dy` does not have the shape of the result.
 #[track_caller]
 pub fn coset_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
-    todo!()
+    let axes = Axes::of("coset_mean_vjp", x_shape);
+    axes.assert_group("coset_mean_vjp");
+    axes.assert_result("coset_mean_vjp", dy);
+    match dy.device() {
+        Device::Cpu => {
+            let mut dx = HostBuffer::scratch(x_shape.len());
+            let part = 1.0 / axes.order as f32;
+            for_each_piece(dy.f32s(), axes.positions, &mut dx, axes.order * axes.positions, |_, dy, dx| {
+                for row in dx.chunks_exact_mut(dy.len()) {
+                    for (dx, &dy) in row.iter_mut().zip(dy) {
+                        *dx = dy * part;
+                    }
+                }
+            });
+            Tensor::cpu(x_shape, dx)
+        }
+        Device::Reference => {
+            let dy = dy.f64s();
+            let spread = |i: usize| dy[i / (axes.order * axes.positions) * axes.positions + i % axes.positions];
+            Tensor::reference(x_shape, (0..x_shape.len()).map(|i| spread(i) / axes.order as f64).collect())
+        }
+    }
+}
+
+/// A feature map as `[N·C, G, positions]`.
+struct Axes {
+    x_shape: Shape,
+    y_shape: Shape,
+    order: usize,
+    /// Product of the axes behind the group axis.
+    positions: usize,
+}
+
+impl Axes {
+    #[track_caller]
+    fn of(op: &str, x_shape: Shape) -> Self {
+        let [n, c, order, rest @ ..] = x_shape.dims() else { panic!("{op}: expected [N, C, G, ...], got {x_shape:?}") };
+        assert!(*order > 0, "{op}: expected a group axis that is not empty, got {x_shape:?}");
+        let y_shape = Shape::new(&[&[*n, *c], rest].concat());
+        Axes { x_shape, y_shape, order: *order, positions: rest.iter().product() }
+    }
+
+    #[track_caller]
+    fn assert_group(&self, op: &str) {
+        assert!(matches!(self.order, 1 | 4 | 8), "{op}: expected a group axis of 1, 4 or 8, got {:?}", self.x_shape);
+    }
+
+    #[track_caller]
+    fn assert_result(&self, op: &str, dy: &Tensor) {
+        assert_eq!(dy.shape(), self.y_shape, "{op}: expected dy {:?}, got {:?}", self.y_shape, dy.shape());
+    }
+
+    /// `y[n, c, p] = f(the values at p, g = 0, 1, …)`.
+    fn reference_map(&self, x: &Tensor, f: impl Fn(&mut dyn Iterator<Item = f64>) -> f64) -> Tensor {
+        let x = x.f64s();
+        let value = |i: usize| {
+            let (map, p) = (i / self.positions, i % self.positions);
+            f(&mut (0..self.order).map(|g| x[(map * self.order + g) * self.positions + p]))
+        };
+        Tensor::reference(self.y_shape, (0..self.y_shape.len()).map(value).collect())
+    }
 }

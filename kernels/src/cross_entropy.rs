@@ -1,23 +1,138 @@
 //! Log-softmax cross-entropy, and accuracy.
-use quarterturn_core::Tensor;
+use quarterturn_core::{Device, Tensor, common_device};
 
-/// Mean over the batch of `−log softmax(logits)[label]`: `[N, K]`, `[N]` (class indices stored as numbers) → `[]`.
+/// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`: `[N, K]`, `[N]` (class indices stored as
+/// numbers) → `[]`. The largest logit of a row is subtracted first, so no finite logit overflows; on the CPU the
+/// few exponentials are taken in `f64`.
+///
+/// # Panics
+/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ.
 #[track_caller]
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    todo!()
+    let (n, classes) = batch("cross_entropy", logits, labels);
+    let mean = |rows: &mut dyn Iterator<Item = (Vec<f64>, usize)>| {
+        rows.map(|(row, label)| log_sum_exp(&row) - row[label]).sum::<f64>() / n as f64
+    };
+    match common_device("cross_entropy", &[logits, labels]) {
+        Device::Cpu => {
+            let labels = class_indices("cross_entropy", labels.f32s().iter().map(|&v| f64::from(v)), classes);
+            let rows = logits.f32s().chunks_exact(classes).map(|row| row.iter().map(|&v| f64::from(v)).collect());
+            Tensor::cpu([], vec![mean(&mut rows.zip(labels)) as f32].into())
+        }
+        Device::Reference => {
+            let labels = class_indices("cross_entropy", labels.f64s().iter().copied(), classes);
+            let rows = logits.f64s().chunks_exact(classes).map(<[f64]>::to_vec);
+            Tensor::reference([], vec![mean(&mut rows.zip(labels))])
+        }
+    }
 }
-/// `dlogits = (softmax − onehot) · dloss / N`.
+
+/// `dlogits[n, k] = (softmax(logits[n])[k] − [k = label_n]) · dloss / N`.
+///
+/// # Panics
+/// As [`cross_entropy`], or if `dloss` is not a scalar.
 #[track_caller]
 pub fn cross_entropy_vjp(logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Tensor {
-    todo!()
+    let (n, classes) = batch("cross_entropy_vjp", logits, labels);
+    assert_eq!(dloss.len(), 1, "cross_entropy_vjp: expected a scalar dloss, got {:?}", dloss.shape());
+    let gradient = |row: &[f64], label: usize, dloss: f64| -> Vec<f64> {
+        let log_sum = log_sum_exp(row);
+        let error = |(k, &v): (usize, &f64)| (v - log_sum).exp() - if k == label { 1.0 } else { 0.0 };
+        row.iter().enumerate().map(|at| error(at) * dloss / n as f64).collect()
+    };
+    match common_device("cross_entropy_vjp", &[logits, labels, dloss]) {
+        Device::Cpu => {
+            let labels = class_indices("cross_entropy_vjp", labels.f32s().iter().map(|&v| f64::from(v)), classes);
+            let dloss = f64::from(dloss.f32s()[0]);
+            let mut dlogits = Vec::with_capacity(logits.len());
+            for (row, label) in logits.f32s().chunks_exact(classes).zip(labels) {
+                let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+                dlogits.extend(gradient(&row, label, dloss).into_iter().map(|v| v as f32));
+            }
+            Tensor::cpu(logits.shape(), dlogits.into())
+        }
+        Device::Reference => {
+            let labels = class_indices("cross_entropy_vjp", labels.f64s().iter().copied(), classes);
+            let rows = logits.f64s().chunks_exact(classes).zip(labels);
+            let dlogits = rows.flat_map(|(row, label)| gradient(row, label, dloss.f64s()[0])).collect();
+            Tensor::reference(logits.shape(), dlogits)
+        }
+    }
 }
-/// `y[n] = argmax_k logits[n, k]`, the first of equals.
+
+/// `y[n] = argmax_k logits[n, k]`, the first of equals, as a number: `[N, K]` → `[N]`.
+///
+/// # Panics
+/// If `logits` is not `[N, K]` with K > 0.
 #[track_caller]
 pub fn argmax(logits: &Tensor) -> Tensor {
-    todo!()
+    let [n, classes] = *logits.dims() else { panic!("argmax: expected logits [N, K], got {:?}", logits.shape()) };
+    assert!(classes > 0, "argmax: expected at least one class, got {:?}", logits.shape());
+    match logits.device() {
+        Device::Cpu => {
+            Tensor::cpu([n], logits.f32s().chunks_exact(classes).map(|row| first_maximum(row) as f32).collect())
+        }
+        Device::Reference => {
+            let best = logits.f64s().chunks_exact(classes).map(|row| first_maximum(row) as f64);
+            Tensor::reference([n], best.collect())
+        }
+    }
 }
-/// How many rows' argmax is their label, shape `[]`.
+
+/// How many rows' [`argmax`] is their label: `[N, K]`, `[N]` → `[]`.
+///
+/// # Panics
+/// As [`cross_entropy`].
 #[track_caller]
 pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
-    todo!()
+    let (_, classes) = batch("count_correct", logits, labels);
+    match common_device("count_correct", &[logits, labels]) {
+        Device::Cpu => {
+            let rows = logits.f32s().chunks_exact(classes).zip(labels.f32s());
+            let correct = rows.filter(|&(row, &label)| first_maximum(row) as f32 == label).count();
+            Tensor::cpu([], vec![correct as f32].into())
+        }
+        Device::Reference => {
+            let rows = logits.f64s().chunks_exact(classes).zip(labels.f64s());
+            let correct = rows.filter(|&(row, &label)| first_maximum(row) as f64 == label).count();
+            Tensor::reference([], vec![correct as f64])
+        }
+    }
+}
+
+/// (N, K) of logits and labels that belong together.
+#[track_caller]
+fn batch(op: &str, logits: &Tensor, labels: &Tensor) -> (usize, usize) {
+    match (logits.dims(), labels.dims()) {
+        _ if logits.is_empty() => panic!("{op}: expected logits that are not empty, got {:?}", logits.shape()),
+        (&[n, classes], &[m]) if n == m => (n, classes),
+        _ => panic!("{op}: expected logits [N, K] and labels [N], got {:?} and {:?}", logits.shape(), labels.shape()),
+    }
+}
+
+/// Labels as indices.
+#[track_caller]
+fn class_indices(op: &str, labels: impl Iterator<Item = f64>, classes: usize) -> Vec<usize> {
+    let index = |label: f64| {
+        let index = label as usize;
+        assert!(index as f64 == label && index < classes, "{op}: expected labels 0 to {}, got {label}", classes - 1);
+        index
+    };
+    labels.map(index).collect()
+}
+
+/// `log Σ exp(v)`.
+fn log_sum_exp(row: &[f64]) -> f64 {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + row.iter().map(|v| (v - max).exp()).sum::<f64>().ln()
+}
+
+fn first_maximum<T: PartialOrd>(row: &[T]) -> usize {
+    let mut best = 0;
+    for k in 1..row.len() {
+        if row[k] > row[best] {
+            best = k;
+        }
+    }
+    best
 }

@@ -1,7 +1,102 @@
-//! Dropout: element `i` is kept iff word `i` of the stream says so, scaled by `1/(1−p)`.
-use quarterturn_core::{Stream, Tensor};
+//! Dropout: which elements are kept is a pure function of the stream and the element's index.
+use crate::sweep::{PIECE, for_each_piece, wide};
+use quarterturn_core::{Device, HostBuffer, Stream, Tensor};
 
-/// `y[i] = x[i] / (1 − p)` where kept, else 0.
+/// `y[i] = x[i] / (1 − p)` where kept, else 0. Its own gradient, with the same stream.
+///
+/// One 16-bit draw per element: element `i` is kept iff half-word `i mod 2` (the low half first) of word `⌊i/2⌋` of the
+/// stream is at least `p·65536`. So `p` is rounded to a multiple of 1/65536, in the factor `1/(1 − p)` too.
+///
+/// # Panics
+/// If `p`, rounded, is not in [0, 1).
+#[track_caller]
 pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
-    todo!()
+    let rule = Rule::new("dropout", p, stream);
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            for_each_piece(x.f32s(), PIECE, &mut y, PIECE, |piece, x, y| {
+                wide(sweep, (x, y, piece * PIECE, rule));
+            });
+            Tensor::cpu(x.shape(), y)
+        }
+        Device::Reference => {
+            let kept = |(i, &x): (usize, &f64)| if rule.keeps(i) { x / rule.kept_fraction() } else { 0.0 };
+            Tensor::reference(x.shape(), x.f64s().iter().enumerate().map(kept).collect())
+        }
+    }
+}
+
+#[inline(always)]
+fn sweep((x, y, start, rule): (&[f32], &mut [f32], usize, Rule)) {
+    rule.for_each_run(start, x.len(), |run, draws| {
+        for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
+            *y = rule.apply(x, draw);
+        }
+    });
+}
+
+/// When an element is kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Rule {
+    stream: Stream,
+    /// `p·65536`, rounded: draws below it are dropped.
+    pub threshold: u32,
+    /// `1/(1 − p)` of the rounded p.
+    pub factor: f32,
+}
+
+/// Elements whose draws are made at a time: eight Philox blocks of eight halves.
+const RUN: usize = 64;
+
+impl Rule {
+    /// # Panics
+    /// In the name of `op`, if `p`, rounded, is not in [0, 1).
+    #[track_caller]
+    pub fn new(op: &str, p: f32, stream: Stream) -> Self {
+        let threshold = (f64::from(p) * 65536.0).round();
+        assert!((0.0..65536.0).contains(&threshold), "{op}: expected a dropout probability in [0, 1), got {p}");
+        Rule { stream, threshold: threshold as u32, factor: (65536.0 / (65536.0 - threshold)) as f32 }
+    }
+
+    /// `1 − p` of the rounded p.
+    pub fn kept_fraction(self) -> f64 {
+        (65536.0 - f64::from(self.threshold)) / 65536.0
+    }
+
+    /// Whether element `i` is kept: the definition, word by word.
+    pub fn keeps(self, i: usize) -> bool {
+        self.stream.word(i as u64 / 2) >> (16 * (i % 2)) & 0xFFFF >= self.threshold
+    }
+
+    /// `x` as its draw decides.
+    #[inline(always)]
+    pub fn apply(self, x: f32, draw: u16) -> f32 {
+        if u32::from(draw) >= self.threshold { x * self.factor } else { 0.0 }
+    }
+
+    /// Cuts the elements `start .. start + len` of the whole tensor into runs: `f(range from 0 to len, its draws)`.
+    #[inline(always)]
+    pub fn for_each_run(self, start: usize, len: usize, mut f: impl FnMut(std::ops::Range<usize>, &[u16])) {
+        let mut done = 0;
+        while done < len {
+            let (run, skipped) = ((start + done) / RUN, (start + done) % RUN);
+            let draws = self.draws(run);
+            let count = (RUN - skipped).min(len - done);
+            f(done..done + count, &draws[skipped..skipped + count]);
+            done += count;
+        }
+    }
+
+    /// The draws of the elements `64·run .. 64·run + 64`.
+    #[inline(always)]
+    fn draws(self, run: usize) -> [u16; RUN] {
+        // A block's four words, the first lowest, as two numbers; the loop over blocks is what gets vectorised.
+        let mut halves = [[0u64; 2]; 8];
+        for (block, halves) in halves.iter_mut().enumerate() {
+            let [a, b, c, d] = self.stream.block((run * 8 + block) as u64);
+            *halves = [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32].map(u64::to_le);
+        }
+        bytemuck::cast::<_, [u16; RUN]>(halves).map(u16::from_le)
+    }
 }

@@ -1,34 +1,115 @@
-//! Elementwise add, multiply, scale, ReLU.
-use quarterturn_core::Tensor;
+//! Elementwise add, multiply, scale, ReLU; sum of all elements.
+use crate::sweep;
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
+use rayon::prelude::*;
 
 /// `y = a + b`, same shape.
+///
+/// # Panics
+/// If shapes or devices differ.
 #[track_caller]
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
-    todo!()
+    assert_same_shape("add", a, b);
+    match common_device("add", &[a, b]) {
+        Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a + b)),
+        Device::Reference => reference_zip(a, b, |a, b| a + b),
+    }
 }
+
 /// `y = a · b`, same shape.
+///
+/// # Panics
+/// If shapes or devices differ.
 #[track_caller]
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
-    todo!()
+    assert_same_shape("mul", a, b);
+    match common_device("mul", &[a, b]) {
+        Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a * b)),
+        Device::Reference => reference_zip(a, b, |a, b| a * b),
+    }
 }
-/// `y = factor · x`.
+
+/// `y = factor · x`. On [`Device::Cpu`] the factor is rounded to `f32` first.
 pub fn scale(x: &Tensor, factor: f64) -> Tensor {
-    todo!()
+    match x.device() {
+        Device::Cpu => {
+            let factor = factor as f32;
+            Tensor::cpu(x.shape(), sweep::map(x.f32s(), |x| factor * x))
+        }
+        Device::Reference => reference_map(x, |x| factor * x),
+    }
 }
-/// `y = max(x, 0)`.
+
+/// `y = max(x, 0)`. NaN stays NaN on the CPU (WGSL leaves NaN open).
 pub fn relu(x: &Tensor) -> Tensor {
-    todo!()
+    match x.device() {
+        Device::Cpu => Tensor::cpu(x.shape(), sweep::map(x.f32s(), |x| if 0.0 > x { 0.0 } else { x })),
+        Device::Reference => reference_map(x, |x| if 0.0 > x { 0.0 } else { x }),
+    }
 }
-/// `dx = dy where y > 0, else 0`.
+
+/// `dx = dy where y > 0, else 0`; `y` is the output of [`relu`].
+///
+/// # Panics
+/// If shapes or devices differ.
 #[track_caller]
 pub fn relu_vjp(y: &Tensor, dy: &Tensor) -> Tensor {
-    todo!()
+    assert_same_shape("relu_vjp", y, dy);
+    match common_device("relu_vjp", &[y, dy]) {
+        Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| if y > 0.0 { dy } else { 0.0 })),
+        Device::Reference => reference_zip(y, dy, |y, dy| if y > 0.0 { dy } else { 0.0 }),
+    }
 }
+
 /// Sum of all elements, shape `[]`.
 pub fn sum(x: &Tensor) -> Tensor {
-    todo!()
+    match x.device() {
+        Device::Cpu => {
+            let x = x.f32s();
+            let total: f64 = if x.len() <= sweep::PIECE {
+                sweep::lane_sum(x)
+            } else {
+                let pieces: Vec<f64> = x.par_chunks(sweep::PIECE).map(sweep::lane_sum).collect();
+                pieces.iter().sum()
+            };
+            Tensor::cpu([], vec![total as f32].into())
+        }
+        Device::Reference => Tensor::reference([], vec![x.f64s().iter().sum()]),
+    }
 }
+
 /// `y[i] = x` for all `i`: spreads a scalar (shape `[]`) over `shape`; gradient of [`sum`].
-pub fn broadcast(x: &Tensor, shape: quarterturn_core::Shape) -> Tensor {
-    todo!()
+///
+/// # Panics
+/// If `x` is not a scalar.
+#[track_caller]
+pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
+    assert_eq!(x.len(), 1, "broadcast: expected a scalar, got {:?}", x.shape());
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(shape.len());
+            y.fill(x.f32s()[0]);
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => Tensor::reference(shape, vec![x.f64s()[0]; shape.len()]),
+    }
+}
+
+#[track_caller]
+fn assert_same_shape(op: &str, a: &Tensor, b: &Tensor) {
+    assert_eq!(
+        a.shape(),
+        b.shape(),
+        "{op}: expected two operands of one shape, got {:?} and {:?}",
+        a.shape(),
+        b.shape()
+    );
+}
+
+fn reference_map(x: &Tensor, f: impl Fn(f64) -> f64) -> Tensor {
+    Tensor::reference(x.shape(), x.f64s().iter().map(|&x| f(x)).collect())
+}
+
+fn reference_zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
+    Tensor::reference(a.shape(), a.f64s().iter().zip(b.f64s()).map(|(&a, &b)| f(a, b)).collect())
 }

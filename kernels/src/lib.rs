@@ -11,9 +11,11 @@ mod group;
 mod group_conv;
 mod matmul;
 mod optimizer;
+mod plane;
 mod pool;
 mod simd;
 mod spatial_mean;
+mod sweep;
 mod transform;
 mod warp;
 

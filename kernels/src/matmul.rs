@@ -1,18 +1,200 @@
 //! Matrix product and linear layer.
-use quarterturn_core::Tensor;
+use crate::sweep::{PIECE, wide};
+use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
+use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// `y[m, n] = Σ_k a[m, k] b[k, n]`; `transpose_a` reads `a` as `[k, m]`, `transpose_b` reads `b` as `[n, k]`.
+///
+/// On the CPU every element is one `f32` sum in the order of `k`.
+///
+/// # Panics
+/// If `a` or `b` is not a matrix, the inner extents differ, or the devices do.
 #[track_caller]
 pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Tensor {
-    todo!()
+    let device = common_device("matmul", &[a, b]);
+    let (m, k, n) = product_extents(a, b, transpose_a, transpose_b);
+    match device {
+        Device::Cpu => {
+            let a = if transpose_a { Cow::Owned(transposed(a.f32s(), k, m)) } else { Cow::Borrowed(a.f32s()) };
+            let b = if transpose_b { Cow::Owned(transposed(b.f32s(), n, k)) } else { Cow::Borrowed(b.f32s()) };
+            let mut y = HostBuffer::zeros(m * n);
+            accumulate_product(&a, &b, &mut y, k, n);
+            Tensor::cpu([m, n], y)
+        }
+        Device::Reference => {
+            let (av, bv) = (a.f64s(), b.f64s());
+            let at = |i: usize, l: usize| if transpose_a { av[l * m + i] } else { av[i * k + l] };
+            let bt = |l: usize, j: usize| if transpose_b { bv[j * k + l] } else { bv[l * n + j] };
+            let mut y = vec![0.0; m * n];
+            for i in 0..m {
+                for j in 0..n {
+                    y[i * n + j] = (0..k).map(|l| at(i, l) * bt(l, j)).sum();
+                }
+            }
+            Tensor::reference([m, n], y)
+        }
+    }
 }
-/// `y[n, o] = Σ_i x[n, i] weight[o, i] + bias[o]`. Gradients are matmuls and [`sum_rows`].
+
+/// `y[n, o] = Σ_i x[n, i] weight[o, i] + bias[o]`: `[N, I]`, `[O, I]`, `[O]` → `[N, O]`.
+/// Gradients are matmuls and [`sum_rows`].
+///
+/// # Panics
+/// If the shapes do not fit or the devices differ.
 #[track_caller]
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    todo!()
+    assert!(
+        x.shape().rank() == 2 && weight.shape().rank() == 2 && x.shape()[1] == weight.shape()[1],
+        "linear: expected x [N, I] and weight [O, I], got {:?} and {:?}",
+        x.shape(),
+        weight.shape()
+    );
+    let Some(bias) = bias else { return matmul(x, weight, false, true) };
+    let (n, inputs, outputs) = (x.shape()[0], x.shape()[1], weight.shape()[0]);
+    assert_eq!(bias.dims(), [outputs], "linear: expected bias [{outputs}], got {:?}", bias.shape());
+    match common_device("linear", &[x, weight, bias]) {
+        Device::Cpu => {
+            let weight = transposed(weight.f32s(), outputs, inputs);
+            // The bias comes last, as in the formula: a sum that starts from it would round differently.
+            let mut y = HostBuffer::zeros(n * outputs);
+            accumulate_product(x.f32s(), &weight, &mut y, inputs, outputs);
+            for row in y.chunks_exact_mut(outputs.max(1)) {
+                for (y, &b) in row.iter_mut().zip(bias.f32s()) {
+                    *y += b;
+                }
+            }
+            Tensor::cpu([n, outputs], y)
+        }
+        Device::Reference => {
+            let (x, w, b) = (x.f64s(), weight.f64s(), bias.f64s());
+            let mut y = vec![0.0; n * outputs];
+            for row in 0..n {
+                for o in 0..outputs {
+                    let products = (0..inputs).map(|i| x[row * inputs + i] * w[o * inputs + i]);
+                    y[row * outputs + o] = products.sum::<f64>() + b[o];
+                }
+            }
+            Tensor::reference([n, outputs], y)
+        }
+    }
 }
-/// `y[o] = Σ_n x[n, o]`.
+
+/// `y[o] = Σ_n x[n, o]`: `[N, O]` → `[O]`; on the CPU summed in `f64` in the order of `n`.
+///
+/// # Panics
+/// If `x` is not a matrix.
 #[track_caller]
 pub fn sum_rows(x: &Tensor) -> Tensor {
-    todo!()
+    assert_eq!(x.shape().rank(), 2, "sum_rows: expected a matrix, got {:?}", x.shape());
+    let columns = x.shape()[1];
+    let mut y = vec![0f64; columns];
+    match x.device() {
+        Device::Cpu => {
+            for row in x.f32s().chunks_exact(columns.max(1)) {
+                for (y, &v) in y.iter_mut().zip(row) {
+                    *y += f64::from(v);
+                }
+            }
+            Tensor::cpu([columns], y.into_iter().map(|v| v as f32).collect())
+        }
+        Device::Reference => {
+            for row in x.f64s().chunks_exact(columns.max(1)) {
+                for (y, &v) in y.iter_mut().zip(row) {
+                    *y += v;
+                }
+            }
+            Tensor::reference([columns], y)
+        }
+    }
+}
+
+/// (m, k, n) of the product.
+#[track_caller]
+fn product_extents(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> (usize, usize, usize) {
+    let extents = |t: &Tensor, transpose: bool| match *t.dims() {
+        [rows, columns] if transpose => Some((columns, rows)),
+        [rows, columns] => Some((rows, columns)),
+        _ => None,
+    };
+    match (extents(a, transpose_a), extents(b, transpose_b)) {
+        (Some((m, k)), Some((k2, n))) if k == k2 => (m, k, n),
+        _ => panic!(
+            "matmul: expected [m, k] and [k, n], got {:?}{} and {:?}{}",
+            a.shape(),
+            if transpose_a { " transposed" } else { "" },
+            b.shape(),
+            if transpose_b { " transposed" } else { "" }
+        ),
+    }
+}
+
+/// The transpose of a `rows` × `columns` matrix.
+fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    // Squares that fit the first cache, whichever way they are read.
+    const TILE: usize = 32;
+    let mut y = vec![0.0; rows * columns];
+    for row0 in (0..rows).step_by(TILE) {
+        for column0 in (0..columns).step_by(TILE) {
+            for row in row0..rows.min(row0 + TILE) {
+                for column in column0..columns.min(column0 + TILE) {
+                    y[column * rows + row] = x[row * columns + column];
+                }
+            }
+        }
+    }
+    y
+}
+
+/// Rows and columns of the block of `y` that stays in registers while `k` runs.
+const BLOCK_ROWS: usize = 4;
+const BLOCK_COLUMNS: usize = 64;
+
+/// `y += a b` for row-major `a` `[m, k]`, `b` `[k, n]`, `y` `[m, n]`.
+fn accumulate_product(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
+    if y.is_empty() || k == 0 {
+        return;
+    }
+    let work = y.len() * k;
+    if work <= PIECE {
+        wide(multiply_rows, (a, b, y, k, n));
+    } else {
+        // Whole row blocks, as many as make a job worthwhile.
+        let rows = BLOCK_ROWS * PIECE.div_ceil(BLOCK_ROWS * n * k);
+        a.par_chunks(rows * k).zip(y.par_chunks_mut(rows * n)).for_each(|(a, y)| wide(multiply_rows, (a, b, y, k, n)));
+    }
+}
+
+#[inline(always)]
+fn multiply_rows((a, b, y, k, n): (&[f32], &[f32], &mut [f32], usize, usize)) {
+    for (a, y) in a.chunks(BLOCK_ROWS * k).zip(y.chunks_mut(BLOCK_ROWS * n)) {
+        let whole = n - n % BLOCK_COLUMNS;
+        if a.len() == BLOCK_ROWS * k {
+            for column in (0..whole).step_by(BLOCK_COLUMNS) {
+                let mut block = [[0f32; BLOCK_COLUMNS]; BLOCK_ROWS];
+                for l in 0..k {
+                    let b = &b[l * n + column..][..BLOCK_COLUMNS];
+                    for row in 0..BLOCK_ROWS {
+                        let factor = a[row * k + l];
+                        for j in 0..BLOCK_COLUMNS {
+                            block[row][j] += factor * b[j];
+                        }
+                    }
+                }
+                for row in 0..BLOCK_ROWS {
+                    for (y, v) in y[row * n + column..][..BLOCK_COLUMNS].iter_mut().zip(block[row]) {
+                        *y += v;
+                    }
+                }
+            }
+        }
+        let done = if a.len() == BLOCK_ROWS * k { whole } else { 0 };
+        for (a, y) in a.chunks(k).zip(y.chunks_mut(n)) {
+            for (l, &factor) in a.iter().enumerate() {
+                for (y, &b) in y[done..].iter_mut().zip(&b[l * n + done..(l + 1) * n]) {
+                    *y += factor * b;
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! One optimizer step on one parameter, in a single sweep. PyTorch's formulas (L2 weight decay added to the gradient).
-use quarterturn_core::Tensor;
+use crate::sweep::{PIECE, wide};
+use quarterturn_core::{Device, Tensor, common_device};
+use rayon::prelude::*;
 
 /// SGD: `g ← dw + weight_decay·w; v ← momentum·v + g; w ← w − lr·v` (v starts as g).
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Step size.
     pub lr: f64,
@@ -10,7 +13,10 @@ pub struct Sgd {
     /// L2 penalty.
     pub weight_decay: f64,
 }
-/// Adam's settings, and `step` ≥ 1.
+
+/// Adam: `g ← dw + weight_decay·w; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;
+/// w ← w − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps)`, t the step (Kingma & Ba 2015, with PyTorch's L2 penalty).
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Step size.
     pub lr: f64,
@@ -27,12 +33,122 @@ pub struct Adam {
 }
 
 /// Updates in place where the tensor is not shared; `velocity` zeros at the start.
+///
+/// # Panics
+/// If shapes or devices differ.
 #[track_caller]
 pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &Sgd) {
-    todo!()
+    assert_same_shapes("sgd_step", &[w, velocity, dw]);
+    let Sgd { lr, momentum, weight_decay } = *settings;
+    match common_device("sgd_step", &[w, velocity, dw]) {
+        Device::Cpu => {
+            let factors = [lr, momentum, weight_decay].map(|v| v as f32);
+            let (w, velocity, dw) = (w.f32s_mut(), velocity.f32s_mut(), dw.f32s());
+            if w.len() <= PIECE {
+                wide(sgd_sweep, (w, velocity, dw, factors));
+            } else {
+                (w.par_chunks_mut(PIECE), velocity.par_chunks_mut(PIECE), dw.par_chunks(PIECE))
+                    .into_par_iter()
+                    .for_each(|(w, velocity, dw)| wide(sgd_sweep, (w, velocity, dw, factors)));
+            }
+        }
+        Device::Reference => {
+            let (mut new_w, mut new_velocity) = (w.f64s().to_vec(), velocity.f64s().to_vec());
+            for (i, dw) in dw.f64s().iter().enumerate() {
+                let g = dw + weight_decay * new_w[i];
+                new_velocity[i] = momentum * new_velocity[i] + g;
+                new_w[i] -= lr * new_velocity[i];
+            }
+            *velocity = Tensor::reference(w.shape(), new_velocity);
+            *w = Tensor::reference(w.shape(), new_w);
+        }
+    }
 }
+
+#[inline(always)]
+fn sgd_sweep((w, velocity, dw, factors): (&mut [f32], &mut [f32], &[f32], [f32; 3])) {
+    let [lr, momentum, weight_decay] = factors;
+    for ((w, v), &dw) in w.iter_mut().zip(velocity).zip(dw) {
+        let g = dw + weight_decay * *w;
+        *v = momentum * *v + g;
+        *w -= lr * *v;
+    }
+}
+
 /// Updates in place where the tensors are not shared; moments zeros at the start.
+///
+/// # Panics
+/// If shapes or devices differ, or `step` is 0.
 #[track_caller]
 pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw: &Tensor, settings: &Adam) {
-    todo!()
+    assert_same_shapes("adam_step", &[w, moment1, moment2, dw]);
+    assert!(settings.step > 0, "adam_step: expected steps from 1, got 0");
+    let Adam { lr, beta1, beta2, eps, weight_decay, step } = *settings;
+    let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
+    match common_device("adam_step", &[w, moment1, moment2, dw]) {
+        Device::Cpu => {
+            let factors = AdamFactors {
+                beta1: beta1 as f32,
+                rest1: (1.0 - beta1) as f32,
+                beta2: beta2 as f32,
+                rest2: (1.0 - beta2) as f32,
+                step_size: (lr / correction1) as f32,
+                root_correction2: correction2.sqrt() as f32,
+                eps: eps as f32,
+                weight_decay: weight_decay as f32,
+            };
+            let (w, moment1, moment2, dw) = (w.f32s_mut(), moment1.f32s_mut(), moment2.f32s_mut(), dw.f32s());
+            if w.len() <= PIECE {
+                wide(adam_sweep, (w, moment1, moment2, dw, factors));
+            } else {
+                let moments = (moment1.par_chunks_mut(PIECE), moment2.par_chunks_mut(PIECE));
+                (w.par_chunks_mut(PIECE), moments.0, moments.1, dw.par_chunks(PIECE))
+                    .into_par_iter()
+                    .for_each(|(w, moment1, moment2, dw)| wide(adam_sweep, (w, moment1, moment2, dw, factors)));
+            }
+        }
+        Device::Reference => {
+            let mut new_w = w.f64s().to_vec();
+            let (mut m, mut v) = (moment1.f64s().to_vec(), moment2.f64s().to_vec());
+            for (i, dw) in dw.f64s().iter().enumerate() {
+                let g = dw + weight_decay * new_w[i];
+                m[i] = beta1 * m[i] + (1.0 - beta1) * g;
+                v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+                new_w[i] -= lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);
+            }
+            let shape = w.shape();
+            *w = Tensor::reference(shape, new_w);
+            *moment1 = Tensor::reference(shape, m);
+            *moment2 = Tensor::reference(shape, v);
+        }
+    }
+}
+
+/// [`Adam`]'s settings as the sweep needs them.
+#[derive(Clone, Copy)]
+struct AdamFactors {
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    step_size: f32,
+    root_correction2: f32,
+    eps: f32,
+    weight_decay: f32,
+}
+
+#[inline(always)]
+fn adam_sweep((w, moment1, moment2, dw, f): (&mut [f32], &mut [f32], &mut [f32], &[f32], AdamFactors)) {
+    for (((w, m), v), &dw) in w.iter_mut().zip(moment1).zip(moment2).zip(dw) {
+        let g = dw + f.weight_decay * *w;
+        *m = f.beta1 * *m + f.rest1 * g;
+        *v = f.beta2 * *v + f.rest2 * g * g;
+        *w -= f.step_size * *m / (v.sqrt() / f.root_correction2 + f.eps);
+    }
+}
+
+#[track_caller]
+fn assert_same_shapes(op: &str, tensors: &[&Tensor]) {
+    let shapes: Vec<_> = tensors.iter().map(|t| t.shape()).collect();
+    assert!(shapes.iter().all(|s| *s == shapes[0]), "{op}: expected one shape, got {shapes:?}");
 }

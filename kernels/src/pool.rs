@@ -1,5 +1,10 @@
 //! Max and average pooling over the two last axes.
-use quarterturn_core::Tensor;
+use crate::{
+    plane::{Orbit, Planes, orbits, with_planes},
+    sweep::{for_each_piece, for_each_piece2, wide},
+};
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
+use std::borrow::Cow;
 
 /// A square sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,27 +13,316 @@ pub struct Window {
     pub kernel_size: usize,
     /// Distance between windows.
     pub stride: usize,
-    /// Samples added on each side; -∞ for max, zeros (that count) for average.
+    /// Samples added on each side, fewer than `kernel_size`; −∞ for max, zeros (that count) for average.
     pub padding: usize,
 }
 
-/// Any leading axes, then `[H, W]` → `[H', W']`. `y = max over the window`.
+/// `y[…, i, j] = max_{u,v<k} x[…, i·s + u − p, j·s + v − p]`: any leading axes, then `[H, W]` → `[H', W']` by
+/// [`window_extent`]. NaN wins over every number on the CPU (WGSL leaves NaN open).
+///
+/// # Panics
+/// With fewer than two axes, if no window fits, or with `padding ≥ kernel_size`.
 #[track_caller]
 pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
-    todo!()
+    let geometry = Geometry::of("max_pool", x.shape(), window);
+    let shape = geometry.y_shape(x.shape());
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(shape.len());
+            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
+                if window == HALVING { wide(max_halving, (x, y, geometry)) } else { max_windows(x, y, geometry) }
+            });
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => {
+            let x = x.f64s();
+            let y = geometry.reference_windows(|taps| taps.fold(f64::NEG_INFINITY, |max, (_, at)| greater(x[at], max)));
+            Tensor::reference(shape, y)
+        }
+    }
 }
-/// Gradient: to the first maximum of each window in row-major order.
+
+/// Gradient of [`max_pool`]: to the first maximum of each window in row-major order.
+///
+/// # Panics
+/// As [`max_pool`], or if `dy` does not have the shape of its result.
 #[track_caller]
 pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
-    todo!()
+    let geometry = Geometry::of("max_pool_vjp", x.shape(), window);
+    geometry.assert_result("max_pool_vjp", x.shape(), dy);
+    match common_device("max_pool_vjp", &[x, dy]) {
+        Device::Cpu => {
+            let mut dx = HostBuffer::scratch(x.len());
+            let (x_len, y_len) = (geometry.x.len(), geometry.y.len());
+            for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |_, x, dy, dx| {
+                if window == HALVING {
+                    wide(max_halving_vjp, (x, dy, dx, geometry));
+                } else {
+                    max_windows_vjp(x, dy, dx, geometry);
+                }
+            });
+            Tensor::cpu(x.shape(), dx)
+        }
+        Device::Reference => {
+            let (x_values, dy) = (x.f64s(), dy.f64s());
+            let best = geometry.reference_windows(|taps| {
+                let first = |best: usize, at: usize| if x_values[at] > x_values[best] { at } else { best };
+                taps.map(|(_, at)| at).reduce(first).expect("every window covers a sample")
+            });
+            let mut dx = vec![0.0; x.len()];
+            for (dy, at) in dy.iter().zip(best) {
+                dx[at] += dy;
+            }
+            Tensor::reference(x.shape(), dx)
+        }
+    }
 }
-/// `y = (1/k²) Σ over the window`, padding zeros counted; the sum over rotation orbits of the window, bit-exact.
+
+/// `y[…, i, j] = (1/k²) Σ_{u,v<k} x[…, i·s + u − p, j·s + v − p]`, padding zeros counted, as PyTorch's default.
+///
+/// On the CPU the sum runs over the orbits of the window under the symmetries of the square, so that turning or
+/// mirroring the input turns or mirrors the output to the bit where (H + 2p − k) mod s = 0 (likewise W).
+///
+/// # Panics
+/// As [`max_pool`].
 #[track_caller]
 pub fn avg_pool(x: &Tensor, window: Window) -> Tensor {
-    todo!()
+    let geometry = Geometry::of("avg_pool", x.shape(), window);
+    let shape = geometry.y_shape(x.shape());
+    match x.device() {
+        Device::Cpu => {
+            let k = window.kernel_size;
+            // Offsets in the padded plane from a window's first sample.
+            let pitch = geometry.x.width + 2 * window.padding;
+            let offset = |position: usize| position / k * pitch + position % k;
+            let orbits: Vec<Orbit> = orbits(k, k).into_iter().map(|orbit| orbit.map(offset)).collect();
+            let mut y = HostBuffer::scratch(shape.len());
+            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
+                let padded = geometry.zero_padded(x);
+                wide(mean_windows, (&padded, y, &orbits, geometry));
+            });
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => {
+            let x = x.f64s();
+            let area = (window.kernel_size * window.kernel_size) as f64;
+            let y = geometry.reference_windows(|taps| taps.map(|(_, at)| x[at]).sum::<f64>() / area);
+            Tensor::reference(shape, y)
+        }
+    }
 }
-/// Gradient of [`avg_pool`].
+
+/// Gradient of [`avg_pool`]: every sample of a window gets `dy/k²`.
+///
+/// # Panics
+/// As [`max_pool`], or if `dy` does not have the shape of its result.
 #[track_caller]
-pub fn avg_pool_vjp(dy: &Tensor, x_shape: quarterturn_core::Shape, window: Window) -> Tensor {
-    todo!()
+pub fn avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
+    let geometry = Geometry::of("avg_pool_vjp", x_shape, window);
+    geometry.assert_result("avg_pool_vjp", x_shape, dy);
+    match dy.device() {
+        Device::Cpu => {
+            let mut dx = HostBuffer::scratch(x_shape.len());
+            for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), |_, dy, dx| {
+                wide(mean_windows_vjp, (dy, dx, geometry));
+            });
+            Tensor::cpu(x_shape, dx)
+        }
+        Device::Reference => {
+            let dy = dy.f64s();
+            let area = (window.kernel_size * window.kernel_size) as f64;
+            let mut dx = vec![0.0; x_shape.len()];
+            geometry.reference_windows(|taps| taps.for_each(|(i, at)| dx[at] += dy[i] / area));
+            Tensor::reference(x_shape, dx)
+        }
+    }
+}
+
+/// The usual window, which has code of its own.
+const HALVING: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
+
+#[derive(Clone, Copy)]
+struct Geometry {
+    x: Planes,
+    y: Planes,
+    window: Window,
+}
+
+impl Geometry {
+    #[track_caller]
+    fn of(op: &str, x_shape: Shape, window: Window) -> Self {
+        let x = Planes::of(op, x_shape);
+        let Window { kernel_size, stride, padding } = window;
+        assert!(padding < kernel_size, "{op}: expected padding below kernel_size, got {window:?}");
+        let extent = |i| window_extent(i, kernel_size, stride, padding);
+        let (Some(height), Some(width)) = (extent(x.height), extent(x.width)) else {
+            panic!("{op}: expected planes that a window fits in, got {x_shape:?} and {window:?}")
+        };
+        assert!(x.height > 0 && x.width > 0, "{op}: expected planes that are not empty, got {x_shape:?}");
+        Geometry { x, y: Planes { count: x.count, height, width }, window }
+    }
+
+    fn y_shape(self, x_shape: Shape) -> Shape {
+        with_planes(x_shape, self.y.height, self.y.width)
+    }
+
+    #[track_caller]
+    fn assert_result(self, op: &str, x_shape: Shape, dy: &Tensor) {
+        let expected = self.y_shape(x_shape);
+        assert_eq!(dy.shape(), expected, "{op}: expected dy {expected:?} of x {x_shape:?}, got {:?}", dy.shape());
+    }
+
+    /// The samples, of `extent` in all, that window `i` covers along one axis.
+    #[inline(always)]
+    fn covered(self, i: usize, extent: usize) -> std::ops::Range<usize> {
+        let Window { kernel_size, stride, padding } = self.window;
+        (i * stride).saturating_sub(padding)..(i * stride + kernel_size - padding).min(extent)
+    }
+
+    /// `f` of every window's taps: (index of the window, index in `x`), row by row.
+    fn reference_windows<T>(self, mut f: impl FnMut(&mut dyn Iterator<Item = (usize, usize)>) -> T) -> Vec<T> {
+        let (x, y) = (self.x, self.y);
+        let mut values = Vec::with_capacity(y.count * y.len());
+        for plane in 0..y.count {
+            for i in 0..y.height {
+                for j in 0..y.width {
+                    let window = values.len();
+                    let (rows, columns) = (self.covered(i, x.height), self.covered(j, x.width));
+                    let taps = rows.flat_map(|row| columns.clone().map(move |column| row * x.width + column));
+                    values.push(f(&mut taps.map(|at| (window, plane * x.len() + at))));
+                }
+            }
+        }
+        values
+    }
+
+    /// The plane with its padding of zeros.
+    fn zero_padded(self, plane: &[f32]) -> Cow<'_, [f32]> {
+        let padding = self.window.padding;
+        if padding == 0 {
+            return Cow::Borrowed(plane);
+        }
+        let pitch = self.x.width + 2 * padding;
+        let mut padded = vec![0.0; pitch * (self.x.height + 2 * padding)];
+        for (row, x) in plane.chunks_exact(self.x.width).enumerate() {
+            padded[(row + padding) * pitch + padding..][..x.len()].copy_from_slice(x);
+        }
+        Cow::Owned(padded)
+    }
+}
+
+/// The greater one, or NaN.
+#[inline(always)]
+fn greater<T: PartialOrd>(v: T, max: T) -> T {
+    if is_greater(&v, &max) { v } else { max }
+}
+
+/// Whether `v` takes the place of the maximum so far: it is greater, or NaN.
+#[inline(always)]
+#[expect(clippy::eq_op, reason = "only NaN differs from itself")]
+fn is_greater<T: PartialOrd>(v: &T, max: &T) -> bool {
+    v > max || v != v
+}
+
+#[inline(always)]
+fn max_halving((x, y, geometry): (&[f32], &mut [f32], Geometry)) {
+    let width = geometry.x.width;
+    for (rows, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(geometry.y.width)) {
+        let (upper, lower) = rows.split_at(width);
+        for ((y, a), b) in y.iter_mut().zip(upper.chunks_exact(2)).zip(lower.chunks_exact(2)) {
+            *y = greater(b[1], greater(b[0], greater(a[1], a[0])));
+        }
+    }
+}
+
+#[inline(always)]
+fn max_halving_vjp((x, dy, dx, geometry): (&[f32], &[f32], &mut [f32], Geometry)) {
+    let width = geometry.x.width;
+    let whole = 2 * geometry.y.width;
+    let row_pairs = x.chunks_exact(2 * width).zip(dx.chunks_exact_mut(2 * width));
+    for ((x, dx), dy) in row_pairs.zip(dy.chunks_exact(geometry.y.width)) {
+        let (x_upper, x_lower) = x.split_at(width);
+        let (dx_upper, dx_lower) = dx.split_at_mut(width);
+        let outputs = dx_upper[..whole].chunks_exact_mut(2).zip(dx_lower[..whole].chunks_exact_mut(2));
+        let inputs = x_upper[..whole].chunks_exact(2).zip(x_lower[..whole].chunks_exact(2));
+        for (((dx_a, dx_b), (a, b)), &dy) in outputs.zip(inputs).zip(dy) {
+            let second = is_greater(&a[1], &a[0]);
+            let max = greater(a[1], a[0]);
+            let third = is_greater(&b[0], &max);
+            let max = greater(b[0], max);
+            let fourth = is_greater(&b[1], &max);
+            dx_a[0] = if second | third | fourth { 0.0 } else { dy };
+            dx_a[1] = if second & !third & !fourth { dy } else { 0.0 };
+            dx_b[0] = if third & !fourth { dy } else { 0.0 };
+            dx_b[1] = if fourth { dy } else { 0.0 };
+        }
+        dx_upper[whole..].fill(0.0);
+        dx_lower[whole..].fill(0.0);
+    }
+    dx[2 * geometry.y.height * width..].fill(0.0);
+}
+
+fn max_windows(x: &[f32], y: &mut [f32], geometry: Geometry) {
+    for i in 0..geometry.y.height {
+        for j in 0..geometry.y.width {
+            y[i * geometry.y.width + j] = x[first_maximum(x, i, j, geometry)];
+        }
+    }
+}
+
+fn max_windows_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
+    dx.fill(0.0);
+    for i in 0..geometry.y.height {
+        for j in 0..geometry.y.width {
+            dx[first_maximum(x, i, j, geometry)] += dy[i * geometry.y.width + j];
+        }
+    }
+}
+
+/// Where window (i, j) has its first maximum.
+#[inline(always)]
+fn first_maximum(x: &[f32], i: usize, j: usize, geometry: Geometry) -> usize {
+    let (rows, columns) = (geometry.covered(i, geometry.x.height), geometry.covered(j, geometry.x.width));
+    let mut best = rows.start * geometry.x.width + columns.start;
+    for row in rows {
+        for at in row * geometry.x.width + columns.start..row * geometry.x.width + columns.end {
+            if is_greater(&x[at], &x[best]) {
+                best = at;
+            }
+        }
+    }
+    best
+}
+
+#[inline(always)]
+fn mean_windows((padded, y, orbits, geometry): (&[f32], &mut [f32], &[Orbit], Geometry)) {
+    let Window { kernel_size, stride, padding } = geometry.window;
+    let pitch = geometry.x.width + 2 * padding;
+    let area = (kernel_size * kernel_size) as f32;
+    for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
+        let rows = &padded[i * stride * pitch..];
+        for (j, y) in y.iter_mut().enumerate() {
+            let mut total = 0.0;
+            for orbit in orbits {
+                total += orbit.sum(|offset| rows[offset + j * stride]);
+            }
+            *y = total / area;
+        }
+    }
+}
+
+#[inline(always)]
+fn mean_windows_vjp((dy, dx, geometry): (&[f32], &mut [f32], Geometry)) {
+    let area = (geometry.window.kernel_size * geometry.window.kernel_size) as f32;
+    dx.fill(0.0);
+    for (i, dy) in dy.chunks_exact(geometry.y.width).enumerate() {
+        for row in geometry.covered(i, geometry.x.height) {
+            let dx = &mut dx[row * geometry.x.width..][..geometry.x.width];
+            for (j, &dy) in dy.iter().enumerate() {
+                for dx in &mut dx[geometry.covered(j, geometry.x.width)] {
+                    *dx += dy / area;
+                }
+            }
+        }
+    }
 }

@@ -1,13 +1,68 @@
-//! Global mean over the two last axes, summed over rotation orbits first so that it is bit-exact.
-use quarterturn_core::{Shape, Tensor};
+//! Global mean over the two last axes, summed over the orbits of the plane's symmetries first so that it is bit-exact.
+use crate::{
+    plane::{Orbit, Planes, orbits, without_planes},
+    sweep::for_each_piece,
+};
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// `[…, H, W]` → `[…]`.
+/// `y[…] = (1/HW) Σ_yx x[…, y, x]`: `[…, H, W]` → `[…]`.
+///
+/// The sum runs over orbits, `((v[y,x] + v[H−1−y,W−1−x]) + (v[x,W−1−y] + v[H−1−x,y])) + (the same mirrored)`, in an
+/// order that no symmetry changes: turning or mirroring the planes gives the same bits, on squares and rectangles.
+///
+/// # Panics
+/// With fewer than two axes, or an empty plane.
 #[track_caller]
 pub fn spatial_mean(x: &Tensor) -> Tensor {
-    todo!()
+    let planes = Planes::of("spatial_mean", x.shape());
+    assert!(planes.len() > 0, "spatial_mean: expected planes that are not empty, got {:?}", x.shape());
+    let shape = without_planes(x.shape());
+    match x.device() {
+        Device::Cpu => {
+            let orbits = orbits(planes.height, planes.width);
+            let mut y = HostBuffer::scratch(planes.count);
+            for_each_piece(x.f32s(), planes.len(), &mut y, 1, |_, plane, y| y[0] = plane_mean(plane, &orbits));
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => {
+            let mean = |plane: &[f64]| plane.iter().sum::<f64>() / planes.len() as f64;
+            Tensor::reference(shape, x.f64s().chunks_exact(planes.len()).map(mean).collect())
+        }
+    }
 }
-/// Gradient.
+
+fn plane_mean(plane: &[f32], orbits: &[Orbit]) -> f32 {
+    let mut total = 0.0;
+    for orbit in orbits {
+        total += orbit.sum(|position| plane[position]);
+    }
+    total / plane.len() as f32
+}
+
+/// Gradient: `dx[…, y, x] = dy[…] / HW`.
+///
+/// # Panics
+/// If `dy` does not have the shape of the means of `x_shape`.
 #[track_caller]
 pub fn spatial_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
-    todo!()
+    let planes = Planes::of("spatial_mean_vjp", x_shape);
+    assert_eq!(
+        dy.shape(),
+        without_planes(x_shape),
+        "spatial_mean_vjp: expected dy of the means of {x_shape:?}, got {:?}",
+        dy.shape()
+    );
+    match dy.device() {
+        Device::Cpu => {
+            let mut dx = HostBuffer::scratch(x_shape.len());
+            let count = planes.len() as f32;
+            for_each_piece(dy.f32s(), 1, &mut dx, planes.len().max(1), |_, dy, dx| dx.fill(dy[0] / count));
+            Tensor::cpu(x_shape, dx)
+        }
+        Device::Reference => {
+            let count = planes.len();
+            let spread = |&dy: &f64| std::iter::repeat_n(dy / count as f64, count);
+            Tensor::reference(x_shape, dy.f64s().iter().flat_map(spread).collect())
+        }
+    }
 }

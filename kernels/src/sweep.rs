@@ -1,0 +1,144 @@
+//! How the CPU kernels go through memory: pieces of fixed size shared out over the cores, wide vectors within a piece.
+//!
+//! Neither choice may show in a result. Pieces are cut by size, never by the number of threads, and partial sums are
+//! added in the order of the pieces. The wide versions are the same Rust code compiled again, and the compiler neither
+//! reassociates nor fuses float operations, so sums keep one fixed set of [`LANES`] accumulators at every vector width.
+
+use quarterturn_core::HostBuffer;
+use rayon::prelude::*;
+
+/// Elements that are worth handing to another core.
+pub(crate) const PIECE: usize = 1 << 14;
+
+/// Accumulators of a sum: four of the widest vectors, enough to hide the latency of an addition.
+pub(crate) const LANES: usize = 64;
+
+/// `body(arguments)`, compiled for the widest vectors that this processor has.
+///
+/// `body` must be the name of an `#[inline(always)]` function: only then is it compiled anew for each instruction set.
+#[inline]
+pub(crate) fn wide<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi2")]
+        fn avx512<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
+            body(arguments)
+        }
+        #[target_feature(enable = "avx2,bmi2")]
+        fn avx2<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
+            body(arguments)
+        }
+        if is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("bmi2")
+        {
+            // SAFETY: the processor has these instructions (avx512bw implies avx512f, which implies avx2).
+            return unsafe { avx512(body, arguments) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
+            // SAFETY: the processor has these instructions.
+            return unsafe { avx2(body, arguments) };
+        }
+    }
+    body(arguments)
+}
+
+/// Calls `f(i, x_i, y_i)` for the pieces `x_i` of `x_len` and `y_i` of `y_len` elements; many pieces go to one job if
+/// they are small.
+pub(crate) fn for_each_piece(
+    x: &[f32],
+    x_len: usize,
+    y: &mut [f32],
+    y_len: usize,
+    f: impl Fn(usize, &[f32], &mut [f32]) + Sync + Send,
+) {
+    if x.is_empty() || y.is_empty() {
+        return;
+    }
+    if x.len().max(y.len()) <= PIECE {
+        for (i, (x, y)) in x.chunks(x_len).zip(y.chunks_mut(y_len)).enumerate() {
+            f(i, x, y);
+        }
+    } else {
+        let pieces_per_job = PIECE.div_ceil(x_len.max(y_len));
+        x.par_chunks(x_len)
+            .zip(y.par_chunks_mut(y_len))
+            .enumerate()
+            .with_min_len(pieces_per_job)
+            .for_each(|(i, (x, y))| f(i, x, y));
+    }
+}
+
+/// As [`for_each_piece`], with two inputs cut alike: `f(i, a_i, b_i, y_i)`.
+pub(crate) fn for_each_piece2(
+    a: &[f32],
+    a_len: usize,
+    b: &[f32],
+    b_len: usize,
+    y: &mut [f32],
+    y_len: usize,
+    f: impl Fn(usize, &[f32], &[f32], &mut [f32]) + Sync + Send,
+) {
+    if a.is_empty() || b.is_empty() || y.is_empty() {
+        return;
+    }
+    if a.len().max(b.len()).max(y.len()) <= PIECE {
+        for (i, ((a, b), y)) in a.chunks(a_len).zip(b.chunks(b_len)).zip(y.chunks_mut(y_len)).enumerate() {
+            f(i, a, b, y);
+        }
+    } else {
+        let pieces_per_job = PIECE.div_ceil(a_len.max(b_len).max(y_len));
+        (a.par_chunks(a_len), b.par_chunks(b_len), y.par_chunks_mut(y_len))
+            .into_par_iter()
+            .enumerate()
+            .with_min_len(pieces_per_job)
+            .for_each(|(i, (a, b, y))| f(i, a, b, y));
+    }
+}
+
+/// `y[i] = f(x[i])`.
+pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> HostBuffer {
+    #[inline(always)]
+    fn body<F: Fn(f32) -> f32>((x, y, f): (&[f32], &mut [f32], &F)) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    }
+    let mut y = HostBuffer::scratch(x.len());
+    for_each_piece(x, PIECE, &mut y, PIECE, |_, x, y| wide(body, (x, y, &f)));
+    y
+}
+
+/// `y[i] = f(a[i], b[i])`.
+pub(crate) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> HostBuffer {
+    #[inline(always)]
+    fn body<F: Fn(f32, f32) -> f32>((a, b, y, f): (&[f32], &[f32], &mut [f32], &F)) {
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = f(a, b);
+        }
+    }
+    let mut y = HostBuffer::scratch(a.len());
+    for_each_piece2(a, PIECE, b, PIECE, &mut y, PIECE, |_, a, b, y| wide(body, (a, b, y, &f)));
+    y
+}
+
+/// The sum of a piece: [`LANES`] accumulators in `f32`, added up in `f64`.
+pub(crate) fn lane_sum(x: &[f32]) -> f64 {
+    #[inline(always)]
+    fn body(x: &[f32]) -> f64 {
+        let mut lanes = [0f32; LANES];
+        let chunks = x.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += chunk[lane];
+            }
+        }
+        for (lane, &v) in rest.iter().enumerate() {
+            lanes[lane] += v;
+        }
+        lanes.iter().map(|&v| f64::from(v)).sum()
+    }
+    wide(body, x)
+}
