@@ -1,0 +1,672 @@
+//! The CPU path: per image, pad; per panel of output locations, transform while packing, multiply, transform back.
+
+use super::{
+    Conv, Extents,
+    irrep::{Filter, Irreps, Tap, filter_matrices, inverse, spread_gradient, taps, transform},
+    layout::Layout,
+    product::{Product, product_rows},
+};
+use crate::{
+    Group,
+    simd::{Isa, Portable, Simd, Task},
+};
+use quarterturn_core::HostBuffer;
+use rayon::prelude::*;
+
+/// Floats of a packed panel at most: what stays in the second-level cache beside the padded image.
+const PANEL: usize = 48 * 1024;
+/// Images are summed into at most this many partial gradients, whatever the number of threads.
+const PARTIAL_GRADIENTS: usize = 32;
+/// Locations per panel of the weight gradient.
+const GRADIENT_PANEL: usize = 64;
+/// Floats that a vector access may touch beyond the end of what it needs.
+const SLACK: usize = 64;
+
+/// `y = weight ⋆ x + bias`, then `max(y, 0)` if `relu`.
+pub(super) fn forward(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    relu: bool,
+) -> HostBuffer {
+    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
+    let layout = Layout::new(source, result, e.k, conv.stride, 1, conv.padding as isize);
+    let pass = Pass { filter: Filter::Forward, layout, rows: e.c_out, cols: e.c_in, planes: e.g_in, relu };
+    pass.over_group(e, conv.group, isa, x, weight, bias)
+}
+
+/// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
+/// spread out by the stride.
+pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) -> HostBuffer {
+    let (source, result) = ((e.out_height, e.out_width), (e.height, e.width));
+    let lead = e.k as isize - 1 - conv.padding as isize;
+    let layout = Layout::new(source, result, e.k, 1, conv.stride, lead);
+    let pass = Pass { filter: Filter::Adjoint, layout, rows: e.c_in, cols: e.c_out, planes: e.g_out, relu: false };
+    pass.over_group(e, conv.group, isa, dy, weight, None)
+}
+
+/// One convolution, forward or adjoint.
+struct Pass {
+    filter: Filter,
+    layout: Layout,
+    /// Channels of the result and of the source.
+    rows: usize,
+    cols: usize,
+    /// Group elements of the source: 1 when lifting.
+    planes: usize,
+    relu: bool,
+}
+
+impl Pass {
+    fn over_group(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        source: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> HostBuffer {
+        match group {
+            Group::C1 => self.over_images::<1>(e, group, isa, source, weight, bias),
+            Group::C4 => self.over_images::<4>(e, group, isa, source, weight, bias),
+            Group::D4 => self.over_images::<8>(e, group, isa, source, weight, bias),
+        }
+    }
+
+    fn over_images<const G: usize>(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        source: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> HostBuffer {
+        let irreps = Irreps::of(G);
+        let taps = taps(e, group);
+        let inner = self.cols * taps.len();
+        let mut filters = HostBuffer::scratch((irreps.one + 2 * irreps.columns) * self.rows * inner);
+        filter_matrices::<Portable, G>(e, group, self.filter, weight, &taps, &mut filters);
+        let offsets = tap_offsets::<G>(&self.layout, e.k, &taps, self.planes, self.cols);
+
+        let image = self.cols * self.planes * self.layout.height * self.layout.width;
+        let result = self.rows * G * self.layout.out_height * self.layout.out_width;
+        let mut y = HostBuffer::scratch(e.batch * result);
+        y.par_chunks_mut(result).zip(source.par_chunks(image)).for_each_init(
+            || PassScratch::new::<G>(self, inner),
+            |scratch, (y, source)| {
+                isa.run(OneImage::<G> { pass: self, source, filters: &filters, offsets: &offsets, bias, scratch, y });
+            },
+        );
+        y
+    }
+}
+
+/// Where tap q of element h, input channel c, lies for location 0: at `[(c, q)][h]`, in an image of planes `[c][h]`.
+fn tap_offsets<const G: usize>(
+    layout: &Layout,
+    k: usize,
+    taps: &[Tap],
+    planes: usize,
+    channels: usize,
+) -> Vec<[usize; G]> {
+    (0..channels)
+        .flat_map(|c| {
+            taps.iter().map(move |tap| {
+                std::array::from_fn(|h| {
+                    let (row, col) = Group::move_entry(h, tap.row, tap.col, k, k);
+                    (c * planes + h % planes) * layout.plane() + layout.sample(row, col)
+                })
+            })
+        })
+        .collect()
+}
+
+/// What one image needs besides its operands; `padded` holds its zeros from one image to the next.
+struct PassScratch {
+    padded: HostBuffer,
+    panel: HostBuffer,
+    /// ŷ of one panel.
+    products: HostBuffer,
+    /// The result with the locations between rows still in it.
+    flat: HostBuffer,
+}
+
+/// Floats of a result plane in `PassScratch::flat`.
+fn flat_plane(layout: &Layout) -> usize {
+    layout.locations().next_multiple_of(SLACK)
+}
+
+/// Terms of the sum that one panel holds, for `width` locations.
+fn panel_terms<const G: usize>(inner: usize, width: usize) -> usize {
+    let irreps = Irreps::of(G);
+    let per_term = width * (irreps.one + if irreps.columns > 0 { 4 } else { 0 });
+    inner.min(PANEL / per_term).max(1)
+}
+
+impl PassScratch {
+    fn new<const G: usize>(pass: &Pass, inner: usize) -> Self {
+        const WIDEST: usize = 32;
+        let values = Irreps::of(G).values();
+        PassScratch {
+            padded: HostBuffer::zeros(pass.cols * pass.planes * pass.layout.plane() + SLACK),
+            // A narrower panel holds more terms, but not more floats.
+            panel: HostBuffer::scratch((PANEL + values * WIDEST).min(inner * values * WIDEST)),
+            products: HostBuffer::scratch(pass.rows * values * WIDEST),
+            flat: HostBuffer::scratch(pass.rows * G * flat_plane(&pass.layout)),
+        }
+    }
+}
+
+struct OneImage<'a, const G: usize> {
+    pass: &'a Pass,
+    source: &'a [f32],
+    filters: &'a [f32],
+    offsets: &'a [[usize; G]],
+    bias: Option<&'a [f32]>,
+    scratch: &'a mut PassScratch,
+    y: &'a mut [f32],
+}
+
+impl<const G: usize> Task for OneImage<'_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let OneImage { pass, source, filters, offsets, bias, scratch, y } = self;
+        let (layout, irreps, inner) = (&pass.layout, Irreps::of(G), offsets.len());
+        pad(layout, source, &mut scratch.padded);
+        let (width, plane) = (2 * S::LANES, flat_plane(layout));
+        let terms = panel_terms::<G>(inner, width);
+        for start in (0..layout.locations()).step_by(width) {
+            for first in (0..inner).step_by(terms) {
+                let offsets = &offsets[first..inner.min(first + terms)];
+                pack::<S, G>(&scratch.padded, start, offsets, &mut scratch.panel);
+                multiply::<S, G>(pass, filters, inner, first, offsets.len(), scratch);
+            }
+            for row in 0..pass.rows {
+                let bias = bias.map_or(0.0, |b| b[row]);
+                for half in 0..2 {
+                    let y = untransform::<S, G>(pass, row, half, &scratch.products);
+                    for g in 0..G {
+                        let mut value = S::add(y[g], S::splat(bias));
+                        if pass.relu {
+                            value = S::max(value, S::splat(0.0));
+                        }
+                        let at = (row * G + g) * plane + start + half * S::LANES;
+                        let lanes = &mut scratch.flat[at..at + S::LANES];
+                        // SAFETY: the slice has `LANES` elements.
+                        unsafe { S::store(lanes.as_mut_ptr(), value) };
+                    }
+                }
+            }
+        }
+        crop(layout, &scratch.flat, plane, y);
+    }
+}
+
+/// Copies an image into its padded planes.
+#[inline(always)]
+fn pad(layout: &Layout, source: &[f32], padded: &mut [f32]) {
+    let planes = source.chunks_exact(layout.height * layout.width);
+    for (source, padded) in planes.zip(padded.chunks_exact_mut(layout.plane())) {
+        layout.for_each_run(|from, to, count| copy_row(&source[from..from + count], &mut padded[to..to + count]));
+    }
+}
+
+/// Copies the valid columns of a flat result to dense planes.
+#[inline(always)]
+fn crop(layout: &Layout, flat: &[f32], plane: usize, y: &mut [f32]) {
+    let width = layout.out_width;
+    for (flat, y) in flat.chunks_exact(plane).zip(y.chunks_exact_mut(layout.out_height * width)) {
+        for (row, y) in y.chunks_exact_mut(width).enumerate() {
+            copy_row(&flat[row * layout.pitch..][..width], y);
+        }
+    }
+}
+
+/// A short copy: vectors of fixed length, the last one overlapping, where a call to `memcpy` would cost more.
+#[inline(always)]
+fn copy_row(from: &[f32], to: &mut [f32]) {
+    let n = from.len();
+    let to = &mut to[..n];
+    if n >= 16 {
+        for i in (0..n - 15).step_by(16) {
+            to[i..i + 16].copy_from_slice(&from[i..i + 16]);
+        }
+        to[n - 16..].copy_from_slice(&from[n - 16..]);
+    } else if n >= 8 {
+        to[..8].copy_from_slice(&from[..8]);
+        to[n - 8..].copy_from_slice(&from[n - 8..]);
+    } else {
+        for i in 0..n {
+            to[i] = from[i];
+        }
+    }
+}
+
+/// F̂ of `2 · LANES` locations from `start` on, for the terms of `offsets`: of each one-dimensional irrep
+/// `[term][location]`, then of each half of the locations `[term, column l][row i][location]`.
+#[inline(always)]
+fn pack<S: Simd, const G: usize>(padded: &[f32], start: usize, offsets: &[[usize; G]], panel: &mut [f32]) {
+    let (irreps, terms, width) = (Irreps::of(G), offsets.len(), 2 * S::LANES);
+    assert!(panel.len() >= irreps.values() * terms * width);
+    for (term, offsets) in offsets.iter().enumerate() {
+        for half in 0..2 {
+            let f = std::array::from_fn(|h| {
+                let at = offsets[h] + start + half * S::LANES;
+                let lanes = &padded[at..at + S::LANES];
+                // SAFETY: the slice has `LANES` elements.
+                unsafe { S::load(lanes.as_ptr()) }
+            });
+            let values = transform::<S, G>(f);
+            // SAFETY: the largest offset is that of the last value of the last term, one vector before
+            // `values · terms · width`, which the assertion above bounds.
+            unsafe {
+                for s in 0..irreps.one {
+                    S::store(panel.as_mut_ptr().add((s * terms + term) * width + half * S::LANES), values[s]);
+                }
+                if irreps.columns > 0 {
+                    let two = (irreps.one * terms + 2 * (half * terms + term)) * width;
+                    for l in 0..2 {
+                        for i in 0..2 {
+                            let value = values[irreps.one + 2 * i + l];
+                            S::store(panel.as_mut_ptr().add(two + l * width + i * S::LANES), value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// ŷ (+)= ψ̃ · F̂ for `terms` terms from `first` on: of each one-dimensional irrep `[row][location]`, then of each half of
+/// the locations `[row, column j][row i][location]`.
+#[inline(always)]
+fn multiply<S: Simd, const G: usize>(
+    pass: &Pass,
+    filters: &[f32],
+    inner: usize,
+    first: usize,
+    terms: usize,
+    scratch: &mut PassScratch,
+) {
+    let (irreps, rows, width) = (Irreps::of(G), pass.rows, 2 * S::LANES);
+    let rows2 = rows * irreps.columns;
+    assert!(filters.len() >= (irreps.one * rows + 2 * rows2) * inner && first + terms <= inner);
+    assert!(scratch.panel.len() >= irreps.values() * terms * width);
+    assert!(scratch.products.len() >= (irreps.one * rows + 2 * rows2) * width);
+    let (a, b, c) = (filters.as_ptr(), scratch.panel.as_ptr(), scratch.products.as_mut_ptr());
+    let common = Product {
+        inner: terms,
+        a,
+        a_row: inner,
+        b,
+        b_step: width,
+        b_gap: S::LANES,
+        c,
+        c_row: width,
+        c_gap: S::LANES,
+        fresh: first == 0,
+    };
+    // SAFETY: the three assertions above are the extents of the operands, in the layouts that `filter_matrices`, `pack`
+    // and this function document.
+    unsafe {
+        for s in 0..irreps.one {
+            let (a, b, c) = (a.add(s * rows * inner + first), b.add(s * terms * width), c.add(s * rows * width));
+            product_rows::<S>(rows, Product { a, b, c, ..common });
+        }
+        if irreps.columns > 0 {
+            let a = a.add(irreps.one * rows * inner + 2 * first);
+            for half in 0..2 {
+                let b = b.add((irreps.one + 2 * half) * terms * width);
+                let c = c.add((irreps.one * rows + half * rows2) * width);
+                product_rows::<S>(rows2, Product { inner: 2 * terms, a, a_row: 2 * inner, b, c, ..common });
+            }
+        }
+    }
+}
+
+/// y of one channel and half of a panel's locations.
+#[inline(always)]
+fn untransform<S: Simd, const G: usize>(pass: &Pass, row: usize, half: usize, products: &[f32]) -> [S::V; G] {
+    let (irreps, rows, width) = (Irreps::of(G), pass.rows, 2 * S::LANES);
+    let load = |at: usize| {
+        let lanes = &products[at..at + S::LANES];
+        // SAFETY: the slice has `LANES` elements.
+        unsafe { S::load(lanes.as_ptr()) }
+    };
+    let one = std::array::from_fn(|s| {
+        if s < irreps.one { load((s * rows + row) * width + half * S::LANES) } else { S::splat(0.0) }
+    });
+    let two = std::array::from_fn(|i| {
+        std::array::from_fn(|j| {
+            if j < irreps.columns {
+                let row2 = (half * rows + row) * irreps.columns + j;
+                load((irreps.one * rows + row2) * width + i * S::LANES)
+            } else {
+                S::splat(0.0)
+            }
+        })
+    });
+    inverse::<S, G>(one, two)
+}
+
+/// Gradients of weight and bias: dψ̃ = Σ_locations dŷ · F̂ᵀ, with the terms along the lanes.
+pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+    match conv.group {
+        Group::C1 => dw_over_images::<1>(e, conv, isa, x, dy),
+        Group::C4 => dw_over_images::<4>(e, conv, isa, x, dy),
+        Group::D4 => dw_over_images::<8>(e, conv, isa, x, dy),
+    }
+}
+
+/// What the images of a partial gradient share.
+struct GradientPass {
+    e: Extents,
+    layout: Layout,
+    /// For each tap and element, the padded sample of location 0.
+    taps: Vec<[usize; 8]>,
+    /// Input channels whose terms are packed at a time.
+    block: usize,
+}
+
+impl GradientPass {
+    /// Input channels from `block` number `index` on.
+    fn channels(&self, index: usize) -> std::ops::Range<usize> {
+        let first = index * self.block;
+        first..self.e.c_in.min(first + self.block)
+    }
+
+    /// Floats of one row of a packed panel of one block: its terms `[tap][channel]`, whole vectors of channels being
+    /// written for each tap, and two vectors of terms being read at a time.
+    fn row(&self) -> usize {
+        const WIDEST: usize = 16;
+        ((self.taps.len() - 1) * self.block + self.block.next_multiple_of(WIDEST)).next_multiple_of(2 * WIDEST)
+    }
+
+    fn blocks(&self) -> usize {
+        self.e.c_in.div_ceil(self.block)
+    }
+
+    /// Rows of dψ̃: c_out of each one-dimensional irrep, then `[column l][c_out, column j]`.
+    fn rows<const G: usize>(&self) -> usize {
+        let irreps = Irreps::of(G);
+        (irreps.one + 2 * irreps.columns) * self.e.c_out
+    }
+}
+
+fn dw_over_images<const G: usize>(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    dy: &[f32],
+) -> (HostBuffer, HostBuffer) {
+    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
+    let layout = Layout::new(source, result, e.k, conv.stride, 1, conv.padding as isize);
+    let taps = taps(e, conv.group);
+    let places = taps.iter().map(|tap| {
+        std::array::from_fn(|h| {
+            let (row, col) = Group::move_entry(h % G, tap.row, tap.col, e.k, e.k);
+            layout.sample(row, col)
+        })
+    });
+    let per_channel = GRADIENT_PANEL * taps.len() * Irreps::of(G).values();
+    let block = match PANEL / per_channel {
+        room if room >= e.c_in => e.c_in,
+        room => (room / 16 * 16).max(16).min(e.c_in),
+    };
+    let pass = GradientPass { e: *e, layout, taps: places.collect(), block };
+
+    // The partition depends on the batch alone, and partial sums are added in order: any number of threads gives the
+    // same bits.
+    let images = e.batch.div_ceil(PARTIAL_GRADIENTS);
+    let (image_x, image_y) = (x.len() / e.batch, dy.len() / e.batch);
+    let partial: Vec<(HostBuffer, HostBuffer)> = x
+        .par_chunks(images * image_x)
+        .zip(dy.par_chunks(images * image_y))
+        .map(|(x, dy)| {
+            let mut sums = HostBuffer::zeros(pass.blocks() * pass.rows::<G>() * pass.row());
+            let mut bias = HostBuffer::zeros(e.c_out);
+            let mut scratch = GradientScratch::new::<G>(&pass);
+            for (x, dy) in x.chunks(image_x).zip(dy.chunks(image_y)) {
+                let (sums, bias, scratch) = (&mut sums, &mut bias, &mut scratch);
+                isa.run(OneGradient::<G> { pass: &pass, x, dy, sums, bias, scratch });
+            }
+            (sums, bias)
+        })
+        .collect();
+    let mut partial = partial.into_iter();
+    let (mut sums, mut bias) = partial.next().expect("a batch has an image");
+    for (s, b) in partial {
+        sums.iter_mut().zip(s.iter()).for_each(|(sum, v)| *sum += v);
+        bias.iter_mut().zip(b.iter()).for_each(|(sum, v)| *sum += v);
+    }
+
+    let mut dweight = HostBuffer::zeros(e.weight().len());
+    let (irreps, rows, row) = (Irreps::of(G), pass.rows::<G>(), pass.row());
+    for o in 0..e.c_out {
+        for c in 0..e.c_in {
+            let channels = pass.channels(c / pass.block);
+            for (t, &tap) in taps.iter().enumerate() {
+                let at = c / pass.block * rows * row + t * channels.len() + (c - channels.start);
+                let one = |s: usize| sums[at + (s * e.c_out + o) * row];
+                let two = |l: usize, j: usize| {
+                    sums[at + (irreps.one * e.c_out + (l * e.c_out + o) * irreps.columns + j) * row]
+                };
+                spread_gradient::<Portable, G>(e, conv.group, (o, c, tap), one, two, &mut dweight);
+            }
+        }
+    }
+    (dweight, bias)
+}
+
+struct GradientScratch {
+    /// The image as `[sample][h][c]`.
+    padded: HostBuffer,
+    /// dŷ of one panel: of each one-dimensional irrep `[o][location]`, then `[row i][o, column j][location]`.
+    left: HostBuffer,
+    /// F̂ of one panel: of each one-dimensional irrep `[location][term]`, then `[row i][column l][location][term]`.
+    right: HostBuffer,
+    /// `dy` as `[o][g][location]`, zero between rows.
+    flat: HostBuffer,
+}
+
+impl GradientScratch {
+    fn new<const G: usize>(pass: &GradientPass) -> Self {
+        let (e, values) = (&pass.e, Irreps::of(G).values());
+        GradientScratch {
+            padded: HostBuffer::zeros((pass.layout.plane() + SLACK) * e.g_in * e.c_in + SLACK),
+            left: HostBuffer::zeros(values * e.c_out * GRADIENT_PANEL),
+            right: HostBuffer::zeros(values * GRADIENT_PANEL * pass.row()),
+            flat: HostBuffer::zeros(e.c_out * G * flat_plane(&pass.layout)),
+        }
+    }
+}
+
+struct OneGradient<'a, const G: usize> {
+    pass: &'a GradientPass,
+    x: &'a [f32],
+    dy: &'a [f32],
+    sums: &'a mut [f32],
+    bias: &'a mut [f32],
+    scratch: &'a mut GradientScratch,
+}
+
+impl<const G: usize> Task for OneGradient<'_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let OneGradient { pass, x, dy, sums, bias, scratch } = self;
+        let (layout, e) = (&pass.layout, &pass.e);
+        interleave(layout, x, e.g_in, e.c_in, &mut scratch.padded);
+        let plane = flat_plane(layout);
+        let dense = layout.out_height * layout.out_width;
+        for (flat, dy) in scratch.flat.chunks_exact_mut(plane).zip(dy.chunks_exact(dense)) {
+            for (row, dy) in dy.chunks_exact(layout.out_width).enumerate() {
+                copy_row(dy, &mut flat[row * layout.pitch..][..layout.out_width]);
+            }
+        }
+        let block = pass.rows::<G>() * pass.row();
+        for start in (0..layout.locations()).step_by(GRADIENT_PANEL) {
+            transform_gradient::<S, G>(e, &scratch.flat, plane, start, &mut scratch.left, bias);
+            for index in 0..pass.blocks() {
+                let channels = pass.channels(index);
+                pack_terms::<S, G>(pass, &scratch.padded, start, channels.clone(), &mut scratch.right);
+                let terms = pass.taps.len() * channels.len();
+                multiply_gradient::<S, G>(pass, terms, scratch, &mut sums[index * block..][..block]);
+            }
+        }
+    }
+}
+
+/// Copies an image `[c][h][row][col]` to `[padded sample][h][c]`.
+#[inline(always)]
+fn interleave(layout: &Layout, x: &[f32], planes: usize, channels: usize, padded: &mut [f32]) {
+    let (area, depth) = (layout.height * layout.width, planes * channels);
+    for c in 0..channels {
+        for h in 0..planes {
+            let source = &x[(c * planes + h) * area..][..area];
+            layout.for_each_run(|from, to, count| {
+                let target = padded[to * depth + h * channels + c..].iter_mut().step_by(depth);
+                for (to, from) in target.zip(&source[from..from + count]) {
+                    *to = *from;
+                }
+            });
+        }
+    }
+}
+
+/// dŷ of the panel at `start`; its trivial irrep also sums to the gradient of the bias.
+#[inline(always)]
+fn transform_gradient<S: Simd, const G: usize>(
+    e: &Extents,
+    flat: &[f32],
+    plane: usize,
+    start: usize,
+    left: &mut [f32],
+    bias: &mut [f32],
+) {
+    let irreps = Irreps::of(G);
+    let mut lanes = [0.0; 16];
+    for o in 0..e.c_out {
+        let mut total = S::splat(0.0);
+        for at in (0..GRADIENT_PANEL).step_by(S::LANES) {
+            let dy = std::array::from_fn(|g| {
+                let from = (o * G + g) * plane + start + at;
+                let lanes = &flat[from..from + S::LANES];
+                // SAFETY: the slice has `LANES` elements.
+                unsafe { S::load(lanes.as_ptr()) }
+            });
+            let values = transform::<S, G>(dy);
+            total = S::add(total, values[0]);
+            let mut put = |row: usize, value: S::V| {
+                let lanes = &mut left[row * GRADIENT_PANEL + at..][..S::LANES];
+                // SAFETY: the slice has `LANES` elements.
+                unsafe { S::store(lanes.as_mut_ptr(), value) };
+            };
+            for s in 0..irreps.one {
+                put(s * e.c_out + o, values[s]);
+            }
+            for i in 0..2 {
+                for j in 0..irreps.columns {
+                    put(irreps.one * e.c_out + (i * e.c_out + o) * irreps.columns + j, values[irreps.one + 2 * i + j]);
+                }
+            }
+        }
+        // SAFETY: 16 floats are at least `LANES`.
+        unsafe { S::store(lanes.as_mut_ptr(), total) };
+        bias[o] += lanes[..S::LANES].iter().sum::<f32>();
+    }
+}
+
+/// F̂ of the panel at `start`, for the terms of `channels`.
+#[inline(always)]
+fn pack_terms<S: Simd, const G: usize>(
+    pass: &GradientPass,
+    padded: &[f32],
+    start: usize,
+    channels: std::ops::Range<usize>,
+    right: &mut [f32],
+) {
+    let (e, irreps, row) = (&pass.e, Irreps::of(G), pass.row());
+    let depth = e.g_in * e.c_in;
+    let last = pass.taps.iter().flatten().max().expect("a filter has a tap") + start + GRADIENT_PANEL;
+    assert!(padded.len() >= last * depth + S::LANES);
+    assert!(right.len() >= irreps.values() * GRADIENT_PANEL * row);
+    for location in 0..GRADIENT_PANEL {
+        for (t, places) in pass.taps.iter().enumerate() {
+            for c in channels.clone().step_by(S::LANES) {
+                let f = std::array::from_fn(|h| {
+                    let at = (places[h] + start + location) * depth + h % e.g_in * e.c_in + c;
+                    // SAFETY: less than `last · depth`, with a vector's slack behind: the first assertion.
+                    unsafe { S::load(padded.as_ptr().add(at)) }
+                });
+                let values = transform::<S, G>(f);
+                // Where the channels end within the vector, what is written behind them is overwritten by the next tap,
+                // or lies in the padding of the row, whose sums nobody reads.
+                let at = location * row + t * channels.len() + c - channels.start;
+                for v in 0..irreps.values() {
+                    // SAFETY: `row` has room for whole vectors behind the last tap; the second assertion.
+                    unsafe { S::store(right.as_mut_ptr().add(v * GRADIENT_PANEL * row + at), values[v]) };
+                }
+            }
+        }
+    }
+}
+
+/// dψ̃ += dŷ · F̂ᵀ over the locations of a panel.
+#[inline(always)]
+fn multiply_gradient<S: Simd, const G: usize>(
+    pass: &GradientPass,
+    terms: usize,
+    scratch: &GradientScratch,
+    sums: &mut [f32],
+) {
+    let (irreps, c_out, row) = (Irreps::of(G), pass.e.c_out, pass.row());
+    let (rows2, right_plane) = (c_out * irreps.columns, GRADIENT_PANEL * row);
+    assert!(scratch.left.len() >= irreps.values().min(irreps.one + 2 * irreps.columns) * c_out * GRADIENT_PANEL);
+    assert!(scratch.right.len() >= irreps.values() * right_plane && terms.next_multiple_of(2 * S::LANES) <= row);
+    assert!(sums.len() >= pass.rows::<G>() * row);
+    let (a, b, c) = (scratch.left.as_ptr(), scratch.right.as_ptr(), sums.as_mut_ptr());
+    let common = Product {
+        inner: GRADIENT_PANEL,
+        a,
+        a_row: GRADIENT_PANEL,
+        b,
+        b_step: row,
+        b_gap: S::LANES,
+        c,
+        c_row: row,
+        c_gap: S::LANES,
+        fresh: false,
+    };
+    // SAFETY: the assertions above are the extents of the operands, in the layouts that `GradientScratch` and
+    // `GradientPass::rows` document; `terms` rounded up to two vectors stay within a row.
+    unsafe {
+        for s in 0..irreps.one {
+            let a = a.add(s * c_out * GRADIENT_PANEL);
+            for k in (0..terms).step_by(2 * S::LANES) {
+                let (b, c) = (b.add(s * right_plane + k), c.add(s * c_out * row + k));
+                product_rows::<S>(c_out, Product { a, b, c, ..common });
+            }
+        }
+        if irreps.columns > 0 {
+            let c = c.add(irreps.one * c_out * row);
+            for k in (0..terms).step_by(S::LANES) {
+                for i in 0..2 {
+                    let a = a.add((irreps.one * c_out + i * rows2) * GRADIENT_PANEL);
+                    let b = b.add((irreps.one + 2 * i) * right_plane + k);
+                    let (b_gap, c_gap) = (right_plane, rows2 * row);
+                    product_rows::<S>(rows2, Product { a, b, b_gap, c: c.add(k), c_gap, ..common });
+                }
+            }
+        }
+    }
+}
