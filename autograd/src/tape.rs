@@ -44,11 +44,14 @@ struct Node {
     edges: Vec<Edge>,
 }
 
+/// Maps the gradient of a result to those of the operands.
+type Vjp = Box<dyn FnOnce(&Tensor) -> Vec<Tensor>>;
+
 /// The way from a node's gradient to those of operands that one closure yields together.
 pub(crate) struct Edge {
     /// The operands' nodes; `None` for a constant, whose gradient is dropped.
     operands: Vec<Option<usize>>,
-    vjp: Box<dyn FnOnce(&Tensor) -> Vec<Tensor>>,
+    vjp: Vjp,
 }
 
 /// A value on a tape. Cloning shares it.

@@ -1,0 +1,296 @@
+//! Z2CNN and P4CNN of Section 5.1 of Edixhoven et al. 2023, after Cohen & Welling 2016.
+
+use crate::{BatchNorm, Config, GroupConv, Init, Linear, Mode, Module, Network, checkpoint::Checkpoint};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Error, Result, Shape, window_extent};
+use quarterturn_kernels::{Conv, Group, Window};
+use serde_json::Value;
+use std::path::Path;
+
+/// The architecture's name in checkpoints.
+const MODEL: &str = "mnist_cnn";
+/// Kernel size and padding of each convolution.
+const CONVS: [(usize, usize); 7] = [(3, 1), (3, 1), (3, 1), (3, 1), (3, 1), (3, 1), (4, 0)];
+/// The layer that the 2×2 pooling follows, and those that dropout follows, counted from 1.
+const POOLED: usize = 2;
+const DROPPED: [usize; 4] = [1, 3, 4, 5];
+const POOL: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
+/// No setting of the builder may exceed this.
+const LARGEST: usize = 1 << 16;
+
+/// Settings of an [`MnistCnn`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MnistCnnConfig {
+    /// C1 for Z2CNN, C4 for P4CNN, D4 for its p4m sister.
+    pub group: Group,
+    /// Channels of each layer.
+    pub width: usize,
+    /// Channels of the images.
+    pub in_channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Dropout probability.
+    pub dropout: f32,
+}
+
+impl MnistCnnConfig {
+    /// Z2CNN: 20 channels, 25,210 parameters.
+    pub fn z2cnn() -> Self {
+        MnistCnnConfig { group: Group::C1, width: 20, ..Self::p4cnn() }
+    }
+
+    /// P4CNN: 10 channels, 24,810 parameters.
+    pub fn p4cnn() -> Self {
+        MnistCnnConfig { group: Group::C4, width: 10, in_channels: 1, classes: 10, dropout: 0.3 }
+    }
+
+    /// P4CNN on p4m: 7 channels, 24,202 parameters.
+    pub fn p4mcnn() -> Self {
+        MnistCnnConfig { group: Group::D4, width: 7, ..Self::p4cnn() }
+    }
+
+    /// Number of trained values.
+    pub fn parameters(&self) -> u64 {
+        let MnistCnnConfig { group, width, in_channels, classes, .. } = *self;
+        let [width, in_channels, classes] = [width, in_channels, classes].map(|v| v as u64);
+        let convs = CONVS.iter().enumerate().map(|(i, &(k, _))| {
+            let inputs = if i == 0 { in_channels } else { width * group.order() as u64 };
+            width * inputs * (k * k) as u64 + width
+        });
+        convs.sum::<u64>() + CONVS.len() as u64 * 2 * width + classes * width + classes
+    }
+
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("width", self.width), ("in_channels", self.in_channels), ("classes", self.classes)] {
+            if !(1..=LARGEST).contains(&value) {
+                return Err(Error::Invalid(format!("{MODEL}: {name} must be 1 to {LARGEST}, not {value}")));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::Invalid(format!(
+                "{MODEL}: dropout must be at least 0 and below 1, not {}",
+                self.dropout
+            )));
+        }
+        Ok(())
+    }
+
+    fn from_config(config: &Config) -> Result<Self> {
+        let wrong = |name: &str, expected: &str| {
+            let found = config.get(name).map_or("nothing".into(), Value::to_string);
+            Error::Checkpoint { name: name.into(), message: format!("expected {expected}, found {found}") }
+        };
+        if config.get("model").and_then(Value::as_str) != Some(MODEL) {
+            return Err(wrong("model", &format!("\"{MODEL}\"")));
+        }
+        let count = |name: &str| {
+            config
+                .get(name)
+                .and_then(Value::as_u64)
+                .and_then(|v| usize::try_from(v).ok())
+                .ok_or_else(|| wrong(name, "a whole number"))
+        };
+        let group = config.get("group").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        Ok(MnistCnnConfig {
+            group: group.ok_or_else(|| wrong("group", "\"z2\", \"p4\" or \"p4m\""))?,
+            width: count("width")?,
+            in_channels: count("in_channels")?,
+            classes: count("classes")?,
+            dropout: config.get("dropout").and_then(Value::as_f64).ok_or_else(|| wrong("dropout", "a number"))? as f32,
+        })
+    }
+}
+
+/// Six 3×3 convolutions and a 4×4 one, each followed by batch norm and ReLU; 2×2 max pooling after the second; then
+/// the mean over space, the maximum over the group, and a linear layer.
+///
+/// Exact for even sizes (28): there a turned image has the same logits, to the last bit. At odd sizes (27, 29) the
+/// pooling leaves a row and a column over, and equivariance is only learnt. Sizes from 8 up work.
+#[derive(Debug)]
+pub struct MnistCnn {
+    config: MnistCnnConfig,
+    convs: Vec<GroupConv>,
+    norms: Vec<BatchNorm>,
+    linear: Linear,
+}
+
+impl MnistCnn {
+    /// A network with random weights that are a function of `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for settings out of range; or when the GPU has no room.
+    pub fn new(config: MnistCnnConfig, seed: u64, device: &Device) -> Result<Self> {
+        config.check()?;
+        let MnistCnnConfig { group, width, in_channels, classes, dropout } = config;
+        let mut init = Init::new(seed);
+        let (mut convs, mut norms) = (Vec::new(), Vec::new());
+        for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
+            let conv = Conv { group, stride: 1, padding };
+            convs.push(match layer {
+                1 => GroupConv::lifting(in_channels, width, kernel_size, conv, &mut init, device)?,
+                _ => GroupConv::new(width, width, kernel_size, conv, &mut init, device)?,
+            });
+            let p = if DROPPED.contains(&layer) { dropout } else { 0.0 };
+            norms.push(BatchNorm::new(width, device)?.with_dropout(p, layer as u32));
+        }
+        let linear = Linear::new(width, classes, &mut init, device)?;
+        Ok(MnistCnn { config, convs, norms, linear })
+    }
+
+    /// The network that a checkpoint holds, whatever its settings.
+    ///
+    /// # Errors
+    /// See [`Checkpoint`].
+    pub fn from_checkpoint(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::read(path)?;
+        let config = MnistCnnConfig::from_config(checkpoint.config())?;
+        config.check()?;
+        checkpoint.expect_values(config.parameters())?;
+        let mut network = Self::new(config, 0, device)?;
+        checkpoint.restore(&mut network)?;
+        Ok(network)
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> MnistCnnConfig {
+        self.config
+    }
+}
+
+impl Module for MnistCnn {
+    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
+        let mut x = x;
+        for (layer, (conv, norm)) in (1..).zip(self.convs.iter().zip(&self.norms)) {
+            x = norm.forward(conv.forward(x, mode), mode);
+            if layer == POOLED {
+                x = x.max_pool(POOL);
+            }
+        }
+        self.linear.forward(x.spatial_mean().coset_max(), mode)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        for (layer, (conv, norm)) in (1..).zip(self.convs.iter_mut().zip(&mut self.norms)) {
+            conv.visit_as(&format!("conv{layer}"), f);
+            norm.visit_as(&format!("norm{layer}"), f);
+        }
+        self.linear.visit_as("linear", f);
+    }
+}
+
+impl Network for MnistCnn {
+    fn config(&self) -> Config {
+        let MnistCnnConfig { group, width, in_channels, classes, dropout } = self.config;
+        Config::from_iter([
+            ("model".into(), MODEL.into()),
+            ("group".into(), group.name().into()),
+            ("width".into(), width.into()),
+            ("in_channels".into(), in_channels.into()),
+            ("classes".into(), classes.into()),
+            ("dropout".into(), f64::from(dropout).into()),
+        ])
+    }
+
+    fn device(&self) -> Device {
+        self.linear.weight().value().device()
+    }
+
+    fn output_shape(&self, images: Shape) -> Result<Shape> {
+        let mut x = images;
+        for (layer, conv) in (1..).zip(&self.convs) {
+            x = conv.output_shape(&format!("conv{layer}"), x)?;
+            if layer == POOLED {
+                let extents = [x[3], x[4]].map(|i| window_extent(i, POOL.kernel_size, POOL.stride, POOL.padding));
+                let [Some(height), Some(width)] = extents else {
+                    return Err(Error::Invalid(format!(
+                        "pool{layer}: a 2×2 window does not fit a {}×{} map",
+                        x[3], x[4]
+                    )));
+                };
+                x = Shape::from([x[0], x[1], x[2], height, width]);
+            }
+        }
+        Ok(Shape::from([x[0], self.config.classes]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quarterturn_core::Tensor;
+
+    #[test]
+    fn the_papers_widths_make_the_papers_parameter_counts() {
+        for (config, count) in [
+            (MnistCnnConfig::p4cnn(), 24_810),
+            (MnistCnnConfig::z2cnn(), 25_210),
+            (MnistCnnConfig { in_channels: 3, ..MnistCnnConfig::p4cnn() }, 24_990),
+            (MnistCnnConfig { in_channels: 3, ..MnistCnnConfig::z2cnn() }, 25_570),
+            (MnistCnnConfig::p4mcnn(), 24_202),
+        ] {
+            let mut network = MnistCnn::new(config, 1, &Device::Cpu).unwrap();
+            assert_eq!((network.parameters(), config.parameters()), (count, count as u64), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_stable() {
+        let mut names = Vec::new();
+        MnistCnn::new(MnistCnnConfig::p4cnn(), 1, &Device::Cpu)
+            .unwrap()
+            .visit(&mut |name, _| names.push(name.to_string()));
+        assert_eq!(names.len(), 7 * 6 + 2);
+        assert_eq!(
+            names[..6],
+            ["conv1.weight", "conv1.bias", "norm1.weight", "norm1.bias", "norm1.running_mean", "norm1.running_var"]
+        );
+        assert_eq!(names[40..], ["norm7.running_mean", "norm7.running_var", "linear.weight", "linear.bias"]);
+    }
+
+    #[test]
+    fn sizes_of_the_paper_and_rectangles_have_logits() {
+        let network = MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::p4cnn() }, 1, &Device::Cpu).unwrap();
+        for (height, width) in [(27, 27), (28, 28), (29, 29), (8, 8), (10, 13)] {
+            let logits = network.predict(&Tensor::full([3, 1, 1, height, width], 0.5, &Device::Cpu).unwrap()).unwrap();
+            assert_eq!(logits.dims(), [3, 10]);
+            assert!(logits.f32s().iter().all(|v| v.is_finite()));
+        }
+    }
+
+    #[test]
+    fn unfit_images_and_settings_are_errors_that_name_the_place() {
+        let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 1, &Device::Cpu).unwrap();
+        for (shape, expected) in [
+            (vec![1, 1, 1, 7, 28], "conv7: a 4×4 filter does not fit"),
+            (vec![1, 1, 1, 1, 1], "pool2"),
+            (vec![1, 3, 1, 28, 28], "conv1: expected 1 channels"),
+            (vec![1, 1, 28, 28], "conv1: expected an input [N, C, G, H, W]"),
+        ] {
+            let images = Tensor::full(&shape[..], 0.0, &Device::Cpu).unwrap();
+            let Err(Error::Invalid(message)) = network.predict(&images) else { panic!("{shape:?} is accepted") };
+            assert!(message.contains(expected), "{message}");
+        }
+        let elsewhere = Tensor::full([1, 1, 1, 28, 28], 0.0, &Device::Reference).unwrap();
+        assert!(matches!(network.predict(&elsewhere), Err(Error::Invalid(_))));
+        for config in [
+            MnistCnnConfig { width: 0, ..MnistCnnConfig::p4cnn() },
+            MnistCnnConfig { classes: usize::MAX, ..MnistCnnConfig::p4cnn() },
+            MnistCnnConfig { dropout: f32::NAN, ..MnistCnnConfig::p4cnn() },
+            MnistCnnConfig { dropout: 1.0, ..MnistCnnConfig::p4cnn() },
+        ] {
+            assert!(matches!(MnistCnn::new(config, 1, &Device::Cpu), Err(Error::Invalid(_))), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn dropout_differs_between_layers_and_steps() {
+        let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 1, &Device::Cpu).unwrap();
+        let x = Tensor::full([2, 1, 1, 10, 10], 1.0, &Device::Cpu).unwrap();
+        let logits = |step| {
+            let tape = quarterturn_autograd::Tape::evaluation();
+            network.forward(tape.constant(x.clone()), Mode::Train { seed: 1, step }).value().f32s().to_vec()
+        };
+        assert_eq!(logits(0), logits(0));
+        assert_ne!(logits(0), logits(1));
+    }
+}
