@@ -170,10 +170,10 @@ impl<'t> Var<'t> {
         activation: Activation,
     ) -> Var<'t> {
         let y = kernels::batch_norm_eval(self.value(), weight.value(), bias.value(), mean, var, eps, activation);
-        let (x, w, mean, var, saved) =
-            (self.value().clone(), weight.value().clone(), mean.clone(), var.clone(), y.clone());
+        let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
+        let (mean, var, saved) = (mean.clone(), var.clone(), y.clone());
         let vjp = move |dy: &Tensor| {
-            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, &saved, &w, &mean, &var, eps, activation, dy);
+            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, &saved, &w, &b, &mean, &var, eps, activation, dy);
             vec![dx, dw, db]
         };
         self.result(y, [Edge::joint([self, weight, bias], vjp)])
