@@ -1,14 +1,132 @@
 //! Exact symmetries: pure permutations.
-use crate::Group;
-use quarterturn_core::Tensor;
+use crate::{
+    Group,
+    plane::{Planes, with_planes},
+    sweep::for_each_piece,
+};
+use quarterturn_core::{Device, HostBuffer, Tensor};
 
-/// Turns and flips the two last axes: `y = act_g(x)` (`flip_rows^m(rot90(x, r))`); rectangles swap their extents.
+/// Turns and flips the two last axes: `y = act_g(x)`, `flip_rows^m(rot90(x, r))` for g = 4m + r of [`Group::D4`];
+/// rectangles swap their extents. Inverse and gradient: [`Group::inverse`] of `g`.
+///
+/// # Panics
+/// With fewer than two axes, or if `g` is not below 8.
 #[track_caller]
 pub fn transform_plane(x: &Tensor, g: usize) -> Tensor {
-    todo!()
+    assert!(g < Group::D4.order(), "transform_plane: expected an element of p4m, 0 to 7, got {g}");
+    let moved = Moved::new(Planes::of("transform_plane", x.shape()), g);
+    let shape = with_planes(x.shape(), moved.height, moved.width);
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            let len = moved.x.len().max(1);
+            for_each_piece(x.f32s(), len, &mut y, len, |_, x, y| moved.copy(x, y));
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => {
+            let mut y = vec![0.0; x.len()];
+            for (i, &v) in x.f64s().iter().enumerate() {
+                y[moved.target(i)] = v;
+            }
+            Tensor::reference(shape, y)
+        }
+    }
 }
+
 /// `(T_g f)(p, h) = f(g⁻¹p, g⁻¹h)` on a feature map `[N, C, G, H, W]`; inverse and gradient: `g⁻¹`.
+///
+/// # Panics
+/// If `x` does not have five axes with the group's order third, or `g` is not an element of `group`.
 #[track_caller]
 pub fn transform_feature_map(x: &Tensor, g: usize, group: Group) -> Tensor {
-    todo!()
+    let order = group.order();
+    assert!(g < order, "transform_feature_map: expected an element of {group}, 0 to {}, got {g}", order - 1);
+    assert!(
+        x.shape().rank() == 5 && x.shape()[2] == order,
+        "transform_feature_map: expected [N, C, {order}, H, W] for {group}, got {:?}",
+        x.shape()
+    );
+    let moved = Moved::new(Planes::of("transform_feature_map", x.shape()), g);
+    let shape = with_planes(x.shape(), moved.height, moved.width);
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            let plane = moved.x.len();
+            let map = (plane * order).max(1);
+            for_each_piece(x.f32s(), map, &mut y, map, |_, x, y| {
+                for h in group.elements() {
+                    let to = group.product(g, h);
+                    moved.copy(&x[h * plane..][..plane], &mut y[to * plane..][..plane]);
+                }
+            });
+            Tensor::cpu(shape, y)
+        }
+        Device::Reference => {
+            let mut y = vec![0.0; x.len()];
+            for (i, &v) in x.f64s().iter().enumerate() {
+                let (plane, position) = (i / moved.x.len(), i % moved.x.len());
+                let to = plane / order * order + group.product(g, plane % order);
+                y[to * moved.x.len() + moved.target(position)] = v;
+            }
+            Tensor::reference(shape, y)
+        }
+    }
+}
+
+/// Planes moved by one element.
+#[derive(Clone, Copy)]
+pub(crate) struct Moved {
+    g: usize,
+    x: Planes,
+    /// Extents of the result.
+    height: usize,
+    width: usize,
+}
+
+impl Moved {
+    pub fn new(x: Planes, g: usize) -> Self {
+        let (height, width) = if g % 2 == 1 { (x.width, x.height) } else { (x.height, x.width) };
+        Moved { g, x, height, width }
+    }
+
+    /// Where element `i` of a stack of planes goes.
+    fn target(self, i: usize) -> usize {
+        let (plane, position) = (i / self.x.len(), i % self.x.len());
+        let (row, column) = (position / self.x.width, position % self.x.width);
+        let (y, x) = Group::move_entry(self.g, row, column, self.x.height, self.x.width);
+        plane * self.x.len() + y * self.width + x
+    }
+
+    /// One plane. Source indices are affine in the target's row and column, so two steps say all.
+    pub fn copy(self, x: &[f32], y: &mut [f32]) {
+        if x.is_empty() {
+            return;
+        }
+        let source = |row: usize, column: usize| {
+            let (y, x) = Group::move_entry(Group::D4.inverse(self.g), row, column, self.height, self.width);
+            (y * self.x.width + x) as isize
+        };
+        let start = source(0, 0);
+        let row_step = if self.height > 1 { source(1, 0) - start } else { 0 };
+        let column_step = if self.width > 1 { source(0, 1) - start } else { 0 };
+        for (row, y) in y.chunks_exact_mut(self.width).enumerate() {
+            let first = start + row as isize * row_step;
+            match column_step {
+                1 => y.copy_from_slice(&x[first as usize..][..self.width]),
+                -1 => {
+                    let x = &x[first as usize + 1 - self.width..=first as usize];
+                    for (y, &v) in y.iter_mut().zip(x.iter().rev()) {
+                        *y = v;
+                    }
+                }
+                _ => {
+                    let mut at = first;
+                    for y in y {
+                        *y = x[at as usize];
+                        at += column_step;
+                    }
+                }
+            }
+        }
+    }
 }

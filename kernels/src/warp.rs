@@ -1,29 +1,450 @@
 //! Resampling of images `[N, C, H, W]`: bilinear rotation and resize, circle crop.
-use quarterturn_core::Tensor;
+use crate::{
+    Group,
+    plane::{Planes, with_planes},
+    sweep::{for_each_piece, wide},
+    transform::Moved,
+};
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// Rotates image `n` by `degrees[n]` counter-clockwise about the centre, bilinear, `fill` outside.
-/// Multiples of 90° are exact permutations. Square images for odd multiples of 90°: rectangles keep their extents otherwise.
+/// Rotates image `n` by `degrees[n]` counter-clockwise (the sense of [`crate::transform_plane`]) about the centre
+/// ((H−1)/2, (W−1)/2), bilinear; what lies outside counts as `fill`. Extents stay.
+///
+/// The angle is split into quarter turns, which permute exact positions, and a rest below 90°. So multiples of 90° are
+/// exact permutations of square images, and `rotate(x, a + 90°)` is a quarter turn of `rotate(x, a)` to the bit.
+/// A rectangle turned by 90° or 270° loses what its extents cannot hold, and is sampled between pixels where
+/// H and W differ by an odd number.
+///
+/// # Panics
+/// If `x` is not `[N, C, H, W]`, or there is not one finite angle per image.
 #[track_caller]
 pub fn rotate(x: &Tensor, degrees: &[f32], fill: f32) -> Tensor {
-    todo!()
+    let images = Images::of("rotate", x.shape(), degrees);
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            for_each_piece(x.f32s(), images.len(), &mut y, images.len(), |n, x, y| {
+                let rotation = Rotation::new(degrees[n], images.plane);
+                if let Some(g) = rotation.permutation() {
+                    let moved = Moved::new(images.plane, g);
+                    let planes = x.chunks_exact(images.plane.len()).zip(y.chunks_exact_mut(images.plane.len()));
+                    planes.for_each(|(x, y)| moved.copy(x, y));
+                } else {
+                    wide(rotate_image, (x, y, rotation, fill));
+                }
+            });
+            Tensor::cpu(x.shape(), y)
+        }
+        Device::Reference => {
+            let values = x.f64s();
+            let mut y = vec![0.0; x.len()];
+            images.reference_taps(degrees, |to, from, weight| {
+                y[to] += weight * from.map_or(f64::from(fill), |from| values[from]);
+            });
+            Tensor::reference(x.shape(), y)
+        }
+    }
 }
-/// Gradient of [`rotate`].
+
+/// Gradient of [`rotate`]: its adjoint, without the fill.
+///
+/// # Panics
+/// As [`rotate`].
 #[track_caller]
 pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
-    todo!()
+    let images = Images::of("rotate_vjp", dy.shape(), degrees);
+    match dy.device() {
+        Device::Cpu => {
+            let mut dx = HostBuffer::zeros(dy.len());
+            for_each_piece(dy.f32s(), images.len(), &mut dx, images.len(), |n, dy, dx| {
+                wide(rotate_image_vjp, (dy, dx, Rotation::new(degrees[n], images.plane)));
+            });
+            Tensor::cpu(dy.shape(), dx)
+        }
+        Device::Reference => {
+            let values = dy.f64s();
+            let mut dx = vec![0.0; dy.len()];
+            images.reference_taps(degrees, |to, from, weight| {
+                if let Some(from) = from {
+                    dx[from] += weight * values[to];
+                }
+            });
+            Tensor::reference(dy.shape(), dx)
+        }
+    }
 }
-/// Bilinear resize, half-pixel centres, no antialiasing (PyTorch's `interpolate(align_corners=False)`).
+
+/// Bilinear resize to `height` × `width`, half-pixel centres, edges repeated, no antialiasing (PyTorch's
+/// `interpolate(mode="bilinear", align_corners=False)`): sample i of o along an axis of n reads position
+/// `max((i + ½)·n/o − ½, 0)`. `[…, H, W]` → `[…, height, width]`.
+///
+/// # Panics
+/// With fewer than two axes, or where an extent is 0.
 #[track_caller]
 pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
-    todo!()
+    let resized = Resized::new("resize", x.shape(), with_planes_checked("resize", x.shape(), height, width));
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(resized.y_shape.len());
+            for_each_piece(x.f32s(), resized.x.len(), &mut y, resized.y.len(), |_, x, y| {
+                wide(resize_plane, (x, y, &resized));
+            });
+            Tensor::cpu(resized.y_shape, y)
+        }
+        Device::Reference => {
+            let values = x.f64s();
+            let mut y = vec![0.0; resized.y_shape.len()];
+            resized.reference_taps(|to, from, weight| y[to] += weight * values[from]);
+            Tensor::reference(resized.y_shape, y)
+        }
+    }
 }
-/// Gradient of [`resize`].
+
+/// Gradient of [`resize`]: its adjoint; `height` and `width` are those of the image that was resized.
+///
+/// # Panics
+/// As [`resize`].
 #[track_caller]
 pub fn resize_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
-    todo!()
+    let x_shape = with_planes_checked("resize_vjp", dy.shape(), height, width);
+    let resized = Resized::new("resize_vjp", x_shape, dy.shape());
+    match dy.device() {
+        Device::Cpu => {
+            let mut dx = HostBuffer::zeros(x_shape.len());
+            for_each_piece(dy.f32s(), resized.y.len(), &mut dx, resized.x.len(), |_, dy, dx| {
+                resize_plane_vjp(dy, dx, &resized);
+            });
+            Tensor::cpu(x_shape, dx)
+        }
+        Device::Reference => {
+            let values = dy.f64s();
+            let mut dx = vec![0.0; x_shape.len()];
+            resized.reference_taps(|to, from, weight| dx[from] += weight * values[to]);
+            Tensor::reference(x_shape, dx)
+        }
+    }
 }
-/// Sets to 0 what lies outside the largest inscribed circle (Fig. 2); its own gradient.
+
+/// Sets to 0 the pixels whose centre lies outside the largest inscribed circle, radius min(H, W)/2 about the centre
+/// (CircleCrop, Fig. 2 of Edixhoven et al. 2023): what a rotation can bring in from outside. `[…, H, W]`; its own
+/// gradient. The comparison is in integers, so the crop commutes with turns and mirroring exactly.
+///
+/// # Panics
+/// With fewer than two axes.
 #[track_caller]
 pub fn circle_crop(x: &Tensor) -> Tensor {
-    todo!()
+    let plane = Planes::of("circle_crop", x.shape());
+    let inside: Vec<bool> = (0..plane.len()).map(|at| in_circle(at, plane)).collect();
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            let len = plane.len().max(1);
+            for_each_piece(x.f32s(), len, &mut y, len, |_, x, y| {
+                for ((y, &x), &inside) in y.iter_mut().zip(x).zip(&inside) {
+                    *y = if inside { x } else { 0.0 };
+                }
+            });
+            Tensor::cpu(x.shape(), y)
+        }
+        Device::Reference => {
+            let cropped = |(i, &v): (usize, &f64)| if inside[i % plane.len()] { v } else { 0.0 };
+            Tensor::reference(x.shape(), x.f64s().iter().enumerate().map(cropped).collect())
+        }
+    }
+}
+
+/// Whether a pixel's centre is in the inscribed circle: twice the distance against the diameter, squared.
+fn in_circle(at: usize, plane: Planes) -> bool {
+    let twice_offset = |i: usize, extent: usize| (2 * i + 1).abs_diff(extent);
+    let (dy, dx) = (twice_offset(at / plane.width, plane.height), twice_offset(at % plane.width, plane.width));
+    dy * dy + dx * dx <= plane.height.min(plane.width).pow(2)
+}
+
+/// `[N, C, H, W]`.
+struct Images {
+    channels: usize,
+    plane: Planes,
+}
+
+impl Images {
+    #[track_caller]
+    fn of(op: &str, shape: Shape, degrees: &[f32]) -> Self {
+        let [n, channels, ..] = *shape.dims() else { panic!("{op}: expected images [N, C, H, W], got {shape:?}") };
+        assert_eq!(shape.rank(), 4, "{op}: expected images [N, C, H, W], got {shape:?}");
+        assert_eq!(degrees.len(), n, "{op}: expected an angle for each image of {shape:?}, got {}", degrees.len());
+        assert!(degrees.iter().all(|a| a.is_finite()), "{op}: expected finite angles, got {degrees:?}");
+        Images { channels, plane: Planes::of(op, shape) }
+    }
+
+    /// Elements of one image; at least 1, for cutting.
+    fn len(&self) -> usize {
+        (self.channels * self.plane.len()).max(1)
+    }
+
+    /// `f(index in y, index in x or none outside, weight)` for the four pixels around every sample.
+    fn reference_taps(&self, degrees: &[f32], mut f: impl FnMut(usize, Option<usize>, f64)) {
+        let Planes { height, width, .. } = self.plane;
+        for (n, &degrees) in degrees.iter().enumerate() {
+            let rotation = Rotation::new(degrees, self.plane);
+            for channel in 0..self.channels {
+                let image = (n * self.channels + channel) * self.plane.len();
+                for row in 0..height {
+                    for column in 0..width {
+                        let (y, x) = rotation.source(row, column);
+                        for (y, weight_y) in neighbours(y) {
+                            for (x, weight_x) in neighbours(x) {
+                                let inside = (0.0..height as f64).contains(&y) && (0.0..width as f64).contains(&x);
+                                let from = inside.then(|| image + y as usize * width + x as usize);
+                                f(image + row * width + column, from, weight_y * weight_x);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The two samples around a position, and their weights.
+fn neighbours(position: f64) -> [(f64, f64); 2] {
+    let (lower, fraction) = (position.floor(), position - position.floor());
+    [(lower, 1.0 - fraction), (lower + 1.0, fraction)]
+}
+
+/// Where the pixels of a rotated plane come from.
+#[derive(Clone, Copy)]
+struct Rotation {
+    plane: Planes,
+    /// Element of C4 that undoes the whole quarter turns.
+    unturn: usize,
+    /// Of the rest, in [0°, 90°).
+    cos: f64,
+    sin: f64,
+}
+
+impl Rotation {
+    fn new(degrees: f32, plane: Planes) -> Self {
+        let degrees = f64::from(degrees).rem_euclid(360.0);
+        let turns = (degrees / 90.0).floor();
+        let (sin, cos) = (degrees - 90.0 * turns).to_radians().sin_cos();
+        Rotation { plane, unturn: Group::C4.inverse(turns as usize % 4), cos, sin }
+    }
+
+    /// The element of C4 that the rotation is, if it only permutes pixels.
+    fn permutation(self) -> Option<usize> {
+        let fits = self.plane.height == self.plane.width || self.unturn % 2 == 0;
+        (self.sin == 0.0 && fits).then(|| Group::C4.inverse(self.unturn))
+    }
+
+    /// Twice the offset from the centre that pixel (row, column) had before the quarter turns.
+    fn unturned(self, row: usize, column: usize) -> (isize, isize) {
+        let twice = |i: usize, extent: usize| 2 * i as isize + 1 - extent as isize;
+        Group::turn_offset(self.unturn, twice(row, self.plane.height), twice(column, self.plane.width))
+    }
+
+    /// The position (y, x) that pixel (row, column) reads.
+    fn source(self, row: usize, column: usize) -> (f64, f64) {
+        let (dy, dx) = self.unturned(row, column);
+        let (dy, dx) = (dy as f64 / 2.0, dx as f64 / 2.0);
+        let centre = |extent: usize| (extent as f64 - 1.0) / 2.0;
+        (
+            self.cos * dy + self.sin * dx + centre(self.plane.height),
+            self.cos * dx - self.sin * dy + centre(self.plane.width),
+        )
+    }
+}
+
+/// The samples that one row of pixels reads, as positions in planes with a border: one pixel before, two behind, so
+/// that positions clamped to just outside need no further test.
+struct RowTaps {
+    /// Index of the upper left of the four pixels.
+    at: Vec<u32>,
+    /// Weights of the lower and the right ones.
+    lower: Vec<f32>,
+    right: Vec<f32>,
+}
+
+/// Pixels that the border adds along each axis.
+const BORDER: usize = 3;
+
+impl RowTaps {
+    fn new(width: usize) -> Self {
+        RowTaps { at: vec![0; width], lower: vec![0.0; width], right: vec![0.0; width] }
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, rotation: Rotation, row: usize) {
+        let Planes { height, width, .. } = rotation.plane;
+        let (first, second) = (rotation.unturned(row, 0), rotation.unturned(row, 1));
+        let half = |twice: isize| twice as f32 * 0.5;
+        let (dy0, dx0) = (half(first.0), half(first.1));
+        let (step_y, step_x) = (half(second.0 - first.0), half(second.1 - first.1));
+        let (cos, sin) = (rotation.cos as f32, rotation.sin as f32);
+        // Positions count from the border's first pixel, one before the plane's.
+        let (centre_y, centre_x) = ((height + 1) as f32 * 0.5, (width + 1) as f32 * 0.5);
+        let (last_y, last_x) = ((height + 1) as f32, (width + 1) as f32);
+        let pitch = (width + BORDER) as u32;
+        let taps = self.at.iter_mut().zip(&mut self.lower).zip(&mut self.right);
+        for (column, ((at, lower), right)) in taps.enumerate() {
+            // Offsets are halves of integers, so exact: they do not depend on the quarter turns.
+            let (dy, dx) = (dy0 + column as f32 * step_y, dx0 + column as f32 * step_x);
+            let y = (cos * dy + sin * dx + centre_y).clamp(0.0, last_y);
+            let x = (cos * dx - sin * dy + centre_x).clamp(0.0, last_x);
+            let (whole_y, whole_x) = (y as i32, x as i32);
+            *at = whole_y as u32 * pitch + whole_x as u32;
+            *lower = y - whole_y as f32;
+            *right = x - whole_x as f32;
+        }
+    }
+}
+
+/// The planes of an image, each within a border of `fill`.
+#[inline(always)]
+fn bordered(x: &[f32], plane: Planes, fill: f32) -> Vec<f32> {
+    let pitch = plane.width + BORDER;
+    let mut padded = vec![fill; x.len() / plane.len() * pitch * (plane.height + BORDER)];
+    let planes = padded.chunks_exact_mut(pitch * (plane.height + BORDER)).zip(x.chunks_exact(plane.len()));
+    for (padded, x) in planes {
+        for (padded, x) in padded.chunks_exact_mut(pitch).skip(1).zip(x.chunks_exact(plane.width)) {
+            padded[1..=plane.width].copy_from_slice(x);
+        }
+    }
+    padded
+}
+
+#[inline(always)]
+fn rotate_image((x, y, rotation, fill): (&[f32], &mut [f32], Rotation, f32)) {
+    let plane = rotation.plane;
+    let pitch = plane.width + BORDER;
+    let padded = bordered(x, plane, fill);
+    let mut taps = RowTaps::new(plane.width);
+    for row in 0..plane.height {
+        taps.fill(rotation, row);
+        let planes = padded.chunks_exact(pitch * (plane.height + BORDER)).zip(y.chunks_exact_mut(plane.len()));
+        for (padded, y) in planes {
+            let y = &mut y[row * plane.width..][..plane.width];
+            for (((y, &at), &lower), &right) in y.iter_mut().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
+                let window = &padded[at as usize..][..pitch + 2];
+                let above = window[0] * (1.0 - right) + window[1] * right;
+                let below = window[pitch] * (1.0 - right) + window[pitch + 1] * right;
+                *y = above * (1.0 - lower) + below * lower;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rotate_image_vjp((dy, dx, rotation): (&[f32], &mut [f32], Rotation)) {
+    let plane = rotation.plane;
+    let pitch = plane.width + BORDER;
+    let mut padded = vec![0.0; pitch * (plane.height + BORDER)];
+    let mut taps = RowTaps::new(plane.width);
+    for (dy, dx) in dy.chunks_exact(plane.len()).zip(dx.chunks_exact_mut(plane.len())) {
+        padded.fill(0.0);
+        for (row, dy) in dy.chunks_exact(plane.width).enumerate() {
+            taps.fill(rotation, row);
+            for (((&dy, &at), &lower), &right) in dy.iter().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
+                let window = &mut padded[at as usize..][..pitch + 2];
+                window[0] += dy * (1.0 - lower) * (1.0 - right);
+                window[1] += dy * (1.0 - lower) * right;
+                window[pitch] += dy * lower * (1.0 - right);
+                window[pitch + 1] += dy * lower * right;
+            }
+        }
+        for (dx, padded) in dx.chunks_exact_mut(plane.width).zip(padded.chunks_exact(pitch).skip(1)) {
+            dx.copy_from_slice(&padded[1..=plane.width]);
+        }
+    }
+}
+
+#[track_caller]
+fn with_planes_checked(op: &str, shape: Shape, height: usize, width: usize) -> Shape {
+    Planes::of(op, shape);
+    with_planes(shape, height, width)
+}
+
+/// A resize from planes `x` to planes `y`.
+struct Resized {
+    x: Planes,
+    y: Planes,
+    y_shape: Shape,
+    rows: Vec<Blend>,
+    columns: Vec<Blend>,
+}
+
+/// A sample between two neighbours: `(1 − weight)·lower + weight·upper`.
+#[derive(Clone, Copy)]
+struct Blend {
+    lower: usize,
+    upper: usize,
+    weight: f64,
+}
+
+impl Resized {
+    #[track_caller]
+    fn new(op: &str, x_shape: Shape, y_shape: Shape) -> Self {
+        let (x, y) = (Planes::of(op, x_shape), Planes::of(op, y_shape));
+        assert!(x.len() > 0 && y.len() > 0, "{op}: expected planes that are not empty, got {x_shape:?}, {y_shape:?}");
+        let axis = |from: usize, to: usize| {
+            let blend = |i: usize| {
+                let position = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
+                let lower = (position as usize).min(from - 1);
+                Blend { lower, upper: (lower + 1).min(from - 1), weight: position - lower as f64 }
+            };
+            (0..to).map(blend).collect()
+        };
+        Resized { x, y, y_shape, rows: axis(x.height, y.height), columns: axis(x.width, y.width) }
+    }
+
+    /// `f(index in y, index in x, weight)` for the four pixels that every sample reads.
+    fn reference_taps(&self, mut f: impl FnMut(usize, usize, f64)) {
+        for plane in 0..self.x.count {
+            for (i, row) in self.rows.iter().enumerate() {
+                for (j, column) in self.columns.iter().enumerate() {
+                    for (y, weight_y) in [(row.lower, 1.0 - row.weight), (row.upper, row.weight)] {
+                        for (x, weight_x) in [(column.lower, 1.0 - column.weight), (column.upper, column.weight)] {
+                            let to = plane * self.y.len() + i * self.y.width + j;
+                            f(to, plane * self.x.len() + y * self.x.width + x, weight_y * weight_x);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn resize_plane((x, y, resized): (&[f32], &mut [f32], &Resized)) {
+    let width = resized.x.width;
+    let mut blended = vec![0f32; width];
+    for (y, row) in y.chunks_exact_mut(resized.y.width).zip(&resized.rows) {
+        let (lower, upper) = (&x[row.lower * width..][..width], &x[row.upper * width..][..width]);
+        let weight = row.weight as f32;
+        for ((blended, &lower), &upper) in blended.iter_mut().zip(lower).zip(upper) {
+            *blended = lower * (1.0 - weight) + upper * weight;
+        }
+        for (y, column) in y.iter_mut().zip(&resized.columns) {
+            let weight = column.weight as f32;
+            *y = blended[column.lower] * (1.0 - weight) + blended[column.upper] * weight;
+        }
+    }
+}
+
+fn resize_plane_vjp(dy: &[f32], dx: &mut [f32], resized: &Resized) {
+    let width = resized.x.width;
+    let mut spread = vec![0f32; width];
+    for (dy, row) in dy.chunks_exact(resized.y.width).zip(&resized.rows) {
+        spread.fill(0.0);
+        for (&dy, column) in dy.iter().zip(&resized.columns) {
+            let weight = column.weight as f32;
+            spread[column.lower] += dy * (1.0 - weight);
+            spread[column.upper] += dy * weight;
+        }
+        let weight = row.weight as f32;
+        for (to, factor) in [(row.lower, 1.0 - weight), (row.upper, weight)] {
+            for (dx, &spread) in dx[to * width..][..width].iter_mut().zip(&spread) {
+                *dx += factor * spread;
+            }
+        }
+    }
 }
