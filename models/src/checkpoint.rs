@@ -1,31 +1,29 @@
-//! Checkpoints: safetensors files with a network's parameters and buffers under their stable names, and its settings as
-//! JSON under the metadata key `config`.
+//! Checkpoints: safetensors files with a network's parameters and buffers under their stable names, and its settings
+//! in the metadata.
 //!
 //! A file is written beside its final name, flushed to the disk and renamed, so that no reader ever sees half of one.
 //! Reading trusts nothing: whatever the bytes are, the outcome is an [`Error`] or a network whose every value is finite.
 
-use crate::{Config, Network};
+use crate::{
+    Config, Network,
+    safetensors::{self, Archive},
+};
 use half::{bf16, f16};
 use quarterturn_autograd::Param;
 use quarterturn_core::{Device, Error, Result, Tensor};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-/// The metadata key of the settings.
-const CONFIG: &str = "config";
-
-/// A checkpoint's content, checked to be a sound safetensors file with settings.
+/// A checkpoint's content, checked to be a sound safetensors file.
 #[derive(Debug)]
 pub struct Checkpoint {
-    path: PathBuf,
     bytes: Vec<u8>,
-    config: Config,
+    archive: Archive,
 }
 
 /// Writes `network` to `path`: `f32`, or `f64` from [`Device::Reference`].
@@ -34,7 +32,7 @@ pub struct Checkpoint {
 /// [`Error::Io`]; or what went wrong on the GPU since the last read-back. A former file at `path` is then unharmed.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut tensors = Vec::new();
     let mut outcome = Ok(());
     network.visit(&mut |name, param| {
         if outcome.is_ok() {
@@ -45,23 +43,19 @@ pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Res
         }
     });
     outcome?;
-    let views = tensors.iter().map(|(name, dtype, dims, bytes)| {
-        (name, TensorView::new(*dtype, dims.clone(), bytes).expect("as many bytes as the shape and type have"))
-    });
-    let config = serde_json::Value::Object(network.config()).to_string();
-    let metadata = [(CONFIG.to_string(), config)].into_iter().collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).expect("names and shapes are sound");
-    write_atomically(path.as_ref(), &bytes)
+    write_atomically(path.as_ref(), &safetensors::serialize(&network.config(), &tensors))
 }
 
-fn encode(value: &Tensor) -> Result<(Dtype, Vec<u8>)> {
+#[cfg(not(target_arch = "wasm32"))]
+fn encode(value: &Tensor) -> Result<(&'static str, Vec<u8>)> {
     Ok(match value.device() {
-        Device::Reference => (Dtype::F64, value.f64s().iter().flat_map(|v| v.to_le_bytes()).collect()),
-        _ => (Dtype::F32, value.to_vec()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        Device::Reference => ("F64", value.f64s().iter().flat_map(|v| v.to_le_bytes()).collect()),
+        _ => ("F32", value.to_vec()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
     })
 }
 
 /// Writes a temporary file in the same folder, makes it durable and renames it to `path`.
+#[cfg(not(target_arch = "wasm32"))]
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}.tmp", std::process::id()));
@@ -89,26 +83,21 @@ impl Checkpoint {
     /// Reads and checks the file at `path`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] if it is no sound safetensors file; [`Error::Checkpoint`] if it lacks
-    /// settings.
+    /// [`Error::Io`]; [`Error::Corrupt`] if it is no sound safetensors file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = fs::read(path).map_err(|error| Error::io(path, &error))?;
-        Self::parse(path, bytes)
-    }
-
-    fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(path, &error))?;
-        let unusable = |message: String| Error::Checkpoint { name: CONFIG.into(), message };
-        let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get(CONFIG));
-        let text = text.ok_or_else(|| unusable("the file's metadata has no such entry".into()))?;
-        let config = serde_json::from_str(text).map_err(|error| unusable(format!("no JSON object: {error}")))?;
-        Ok(Checkpoint { path: path.into(), bytes, config })
+        match safetensors::parse(&bytes) {
+            Ok(archive) => Ok(Checkpoint { bytes, archive }),
+            Err(error) => {
+                Err(Error::Corrupt { path: path.into(), offset: error.offset as u64, message: error.message })
+            }
+        }
     }
 
     /// The settings of the network that it holds.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.archive.metadata
     }
 
     /// Refuses settings that promise more values than the file can hold, before memory is set aside for them.
@@ -119,7 +108,7 @@ impl Checkpoint {
         let smallest = 2; // bytes of a value in half precision
         if values.saturating_mul(smallest) > self.bytes.len() as u64 {
             let message = format!("the settings make {values} values, the file has {} bytes", self.bytes.len());
-            return Err(Error::Checkpoint { name: CONFIG.into(), message });
+            return Err(Error::Checkpoint { name: "settings".into(), message });
         }
         Ok(())
     }
@@ -131,20 +120,19 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; the network is then unchanged.
     pub fn restore<N: Network + ?Sized>(&self, network: &mut N) -> Result<()> {
         for (name, expected) in network.config() {
-            let found = self.config.get(&name);
+            let found = self.config().get(&name);
             if found != Some(&expected) {
-                let found = found.map_or("nothing".into(), ToString::to_string);
+                let found = found.map_or("nothing", String::as_str);
                 return Err(Error::Checkpoint { name, message: format!("expected {expected}, found {found}") });
             }
         }
-        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|error| corrupt(&self.path, &error))?;
-        let mut unused: BTreeSet<&str> = tensors.names().into_iter().collect();
+        let mut unused: BTreeSet<&str> = self.archive.tensors.keys().map(String::as_str).collect();
         let mut values = Vec::new();
         let mut outcome = Ok(());
         network.visit(&mut |name, param| {
             unused.remove(name);
             if outcome.is_ok() {
-                outcome = value(&tensors, name, param).map(|tensor| values.push(tensor));
+                outcome = self.value(name, param).map(|tensor| values.push(tensor));
             }
         });
         outcome?;
@@ -155,47 +143,232 @@ impl Checkpoint {
         network.visit(&mut |_, param| param.set(values.next().expect("visit always reaches the same parameters")));
         Ok(())
     }
-}
 
-/// The value that the file has for `param`.
-fn value(tensors: &SafeTensors, name: &str, param: &Param) -> Result<Tensor> {
-    let unfit = |message: String| Error::Checkpoint { name: name.into(), message };
-    let view = tensors.tensor(name).map_err(|_| unfit("the file has no such tensor".into()))?;
-    let shape = param.value().shape();
-    if view.shape() != shape.dims() {
-        return Err(unfit(format!("expected shape {shape:?}, found {:?}", view.shape())));
+    /// The value that the file has for `param`.
+    fn value(&self, name: &str, param: &Param) -> Result<Tensor> {
+        let unfit = |message: String| Error::Checkpoint { name: name.into(), message };
+        let entry = self.archive.tensors.get(name).ok_or_else(|| unfit("the file has no such tensor".into()))?;
+        let shape = param.value().shape();
+        if entry.shape != shape.dims() {
+            return Err(unfit(format!("expected shape {shape:?}, found {:?}", entry.shape)));
+        }
+        let bytes = &self.bytes[entry.bytes.clone()];
+        let values: Vec<f64> = match entry.dtype.as_str() {
+            "F16" => decode(bytes, |b| f16::from_le_bytes(b).to_f64()),
+            "BF16" => decode(bytes, |b| bf16::from_le_bytes(b).to_f64()),
+            "F32" => decode(bytes, |b| f64::from(f32::from_le_bytes(b))),
+            "F64" => decode(bytes, f64::from_le_bytes),
+            other => return Err(unfit(format!("expected F16, BF16, F32 or F64, found {other}"))),
+        };
+        let device = param.value().device();
+        let exact = matches!(device, Device::Reference);
+        let finite = |v: f64| if exact { v.is_finite() } else { (v as f32).is_finite() };
+        if let Some(index) = values.iter().position(|&v| !finite(v)) {
+            return Err(unfit(format!("value {index} is {}, which is not finite here", values[index])));
+        }
+        if name.ends_with("running_var")
+            && let Some(index) = values.iter().position(|&v| v < 0.0)
+        {
+            return Err(unfit(format!("value {index} is {}, but a variance is not negative", values[index])));
+        }
+        Tensor::from_f64(shape, values, &device)
     }
-    let data = view.data();
-    let values: Vec<f64> = match view.dtype() {
-        Dtype::F16 => decode(data, |b| f16::from_le_bytes(b).to_f64()),
-        Dtype::BF16 => decode(data, |b| bf16::from_le_bytes(b).to_f64()),
-        Dtype::F32 => decode(data, |b| f64::from(f32::from_le_bytes(b))),
-        Dtype::F64 => decode(data, f64::from_le_bytes),
-        other => return Err(unfit(format!("expected F16, BF16, F32 or F64, found {other}"))),
-    };
-    let device = param.value().device();
-    let exact = matches!(device, Device::Reference);
-    let finite = |v: f64| if exact { v.is_finite() } else { (v as f32).is_finite() };
-    if let Some(index) = values.iter().position(|&v| !finite(v)) {
-        return Err(unfit(format!("value {index} is {}, which is not finite here", values[index])));
-    }
-    if name.ends_with("running_var")
-        && let Some(index) = values.iter().position(|&v| v < 0.0)
-    {
-        return Err(unfit(format!("value {index} is {}, but a variance is not negative", values[index])));
-    }
-    Tensor::from_f64(shape, values, &device)
 }
 
 fn decode<const B: usize>(data: &[u8], value: impl Fn([u8; B]) -> f64) -> Vec<f64> {
     data.as_chunks::<B>().0.iter().map(|&bytes| value(bytes)).collect()
 }
 
-/// Where the file contradicts its format: the header's length is at byte 0, the header at byte 8.
-fn corrupt(path: &Path, error: &SafeTensorError) -> Error {
-    let offset = match error {
-        SafeTensorError::HeaderTooSmall | SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => 0,
-        _ => 8,
-    };
-    Error::Corrupt { path: path.into(), offset, message: format!("no safetensors file: {error}") }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MnistCnn, MnistCnnConfig, Module, SubsamplingNet};
+    use std::path::PathBuf;
+
+    /// A folder that is removed when dropped.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("quarterturn-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn small() -> MnistCnnConfig {
+        MnistCnnConfig { width: 2, ..MnistCnnConfig::p4cnn() }
+    }
+
+    fn values(network: &mut dyn Network) -> Vec<(String, Vec<f64>)> {
+        let mut values = Vec::new();
+        network.visit(&mut |name, param| values.push((name.to_string(), param.value().to_f64().unwrap())));
+        values
+    }
+
+    fn checkpoint_error<T: std::fmt::Debug>(result: Result<T>, name: &str, message: &str) {
+        match result {
+            Err(Error::Checkpoint { name: n, message: m }) if n == name && m.contains(message) => {}
+            other => panic!("expected {name}: …{message}…, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_with_the_same_bits() {
+        let folder = Folder::new("round-trip");
+        let path = folder.file("net.safetensors");
+        for device in [Device::Cpu, Device::Reference] {
+            let mut network = MnistCnn::new(small(), 7, &device).unwrap();
+            save(&path, &mut network).unwrap();
+            let mut loaded = MnistCnn::from_checkpoint(&path, &device).unwrap();
+            assert_eq!(loaded.settings(), small());
+            assert_eq!(values(&mut loaded), values(&mut network));
+        }
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    /// The file of a small network with `edit` applied to its tensors and settings.
+    fn edited(path: &Path, edit: impl FnOnce(&mut Config, &mut Vec<(String, &'static str, Vec<usize>, Vec<u8>)>)) {
+        let mut network = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+        let (mut config, mut tensors) = (network.config(), Vec::new());
+        network.visit(&mut |name, param| {
+            let (dtype, bytes) = encode(param.value()).unwrap();
+            tensors.push((name.to_string(), dtype, param.value().dims().to_vec(), bytes));
+        });
+        edit(&mut config, &mut tensors);
+        fs::write(path, safetensors::serialize(&config, &tensors)).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_leaves_the_network_alone() {
+        let folder = Folder::new("unfit");
+        let path = folder.file("net.safetensors");
+        let load = || {
+            let mut network = MnistCnn::new(small(), 1, &Device::Cpu).unwrap();
+            let before = values(&mut network);
+            let outcome = Checkpoint::read(&path).and_then(|checkpoint| checkpoint.restore(&mut network));
+            assert_eq!(values(&mut network) == before, outcome.is_err());
+            outcome
+        };
+        edited(&path, |_, _| ());
+        load().unwrap();
+        edited(&path, |_, tensors| tensors[3].0 = "norm1.offset".into());
+        checkpoint_error(load(), "norm1.bias", "no such tensor");
+        edited(&path, |_, tensors| tensors.push(("more".into(), "F32", vec![1], vec![0; 4])));
+        checkpoint_error(load(), "more", "the network has no such tensor");
+        edited(&path, |_, tensors| tensors[0].2 = vec![18]);
+        checkpoint_error(load(), "conv1.weight", "expected shape [2, 1, 1, 3, 3], found [18]");
+        edited(&path, |_, tensors| tensors[1].1 = "I32");
+        checkpoint_error(load(), "conv1.bias", "found I32");
+        edited(&path, |_, tensors| tensors[1].3[4..8].copy_from_slice(&f32::NAN.to_le_bytes()));
+        checkpoint_error(load(), "conv1.bias", "value 1 is NaN");
+        edited(&path, |_, tensors| {
+            tensors[1].1 = "F64";
+            tensors[1].3 = [1e300f64, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        });
+        checkpoint_error(load(), "conv1.bias", "not finite");
+        edited(&path, |_, tensors| tensors[5].3[..4].copy_from_slice(&(-1.0f32).to_le_bytes()));
+        checkpoint_error(load(), "norm1.running_var", "not negative");
+        for (name, value) in [("model", "resnet"), ("group", "p4m"), ("width", "3"), ("in_channels", "3")] {
+            edited(&path, |config, _| drop(config.insert(name.into(), value.into())));
+            checkpoint_error(load(), name, &format!("found {value}"));
+        }
+        edited(&path, |config, _| config.clear());
+        checkpoint_error(load(), "classes", "found nothing");
+        let mut other = SubsamplingNet::new(1, &Device::Cpu).unwrap();
+        edited(&path, |_, _| ());
+        checkpoint_error(Checkpoint::read(&path).unwrap().restore(&mut other), "model", "found mnist_cnn");
+    }
+
+    #[test]
+    fn settings_in_a_file_are_not_trusted() {
+        let folder = Folder::new("settings");
+        let path = folder.file("net.safetensors");
+        let load = || MnistCnn::from_checkpoint(&path, &Device::Cpu);
+        for (name, value, message) in [
+            ("model", "resnet", "expected mnist_cnn"),
+            ("group", "p6", "expected z2, p4 or p4m"),
+            ("width", "-1", "expected a whole number"),
+            ("dropout", "much", "expected a number"),
+        ] {
+            edited(&path, |config, _| drop(config.insert(name.into(), value.into())));
+            checkpoint_error(load(), name, message);
+        }
+        edited(&path, |config, _| drop(config.insert("width".into(), "60000".into())));
+        checkpoint_error(load(), "settings", "the file has");
+        edited(&path, |config, _| drop(config.insert("width".into(), "18446744073709551615".into())));
+        assert!(matches!(load(), Err(Error::Invalid(_))));
+    }
+
+    #[test]
+    fn all_four_float_types_are_read() {
+        let folder = Folder::new("types");
+        let path = folder.file("net.safetensors");
+        type Encode = fn(f32) -> Vec<u8>;
+        let encodings: [(&'static str, Encode); 4] = [
+            ("F16", |v| f16::from_f32(v).to_le_bytes().to_vec()),
+            ("BF16", |v| bf16::from_f32(v).to_le_bytes().to_vec()),
+            ("F32", |v| v.to_le_bytes().to_vec()),
+            ("F64", |v| f64::from(v).to_le_bytes().to_vec()),
+        ];
+        for (dtype, encode) in encodings {
+            edited(&path, |_, tensors| {
+                tensors[1].1 = dtype;
+                tensors[1].3 = [0.25, -1.5].into_iter().flat_map(encode).collect();
+            });
+            let mut network = MnistCnn::from_checkpoint(&path, &Device::Cpu).unwrap();
+            assert_eq!(values(&mut network)[1], ("conv1.bias".to_string(), vec![0.25, -1.5]), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn truncated_and_corrupt_files_are_errors_and_never_panic() {
+        let folder = Folder::new("corrupt");
+        let path = folder.file("net.safetensors");
+        edited(&path, |_, _| ());
+        let whole = fs::read(&path).unwrap();
+        for length in (0..whole.len()).step_by(97) {
+            fs::write(&path, &whole[..length]).unwrap();
+            let result = MnistCnn::from_checkpoint(&path, &Device::Cpu);
+            assert!(matches!(result, Err(Error::Corrupt { .. })), "{length} bytes: {result:?}");
+        }
+        let stream = quarterturn_core::Stream::new(1, 0, 0);
+        for round in 0..400 {
+            let mut bytes = whole.clone();
+            for draw in 0..3 {
+                let word = stream.word(3 * round + draw) as usize;
+                // Half of the hits fall into the header.
+                let range = if draw % 2 == 0 { 4000.min(bytes.len()) } else { bytes.len() };
+                bytes[(word >> 8) % range] = word as u8;
+            }
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(mut network) = MnistCnn::from_checkpoint(&path, &Device::Cpu) {
+                assert!(values(&mut network).iter().all(|(_, v)| v.iter().all(|v| v.is_finite())));
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_former_file() {
+        let folder = Folder::new("failed");
+        let path = folder.file("net.safetensors");
+        let mut network = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+        // A folder that is not empty cannot be replaced by a file.
+        fs::create_dir_all(path.join("inside")).unwrap();
+        assert!(matches!(save(&path, &mut network), Err(Error::Io { .. })));
+        assert!(path.join("inside").exists());
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "a temporary file is left");
+        assert!(matches!(save(folder.file("no/such/folder.safetensors"), &mut network), Err(Error::Io { .. })));
+        assert!(matches!(Checkpoint::read(folder.file("none")), Err(Error::Io { .. })));
+    }
 }

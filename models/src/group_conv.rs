@@ -88,6 +88,9 @@ impl GroupConv {
         let &[n, c, g, height, width] = x.dims() else {
             return Err(Error::Invalid(format!("{layer}: expected an input [N, C, G, H, W], got {x:?}")));
         };
+        if n == 0 {
+            return Err(Error::Invalid(format!("{layer}: expected at least one image, got {x:?}")));
+        }
         if (c, g) != (w[1], w[2]) {
             let (channels, order) = (w[1], w[2]);
             return Err(Error::Invalid(format!(

@@ -20,6 +20,7 @@ mod init;
 mod linear;
 mod mnist_cnn;
 mod module;
+mod safetensors;
 mod subsampling_net;
 pub mod training;
 

@@ -4,8 +4,7 @@ use crate::{BatchNorm, Config, GroupConv, Init, Linear, Mode, Module, Network, c
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Error, Result, Shape, window_extent};
 use quarterturn_kernels::{Conv, Group, Window};
-use serde_json::Value;
-use std::path::Path;
+use std::{path::Path, str::FromStr};
 
 /// The architecture's name in checkpoints.
 const MODEL: &str = "mnist_cnn";
@@ -76,27 +75,26 @@ impl MnistCnnConfig {
     }
 
     fn from_config(config: &Config) -> Result<Self> {
-        let wrong = |name: &str, expected: &str| {
-            let found = config.get(name).map_or("nothing".into(), Value::to_string);
-            Error::Checkpoint { name: name.into(), message: format!("expected {expected}, found {found}") }
-        };
-        if config.get("model").and_then(Value::as_str) != Some(MODEL) {
-            return Err(wrong("model", &format!("\"{MODEL}\"")));
+        fn setting<T: FromStr>(config: &Config, name: &str, expected: &str) -> Result<T> {
+            let found = config.get(name).map_or("nothing", String::as_str);
+            found.parse().map_err(|_| Error::Checkpoint {
+                name: name.into(),
+                message: format!("expected {expected}, found {found}"),
+            })
         }
-        let count = |name: &str| {
-            config
-                .get(name)
-                .and_then(Value::as_u64)
-                .and_then(|v| usize::try_from(v).ok())
-                .ok_or_else(|| wrong(name, "a whole number"))
-        };
-        let group = config.get("group").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let model: String = setting(config, "model", MODEL)?;
+        if model != MODEL {
+            return Err(Error::Checkpoint {
+                name: "model".into(),
+                message: format!("expected {MODEL}, found {model}"),
+            });
+        }
         Ok(MnistCnnConfig {
-            group: group.ok_or_else(|| wrong("group", "\"z2\", \"p4\" or \"p4m\""))?,
-            width: count("width")?,
-            in_channels: count("in_channels")?,
-            classes: count("classes")?,
-            dropout: config.get("dropout").and_then(Value::as_f64).ok_or_else(|| wrong("dropout", "a number"))? as f32,
+            group: setting(config, "group", "z2, p4 or p4m")?,
+            width: setting(config, "width", "a whole number")?,
+            in_channels: setting(config, "in_channels", "a whole number")?,
+            classes: setting(config, "classes", "a whole number")?,
+            dropout: setting(config, "dropout", "a number")?,
         })
     }
 }
@@ -181,13 +179,13 @@ impl Module for MnistCnn {
 impl Network for MnistCnn {
     fn config(&self) -> Config {
         let MnistCnnConfig { group, width, in_channels, classes, dropout } = self.config;
-        Config::from_iter([
+        Config::from([
             ("model".into(), MODEL.into()),
-            ("group".into(), group.name().into()),
-            ("width".into(), width.into()),
-            ("in_channels".into(), in_channels.into()),
-            ("classes".into(), classes.into()),
-            ("dropout".into(), f64::from(dropout).into()),
+            ("group".into(), group.to_string()),
+            ("width".into(), width.to_string()),
+            ("in_channels".into(), in_channels.to_string()),
+            ("classes".into(), classes.to_string()),
+            ("dropout".into(), dropout.to_string()),
         ])
     }
 

@@ -2,9 +2,10 @@
 
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
+use std::collections::BTreeMap;
 
-/// A network's settings, as a checkpoint keeps them.
-pub type Config = serde_json::Map<String, serde_json::Value>;
+/// A network's settings by name, as a checkpoint keeps them.
+pub type Config = BTreeMap<String, String>;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

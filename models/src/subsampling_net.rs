@@ -41,7 +41,7 @@ impl Module for SubsamplingNet {
 
 impl Network for SubsamplingNet {
     fn config(&self) -> Config {
-        Config::from_iter([("model".into(), "subsampling_net".into()), ("group".into(), Group::C4.name().into())])
+        Config::from([("model".into(), "subsampling_net".into()), ("group".into(), Group::C4.name().into())])
     }
 
     fn device(&self) -> Device {
