@@ -19,6 +19,8 @@
 mod batches;
 mod dataset;
 pub mod digits;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod idx;
 pub mod mnist;
 mod normalization;

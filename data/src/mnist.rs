@@ -44,7 +44,10 @@ pub struct Splits {
 /// [`Error::Io`] if no folder has all of them, or one cannot be read; [`Error::Corrupt`] with the file and the place
 /// if one is not what it should be: see [`read_pair`].
 pub fn load(folder: &Path) -> Result<Mnist> {
-    let [train_images, train_labels, test_images, test_labels] = find(folder)?;
+    let [train_images, train_labels, test_images, test_labels] = find(folder)?.map_err(|lacking| {
+        let message = format!("MNIST not found (each file with or without .gz); {lacking}");
+        Error::Io { path: folder.into(), message }
+    })?;
     let train = read_pair("MNIST train", &train_images, &train_labels)?;
     let test = read_pair("MNIST t10k", &test_images, &test_labels)?;
     if train.extents() != test.extents() {
@@ -76,23 +79,28 @@ pub fn read_pair(name: &str, images: &Path, labels: &Path) -> Result<Dataset> {
     Dataset::new(name, pixels.elements, digits.elements, [1, height, width], CLASSES)
 }
 
-/// The files in the first folder that has all four.
-fn find(folder: &Path) -> Result<[PathBuf; 4]> {
-    let mut missing = String::new();
+/// Whether [`load`] finds all four files below `folder`; not whether they are what they should be.
+///
+/// # Errors
+/// [`Error::Io`] if a folder cannot be looked into.
+pub fn is_present(folder: &Path) -> Result<bool> {
+    Ok(find(folder)?.is_ok())
+}
+
+/// The files in the first folder that has all four, or else what each folder lacks.
+fn find(folder: &Path) -> Result<std::result::Result<[PathBuf; 4], String>> {
+    let mut lacking = Vec::new();
     for below in FOLDERS {
         let place = if below.is_empty() { folder.to_path_buf() } else { folder.join(below) };
         let [a, b, c, d] = FILES.map(|name| existing(&place, name));
-        match [a?, b?, c?, d?] {
-            [Some(a), Some(b), Some(c), Some(d)] => return Ok([a, b, c, d]),
-            found => {
-                let absent: Vec<&str> =
-                    FILES.into_iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
-                missing += &format!("; {} lacks {}", place.display(), absent.join(", "));
-            }
+        let found = [a?, b?, c?, d?];
+        let absent: Vec<&str> = FILES.into_iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
+        match found {
+            [Some(a), Some(b), Some(c), Some(d)] => return Ok(Ok([a, b, c, d])),
+            _ => lacking.push(format!("{} lacks {}", place.display(), absent.join(", "))),
         }
     }
-    let message = format!("MNIST not found (each file with or without .gz){missing}");
-    Err(Error::Io { path: folder.into(), message })
+    Ok(Err(lacking.join("; ")))
 }
 
 /// `folder/name` or `folder/name.gz`, if one is a file.

@@ -27,3 +27,20 @@ fn the_original_files_have_the_known_statistics() {
     let per_class = (0..10).map(|c| splits.train.labels().iter().filter(|&&l| l == c).count());
     assert!(per_class.into_iter().all(|n| (600..1_000).contains(&n)));
 }
+
+/// What a mirror has to deliver is what the original files are.
+#[cfg(feature = "download")]
+#[test]
+fn the_original_files_need_no_download() {
+    use quarterturn_data::download::{Downloader, MNIST, mnist};
+    let Some(folder) = env::var_os("QUARTERTURN_MNIST") else { return };
+    let nowhere = Downloader::new::<&str>([]);
+    for item in MNIST {
+        let path = Path::new(&folder).join(item.name);
+        if path.exists() {
+            assert_eq!(nowhere.fetch(&item, Path::new(&folder), &mut |_| ()).unwrap(), path);
+        }
+    }
+    let loaded = mnist(Path::new(&folder), |progress| panic!("{progress:?}")).unwrap();
+    assert_eq!(loaded.test.len(), 10_000);
+}
