@@ -1,7 +1,8 @@
 //! Batch norm, one statistic per channel (axis 1) over all other axes, with the ReLU and dropout that follow it fused in.
 use crate::{
     dropout::Rule,
-    sweep::{LANES, PIECE, wide},
+    simd::wide,
+    sweep::{LANES, PIECE, lane_sums, masked, total},
 };
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor, common_device};
 use rayon::prelude::*;
@@ -241,7 +242,7 @@ fn vjp(
                         Statistics::Given => (0.0, 0.0),
                     };
                     (x, y, dy, dx).into_par_iter().with_min_len(axes.blocks_per_job()).for_each(|(x, y, dy, dx)| {
-                        wide(gradient_sweep, (x, y, dy, dx, gradient, dz_mean, slope));
+                        gradient_sweep(x, y, dy, dx, gradient, dz_mean, slope);
                     });
                     ((dz_x * inv_std) as f32, dz as f32)
                 })
@@ -385,7 +386,7 @@ impl Axes {
     fn normalise_channel(self, c: usize, x: Vec<&[f32]>, y: Vec<&mut [f32]>, affine: Affine, after: After) {
         (x, y).into_par_iter().with_min_len(self.blocks_per_job()).enumerate().for_each(|(n, (x, y))| {
             let start = (n * self.channels + c) * self.block;
-            wide(normalise, (x, y, affine, after, start));
+            normalise(x, y, affine, after, start);
         });
     }
 }
@@ -403,7 +404,7 @@ impl Moments {
     const PIECE: usize = 4096;
 
     fn of(x: &[f32]) -> Self {
-        x.chunks(Self::PIECE).map(|x| wide(piece_moments, x)).fold(Moments::default(), Moments::merged)
+        x.chunks(Self::PIECE).map(piece_moments).fold(Moments::default(), Moments::merged)
     }
 
     fn merged(self, other: Moments) -> Moments {
@@ -430,23 +431,6 @@ fn piece_moments(x: &[f32]) -> Moments {
     let squares = lane_sums(x, |v| (v - centre) * (v - centre));
     let off = mean - f64::from(centre);
     Moments { count, mean, squares: squares - count * off * off }
-}
-
-/// `Σ f(x)` in fixed lanes.
-#[inline(always)]
-fn lane_sums(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    let mut lanes = [0f32; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += f(chunk[lane]);
-        }
-    }
-    for (lane, &v) in rest.iter().enumerate() {
-        lanes[lane] += f(v);
-    }
-    lanes.iter().map(|&v| f64::from(v)).sum()
 }
 
 /// One channel's normalisation.
@@ -476,24 +460,25 @@ fn relu(z: f32) -> f32 {
     if 0.0 > z { 0.0 } else { z }
 }
 
-#[inline(always)]
-fn normalise((x, y, affine, after, start): (&[f32], &mut [f32], Affine, After, usize)) {
-    match after {
-        After::Nothing => {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = affine.z(x);
+wide! {
+    fn normalise(x: &[f32], y: &mut [f32], affine: Affine, after: After, start: usize) {
+        match after {
+            After::Nothing => {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = affine.z(x);
+                }
             }
+            After::Relu => {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = relu(affine.z(x));
+                }
+            }
+            After::ReluDropout(rule) => rule.for_each_run(start, x.len(), |run, draws| {
+                for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
+                    *y = rule.apply(relu(affine.z(x)), draw);
+                }
+            }),
         }
-        After::Relu => {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = relu(affine.z(x));
-            }
-        }
-        After::ReluDropout(rule) => rule.for_each_run(start, x.len(), |run, draws| {
-            for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
-                *y = rule.apply(relu(affine.z(x)), draw);
-            }
-        }),
     }
 }
 
@@ -508,21 +493,18 @@ impl Gradient {
     /// `[Σ dz, Σ dz·(x − mean)]` of a block.
     fn sums(self, x: &[f32], y: &[f32], dy: &[f32]) -> [f64; 2] {
         let pieces = x.chunks(Moments::PIECE).zip(y.chunks(Moments::PIECE)).zip(dy.chunks(Moments::PIECE));
-        pieces
-            .map(|((x, y), dy)| wide(gradient_sums, (x, y, dy, self)))
-            .fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]])
+        pieces.map(|((x, y), dy)| gradient_sums(x, y, dy, self)).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]])
     }
 }
 
-#[inline(always)]
-fn gradient_sums((x, y, dy, gradient): (&[f32], &[f32], &[f32], Gradient)) -> [f64; 2] {
-    let Gradient { affine, after } = gradient;
-    match after {
-        After::Nothing => gradient_lane_sums(x, dy, dy, affine, |_, _, dy| dy),
-        // Reading x alone saves the sweep a third of its memory traffic.
-        After::Relu => gradient_lane_sums(x, dy, dy, affine, |x, _, dy| if affine.z(x) > 0.0 { dy } else { 0.0 }),
-        After::ReluDropout(rule) => {
-            gradient_lane_sums(x, y, dy, affine, |_, y, dy| if y > 0.0 { dy * rule.factor } else { 0.0 })
+wide! {
+    fn gradient_sums(x: &[f32], y: &[f32], dy: &[f32], gradient: Gradient) -> [f64; 2] {
+        let Gradient { affine, after } = gradient;
+        match after {
+            After::Nothing => gradient_lane_sums(x, dy, dy, affine, |_, _, dy| dy),
+            // Reading x alone saves the sweep a third of its memory traffic.
+            After::Relu => gradient_lane_sums(x, dy, dy, affine, |x, _, dy| masked(affine.z(x) > 0.0, dy)),
+            After::ReluDropout(rule) => gradient_lane_sums(x, y, dy, affine, |_, y, dy| masked(y > 0.0, dy * rule.factor)),
         }
     }
 }
@@ -546,28 +528,29 @@ fn gradient_lane_sums(x: &[f32], y: &[f32], dy: &[f32], affine: Affine, dz: impl
         sums[0][lane] += dz;
         sums[1][lane] += dz * (x[i] - affine.mean);
     }
-    sums.map(|lanes| lanes.iter().map(|&v| f64::from(v)).sum())
+    sums.map(|lanes| total(&lanes))
 }
 
-/// `dx = scale · (dz − dz_mean − (x − mean)·slope)`.
-#[inline(always)]
-fn gradient_sweep((x, y, dy, dx, gradient, dz_mean, slope): (&[f32], &[f32], &[f32], &mut [f32], Gradient, f32, f32)) {
-    let Gradient { affine, after } = gradient;
-    let dx_of = |x: f32, dz: f32| affine.scale * (dz - dz_mean - (x - affine.mean) * slope);
-    match after {
-        After::Nothing => {
-            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                *dx = dx_of(x, dy);
+wide! {
+    /// `dx = scale · (dz − dz_mean − (x − mean)·slope)`.
+    fn gradient_sweep(x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], gradient: Gradient, dz_mean: f32, slope: f32) {
+        let Gradient { affine, after } = gradient;
+        let dx_of = |x: f32, dz: f32| affine.scale * (dz - dz_mean - (x - affine.mean) * slope);
+        match after {
+            After::Nothing => {
+                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                    *dx = dx_of(x, dy);
+                }
             }
-        }
-        After::Relu => {
-            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                *dx = dx_of(x, if affine.z(x) > 0.0 { dy } else { 0.0 });
+            After::Relu => {
+                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                    *dx = dx_of(x, masked(affine.z(x) > 0.0, dy));
+                }
             }
-        }
-        After::ReluDropout(rule) => {
-            for (((dx, &x), &y), &dy) in dx.iter_mut().zip(x).zip(y).zip(dy) {
-                *dx = dx_of(x, if y > 0.0 { dy * rule.factor } else { 0.0 });
+            After::ReluDropout(rule) => {
+                for (((dx, &x), &y), &dy) in dx.iter_mut().zip(x).zip(y).zip(dy) {
+                    *dx = dx_of(x, masked(y > 0.0, dy * rule.factor));
+                }
             }
         }
     }

@@ -1,5 +1,8 @@
 //! Max and mean over the group axis: `[N, C, G, …]` → `[N, C, …]`.
-use crate::sweep::{for_each_piece, for_each_piece2, wide};
+use crate::{
+    simd::wide,
+    sweep::{for_each_piece, for_each_piece2},
+};
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
 /// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number on the CPU (WGSL leaves NaN open).
@@ -12,9 +15,7 @@ pub fn coset_max(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(axes.y_shape.len());
-            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| {
-                wide(max_rows, (x, y))
-            });
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| max_rows(x, y));
             Tensor::cpu(axes.y_shape, y)
         }
         Device::Reference => axes.reference_map(x, |values| {
@@ -23,15 +24,16 @@ pub fn coset_max(x: &Tensor) -> Tensor {
     }
 }
 
-#[inline(always)]
-fn max_rows((x, y): (&[f32], &mut [f32])) {
-    let mut rows = x.chunks_exact(y.len());
-    if let Some(first) = rows.next() {
-        y.copy_from_slice(first);
-    }
-    for row in rows {
-        for (y, &v) in y.iter_mut().zip(row) {
-            *y = if v > *y || v.is_nan() { v } else { *y };
+wide! {
+    fn max_rows(x: &[f32], y: &mut [f32]) {
+        let mut rows = x.chunks_exact(y.len());
+        if let Some(first) = rows.next() {
+            y.copy_from_slice(first);
+        }
+        for row in rows {
+            for (y, &v) in y.iter_mut().zip(row) {
+                *y = if v > *y || v.is_nan() { v } else { *y };
+            }
         }
     }
 }
@@ -93,31 +95,30 @@ pub fn coset_mean(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(axes.y_shape.len());
-            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| {
-                wide(mean_rows, (x, y))
-            });
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| mean_rows(x, y));
             Tensor::cpu(axes.y_shape, y)
         }
         Device::Reference => axes.reference_map(x, |values| values.sum::<f64>() / axes.order as f64),
     }
 }
 
-#[inline(always)]
-fn mean_rows((x, y): (&[f32], &mut [f32])) {
-    let positions = y.len();
-    let quarter = |x: &[f32], p: usize| (x[p] + x[2 * positions + p]) + (x[positions + p] + x[3 * positions + p]);
-    match x.len() / positions {
-        1 => y.copy_from_slice(x),
-        4 => {
-            let x = &x[..4 * positions];
-            for p in 0..positions {
-                y[p] = quarter(x, p) * 0.25;
+wide! {
+    fn mean_rows(x: &[f32], y: &mut [f32]) {
+        let positions = y.len();
+        let quarter = |x: &[f32], p: usize| (x[p] + x[2 * positions + p]) + (x[positions + p] + x[3 * positions + p]);
+        match x.len() / positions {
+            1 => y.copy_from_slice(x),
+            4 => {
+                let x = &x[..4 * positions];
+                for p in 0..positions {
+                    y[p] = quarter(x, p) * 0.25;
+                }
             }
-        }
-        _ => {
-            let (turned, mirrored) = x.split_at(4 * positions);
-            for p in 0..positions {
-                y[p] = (quarter(turned, p) + quarter(mirrored, p)) * 0.125;
+            _ => {
+                let (turned, mirrored) = x.split_at(4 * positions);
+                for p in 0..positions {
+                    y[p] = (quarter(turned, p) + quarter(mirrored, p)) * 0.125;
+                }
             }
         }
     }

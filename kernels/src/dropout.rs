@@ -1,5 +1,8 @@
 //! Dropout: which elements are kept is a pure function of the stream and the element's index.
-use crate::sweep::{PIECE, for_each_piece, wide};
+use crate::{
+    simd::wide,
+    sweep::{PIECE, for_each_piece, masked},
+};
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor};
 
 /// `y[i] = x[i] / (1 − p)` where kept, else 0. Its own gradient, with the same stream.
@@ -16,7 +19,7 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
             for_each_piece(x.f32s(), PIECE, &mut y, PIECE, |piece, x, y| {
-                wide(sweep, (x, y, piece * PIECE, rule));
+                sweep(x, y, piece * PIECE, rule);
             });
             Tensor::cpu(x.shape(), y)
         }
@@ -27,13 +30,14 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
     }
 }
 
-#[inline(always)]
-fn sweep((x, y, start, rule): (&[f32], &mut [f32], usize, Rule)) {
-    rule.for_each_run(start, x.len(), |run, draws| {
-        for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
-            *y = rule.apply(x, draw);
-        }
-    });
+wide! {
+    fn sweep(x: &[f32], y: &mut [f32], start: usize, rule: Rule) {
+        rule.for_each_run(start, x.len(), |run, draws| {
+            for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
+                *y = rule.apply(x, draw);
+            }
+        });
+    }
 }
 
 /// When an element is kept.
@@ -72,7 +76,7 @@ impl Rule {
     /// `x` as its draw decides.
     #[inline(always)]
     pub fn apply(self, x: f32, draw: u16) -> f32 {
-        if u32::from(draw) >= self.threshold { x * self.factor } else { 0.0 }
+        masked(u32::from(draw) >= self.threshold, x * self.factor)
     }
 
     /// Cuts the elements `start .. start + len` of the whole tensor into runs: `f(range from 0 to len, its draws)`.

@@ -56,7 +56,7 @@ pub fn relu(x: &Tensor) -> Tensor {
 pub fn relu_vjp(y: &Tensor, dy: &Tensor) -> Tensor {
     assert_same_shape("relu_vjp", y, dy);
     match common_device("relu_vjp", &[y, dy]) {
-        Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| if y > 0.0 { dy } else { 0.0 })),
+        Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| sweep::masked(y > 0.0, dy))),
         Device::Reference => reference_zip(y, dy, |y, dy| if y > 0.0 { dy } else { 0.0 }),
     }
 }

@@ -1,5 +1,5 @@
 //! Matrix product and linear layer.
-use crate::sweep::{PIECE, wide};
+use crate::{simd::wide, sweep::PIECE};
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -157,42 +157,43 @@ fn accumulate_product(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
     }
     let work = y.len() * k;
     if work <= PIECE {
-        wide(multiply_rows, (a, b, y, k, n));
+        multiply_rows(a, b, y, k, n);
     } else {
         // Whole row blocks, as many as make a job worthwhile.
         let rows = BLOCK_ROWS * PIECE.div_ceil(BLOCK_ROWS * n * k);
-        a.par_chunks(rows * k).zip(y.par_chunks_mut(rows * n)).for_each(|(a, y)| wide(multiply_rows, (a, b, y, k, n)));
+        a.par_chunks(rows * k).zip(y.par_chunks_mut(rows * n)).for_each(|(a, y)| multiply_rows(a, b, y, k, n));
     }
 }
 
-#[inline(always)]
-fn multiply_rows((a, b, y, k, n): (&[f32], &[f32], &mut [f32], usize, usize)) {
-    for (a, y) in a.chunks(BLOCK_ROWS * k).zip(y.chunks_mut(BLOCK_ROWS * n)) {
-        let whole = n - n % BLOCK_COLUMNS;
-        if a.len() == BLOCK_ROWS * k {
-            for column in (0..whole).step_by(BLOCK_COLUMNS) {
-                let mut block = [[0f32; BLOCK_COLUMNS]; BLOCK_ROWS];
-                for l in 0..k {
-                    let b = &b[l * n + column..][..BLOCK_COLUMNS];
+wide! {
+    fn multiply_rows(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
+        for (a, y) in a.chunks(BLOCK_ROWS * k).zip(y.chunks_mut(BLOCK_ROWS * n)) {
+            let whole = n - n % BLOCK_COLUMNS;
+            if a.len() == BLOCK_ROWS * k {
+                for column in (0..whole).step_by(BLOCK_COLUMNS) {
+                    let mut block = [[0f32; BLOCK_COLUMNS]; BLOCK_ROWS];
+                    for l in 0..k {
+                        let b = &b[l * n + column..][..BLOCK_COLUMNS];
+                        for row in 0..BLOCK_ROWS {
+                            let factor = a[row * k + l];
+                            for j in 0..BLOCK_COLUMNS {
+                                block[row][j] += factor * b[j];
+                            }
+                        }
+                    }
                     for row in 0..BLOCK_ROWS {
-                        let factor = a[row * k + l];
-                        for j in 0..BLOCK_COLUMNS {
-                            block[row][j] += factor * b[j];
+                        for (y, v) in y[row * n + column..][..BLOCK_COLUMNS].iter_mut().zip(block[row]) {
+                            *y += v;
                         }
                     }
                 }
-                for row in 0..BLOCK_ROWS {
-                    for (y, v) in y[row * n + column..][..BLOCK_COLUMNS].iter_mut().zip(block[row]) {
-                        *y += v;
-                    }
-                }
             }
-        }
-        let done = if a.len() == BLOCK_ROWS * k { whole } else { 0 };
-        for (a, y) in a.chunks(k).zip(y.chunks_mut(n)) {
-            for (l, &factor) in a.iter().enumerate() {
-                for (y, &b) in y[done..].iter_mut().zip(&b[l * n + done..(l + 1) * n]) {
-                    *y += factor * b;
+            let done = if a.len() == BLOCK_ROWS * k { whole } else { 0 };
+            for (a, y) in a.chunks(k).zip(y.chunks_mut(n)) {
+                for (l, &factor) in a.iter().enumerate() {
+                    for (y, &b) in y[done..].iter_mut().zip(&b[l * n + done..(l + 1) * n]) {
+                        *y += factor * b;
+                    }
                 }
             }
         }

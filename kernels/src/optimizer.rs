@@ -1,5 +1,5 @@
 //! One optimizer step on one parameter, in a single sweep. PyTorch's formulas (L2 weight decay added to the gradient).
-use crate::sweep::{PIECE, wide};
+use crate::{simd::wide, sweep::PIECE};
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
@@ -45,11 +45,11 @@ pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &S
             let factors = [lr, momentum, weight_decay].map(|v| v as f32);
             let (w, velocity, dw) = (w.f32s_mut(), velocity.f32s_mut(), dw.f32s());
             if w.len() <= PIECE {
-                wide(sgd_sweep, (w, velocity, dw, factors));
+                sgd_sweep(w, velocity, dw, factors);
             } else {
                 (w.par_chunks_mut(PIECE), velocity.par_chunks_mut(PIECE), dw.par_chunks(PIECE))
                     .into_par_iter()
-                    .for_each(|(w, velocity, dw)| wide(sgd_sweep, (w, velocity, dw, factors)));
+                    .for_each(|(w, velocity, dw)| sgd_sweep(w, velocity, dw, factors));
             }
         }
         Device::Reference => {
@@ -65,13 +65,14 @@ pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &S
     }
 }
 
-#[inline(always)]
-fn sgd_sweep((w, velocity, dw, factors): (&mut [f32], &mut [f32], &[f32], [f32; 3])) {
-    let [lr, momentum, weight_decay] = factors;
-    for ((w, v), &dw) in w.iter_mut().zip(velocity).zip(dw) {
-        let g = dw + weight_decay * *w;
-        *v = momentum * *v + g;
-        *w -= lr * *v;
+wide! {
+    fn sgd_sweep(w: &mut [f32], velocity: &mut [f32], dw: &[f32], factors: [f32; 3]) {
+        let [lr, momentum, weight_decay] = factors;
+        for ((w, v), &dw) in w.iter_mut().zip(velocity).zip(dw) {
+            let g = dw + weight_decay * *w;
+            *v = momentum * *v + g;
+            *w -= lr * *v;
+        }
     }
 }
 
@@ -99,12 +100,12 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
             };
             let (w, moment1, moment2, dw) = (w.f32s_mut(), moment1.f32s_mut(), moment2.f32s_mut(), dw.f32s());
             if w.len() <= PIECE {
-                wide(adam_sweep, (w, moment1, moment2, dw, factors));
+                adam_sweep(w, moment1, moment2, dw, factors);
             } else {
                 let moments = (moment1.par_chunks_mut(PIECE), moment2.par_chunks_mut(PIECE));
                 (w.par_chunks_mut(PIECE), moments.0, moments.1, dw.par_chunks(PIECE))
                     .into_par_iter()
-                    .for_each(|(w, moment1, moment2, dw)| wide(adam_sweep, (w, moment1, moment2, dw, factors)));
+                    .for_each(|(w, moment1, moment2, dw)| adam_sweep(w, moment1, moment2, dw, factors));
             }
         }
         Device::Reference => {
@@ -137,13 +138,14 @@ struct AdamFactors {
     weight_decay: f32,
 }
 
-#[inline(always)]
-fn adam_sweep((w, moment1, moment2, dw, f): (&mut [f32], &mut [f32], &mut [f32], &[f32], AdamFactors)) {
-    for (((w, m), v), &dw) in w.iter_mut().zip(moment1).zip(moment2).zip(dw) {
-        let g = dw + f.weight_decay * *w;
-        *m = f.beta1 * *m + f.rest1 * g;
-        *v = f.beta2 * *v + f.rest2 * g * g;
-        *w -= f.step_size * *m / (v.sqrt() / f.root_correction2 + f.eps);
+wide! {
+    fn adam_sweep(w: &mut [f32], moment1: &mut [f32], moment2: &mut [f32], dw: &[f32], f: AdamFactors) {
+        for (((w, m), v), &dw) in w.iter_mut().zip(moment1).zip(moment2).zip(dw) {
+            let g = dw + f.weight_decay * *w;
+            *m = f.beta1 * *m + f.rest1 * g;
+            *v = f.beta2 * *v + f.rest2 * g * g;
+            *w -= f.step_size * *m / (v.sqrt() / f.root_correction2 + f.eps);
+        }
     }
 }
 

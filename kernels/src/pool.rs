@@ -1,7 +1,8 @@
 //! Max and average pooling over the two last axes.
 use crate::{
     plane::{Orbit, Planes, orbits, with_planes},
-    sweep::{for_each_piece, for_each_piece2, wide},
+    simd::wide,
+    sweep::{for_each_piece, for_each_piece2, masked},
 };
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
 use std::borrow::Cow;
@@ -30,7 +31,11 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
             for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
-                if window == HALVING { wide(max_halving, (x, y, geometry)) } else { max_windows(x, y, geometry) }
+                if window == HALVING {
+                    max_halving(x, y, geometry);
+                } else {
+                    max_windows(x, y, geometry);
+                }
             });
             Tensor::cpu(shape, y)
         }
@@ -56,7 +61,7 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
             let (x_len, y_len) = (geometry.x.len(), geometry.y.len());
             for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |_, x, dy, dx| {
                 if window == HALVING {
-                    wide(max_halving_vjp, (x, dy, dx, geometry));
+                    max_halving_vjp(x, dy, dx, geometry);
                 } else {
                     max_windows_vjp(x, dy, dx, geometry);
                 }
@@ -99,7 +104,7 @@ pub fn avg_pool(x: &Tensor, window: Window) -> Tensor {
             let mut y = HostBuffer::scratch(shape.len());
             for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
                 let padded = geometry.zero_padded(x);
-                wide(mean_windows, (&padded, y, &orbits, geometry));
+                mean_windows(&padded, y, &orbits, geometry);
             });
             Tensor::cpu(shape, y)
         }
@@ -124,7 +129,7 @@ pub fn avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x_shape.len());
             for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), |_, dy, dx| {
-                wide(mean_windows_vjp, (dy, dx, geometry));
+                mean_windows_vjp(dy, dx, geometry);
             });
             Tensor::cpu(x_shape, dx)
         }
@@ -224,103 +229,130 @@ fn is_greater<T: PartialOrd>(v: &T, max: &T) -> bool {
     v > max || v != v
 }
 
-#[inline(always)]
-fn max_halving((x, y, geometry): (&[f32], &mut [f32], Geometry)) {
-    let width = geometry.x.width;
-    for (rows, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(geometry.y.width)) {
-        let (upper, lower) = rows.split_at(width);
-        for ((y, a), b) in y.iter_mut().zip(upper.chunks_exact(2)).zip(lower.chunks_exact(2)) {
-            *y = greater(b[1], greater(b[0], greater(a[1], a[0])));
-        }
-    }
-}
-
-#[inline(always)]
-fn max_halving_vjp((x, dy, dx, geometry): (&[f32], &[f32], &mut [f32], Geometry)) {
-    let width = geometry.x.width;
-    let whole = 2 * geometry.y.width;
-    let row_pairs = x.chunks_exact(2 * width).zip(dx.chunks_exact_mut(2 * width));
-    for ((x, dx), dy) in row_pairs.zip(dy.chunks_exact(geometry.y.width)) {
-        let (x_upper, x_lower) = x.split_at(width);
-        let (dx_upper, dx_lower) = dx.split_at_mut(width);
-        let outputs = dx_upper[..whole].chunks_exact_mut(2).zip(dx_lower[..whole].chunks_exact_mut(2));
-        let inputs = x_upper[..whole].chunks_exact(2).zip(x_lower[..whole].chunks_exact(2));
-        for (((dx_a, dx_b), (a, b)), &dy) in outputs.zip(inputs).zip(dy) {
-            let second = is_greater(&a[1], &a[0]);
-            let max = greater(a[1], a[0]);
-            let third = is_greater(&b[0], &max);
-            let max = greater(b[0], max);
-            let fourth = is_greater(&b[1], &max);
-            dx_a[0] = if second | third | fourth { 0.0 } else { dy };
-            dx_a[1] = if second & !third & !fourth { dy } else { 0.0 };
-            dx_b[0] = if third & !fourth { dy } else { 0.0 };
-            dx_b[1] = if fourth { dy } else { 0.0 };
-        }
-        dx_upper[whole..].fill(0.0);
-        dx_lower[whole..].fill(0.0);
-    }
-    dx[2 * geometry.y.height * width..].fill(0.0);
-}
-
-fn max_windows(x: &[f32], y: &mut [f32], geometry: Geometry) {
-    for i in 0..geometry.y.height {
-        for j in 0..geometry.y.width {
-            y[i * geometry.y.width + j] = x[first_maximum(x, i, j, geometry)];
-        }
-    }
-}
-
-fn max_windows_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
-    dx.fill(0.0);
-    for i in 0..geometry.y.height {
-        for j in 0..geometry.y.width {
-            dx[first_maximum(x, i, j, geometry)] += dy[i * geometry.y.width + j];
-        }
-    }
-}
-
-/// Where window (i, j) has its first maximum.
-#[inline(always)]
-fn first_maximum(x: &[f32], i: usize, j: usize, geometry: Geometry) -> usize {
-    let (rows, columns) = (geometry.covered(i, geometry.x.height), geometry.covered(j, geometry.x.width));
-    let mut best = rows.start * geometry.x.width + columns.start;
-    for row in rows {
-        for at in row * geometry.x.width + columns.start..row * geometry.x.width + columns.end {
-            if is_greater(&x[at], &x[best]) {
-                best = at;
+wide! {
+    fn max_halving(x: &[f32], y: &mut [f32], geometry: Geometry) {
+        let width = geometry.x.width;
+        for (rows, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(geometry.y.width)) {
+            let (upper, lower) = rows.split_at(width);
+            for ((y, a), b) in y.iter_mut().zip(upper.chunks_exact(2)).zip(lower.chunks_exact(2)) {
+                *y = greater(b[1], greater(b[0], greater(a[1], a[0])));
             }
         }
     }
-    best
 }
 
+wide! {
+    fn max_halving_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
+        let width = geometry.x.width;
+        let whole = 2 * geometry.y.width;
+        let row_pairs = x.chunks_exact(2 * width).zip(dx.chunks_exact_mut(2 * width));
+        for ((x, dx), dy) in row_pairs.zip(dy.chunks_exact(geometry.y.width)) {
+            let (x_upper, x_lower) = x.split_at(width);
+            let (dx_upper, dx_lower) = dx.split_at_mut(width);
+            let outputs = dx_upper[..whole].chunks_exact_mut(2).zip(dx_lower[..whole].chunks_exact_mut(2));
+            let inputs = x_upper[..whole].chunks_exact(2).zip(x_lower[..whole].chunks_exact(2));
+            for (((dx_a, dx_b), (a, b)), &dy) in outputs.zip(inputs).zip(dy) {
+                let second = is_greater(&a[1], &a[0]);
+                let max = greater(a[1], a[0]);
+                let third = is_greater(&b[0], &max);
+                let max = greater(b[0], max);
+                let fourth = is_greater(&b[1], &max);
+                dx_a[0] = masked(!(second | third | fourth), dy);
+                dx_a[1] = masked(second & !third & !fourth, dy);
+                dx_b[0] = masked(third & !fourth, dy);
+                dx_b[1] = masked(fourth, dy);
+            }
+            dx_upper[whole..].fill(0.0);
+            dx_lower[whole..].fill(0.0);
+        }
+        dx[2 * geometry.y.height * width..].fill(0.0);
+    }
+}
+
+wide! {
+    fn max_windows(x: &[f32], y: &mut [f32], geometry: Geometry) {
+        let mut at = vec![0; geometry.y.width];
+        for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
+            first_maxima(x, i, y, &mut at, geometry);
+        }
+    }
+}
+
+wide! {
+    fn max_windows_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
+        let (mut max, mut at) = (vec![0.0; geometry.y.width], vec![0; geometry.y.width]);
+        dx.fill(0.0);
+        for (i, dy) in dy.chunks_exact(geometry.y.width).enumerate() {
+            first_maxima(x, i, &mut max, &mut at, geometry);
+            for (&dy, &at) in dy.iter().zip(&at) {
+                dx[at as usize] += dy;
+            }
+        }
+    }
+}
+
+/// The maxima of row `i` of windows, and where each is first reached. The loop over a row of windows is the innermost,
+/// so that it has no branch.
 #[inline(always)]
-fn mean_windows((padded, y, orbits, geometry): (&[f32], &mut [f32], &[Orbit], Geometry)) {
+fn first_maxima(x: &[f32], i: usize, max: &mut [f32], at: &mut [u32], geometry: Geometry) {
     let Window { kernel_size, stride, padding } = geometry.window;
-    let pitch = geometry.x.width + 2 * padding;
-    let area = (kernel_size * kernel_size) as f32;
-    for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
-        let rows = &padded[i * stride * pitch..];
-        for (j, y) in y.iter_mut().enumerate() {
-            let mut total = 0.0;
-            for orbit in orbits {
-                total += orbit.sum(|offset| rows[offset + j * stride]);
+    let width = geometry.x.width;
+    let rows = geometry.covered(i, geometry.x.height);
+    max.fill(f32::NEG_INFINITY);
+    for (j, at) in at.iter_mut().enumerate() {
+        *at = (rows.start * width + (j * stride).saturating_sub(padding)) as u32;
+    }
+    for row in rows {
+        let x = &x[row * width..][..width];
+        for tap in 0..kernel_size {
+            // The windows whose tap meets a sample: 0 ≤ j·stride + tap − padding < width.
+            let first = padding.saturating_sub(tap).div_ceil(stride);
+            let end = ((width + padding).saturating_sub(tap).div_ceil(stride)).min(max.len());
+            if first >= end {
+                continue;
             }
-            *y = total / area;
+            let start = first * stride + tap - padding;
+            let samples = x[start..].chunks(stride);
+            let windows = max[first..end].iter_mut().zip(&mut at[first..end]);
+            for (k, ((max, at), samples)) in windows.zip(samples).enumerate() {
+                let v = samples[0];
+                let new = is_greater(&v, max);
+                *at = if new { (row * width + start + k * stride) as u32 } else { *at };
+                *max = if new { v } else { *max };
+            }
         }
     }
 }
 
-#[inline(always)]
-fn mean_windows_vjp((dy, dx, geometry): (&[f32], &mut [f32], Geometry)) {
-    let area = (geometry.window.kernel_size * geometry.window.kernel_size) as f32;
-    dx.fill(0.0);
-    for (i, dy) in dy.chunks_exact(geometry.y.width).enumerate() {
-        for row in geometry.covered(i, geometry.x.height) {
-            let dx = &mut dx[row * geometry.x.width..][..geometry.x.width];
-            for (j, &dy) in dy.iter().enumerate() {
-                for dx in &mut dx[geometry.covered(j, geometry.x.width)] {
-                    *dx += dy / area;
+wide! {
+    fn mean_windows(padded: &[f32], y: &mut [f32], orbits: &[Orbit], geometry: Geometry) {
+        let Window { kernel_size, stride, padding } = geometry.window;
+        let pitch = geometry.x.width + 2 * padding;
+        let area = (kernel_size * kernel_size) as f32;
+        for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
+            let rows = &padded[i * stride * pitch..];
+            for (j, y) in y.iter_mut().enumerate() {
+                let mut total = 0.0;
+                for orbit in orbits {
+                    total += orbit.sum(|offset| rows[offset + j * stride]);
+                }
+                *y = total / area;
+            }
+        }
+    }
+}
+
+wide! {
+    fn mean_windows_vjp(dy: &[f32], dx: &mut [f32], geometry: Geometry) {
+        let area = (geometry.window.kernel_size * geometry.window.kernel_size) as f32;
+        dx.fill(0.0);
+        for (i, dy) in dy.chunks_exact(geometry.y.width).enumerate() {
+            for row in geometry.covered(i, geometry.x.height) {
+                let dx = &mut dx[row * geometry.x.width..][..geometry.x.width];
+                for (j, &dy) in dy.iter().enumerate() {
+                    for dx in &mut dx[geometry.covered(j, geometry.x.width)] {
+                        *dx += dy / area;
+                    }
                 }
             }
         }

@@ -97,6 +97,43 @@ impl Isa {
     }
 }
 
+/// Defines a function whose body is compiled for every instruction set, leaving the vectors to the compiler. What the
+/// body calls must be `#[inline(always)]` or small.
+///
+/// A macro, since no function can do it: `target_feature` does not reach into a closure or function that is passed in.
+macro_rules! wide {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident $(<$generic:ident: $bound:path>)? (
+        $($argument:ident: $type:ty),* $(,)?
+    ) $(-> $output:ty)? $body:block) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $visibility fn $name $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? {
+            #[inline(always)]
+            fn body $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? {
+                body($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? {
+                body($($argument),*)
+            }
+            match $crate::simd::Isa::current() {
+                // SAFETY: `current` is an instruction set that the processor was seen to have.
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Isa::Avx2 => unsafe { avx2($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::simd::Isa::Avx512 => unsafe { avx512($($argument),*) },
+                _ => body($($argument),*),
+            }
+        }
+    };
+}
+pub(crate) use wide;
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -4,6 +4,7 @@
 //! added in the order of the pieces. The wide versions are the same Rust code compiled again, and the compiler neither
 //! reassociates nor fuses float operations, so sums keep one fixed set of [`LANES`] accumulators at every vector width.
 
+use crate::simd::wide;
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
 
@@ -13,35 +14,11 @@ pub(crate) const PIECE: usize = 1 << 14;
 /// Accumulators of a sum: four of the widest vectors, enough to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
 
-/// `body(arguments)`, compiled for the widest vectors that this processor has.
-///
-/// `body` must be the name of an `#[inline(always)]` function: only then is it compiled anew for each instruction set.
-#[inline]
-pub(crate) fn wide<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi2")]
-        fn avx512<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
-            body(arguments)
-        }
-        #[target_feature(enable = "avx2,bmi2")]
-        fn avx2<A, R>(body: impl FnOnce(A) -> R, arguments: A) -> R {
-            body(arguments)
-        }
-        if is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("bmi2")
-        {
-            // SAFETY: the processor has these instructions (avx512bw implies avx512f, which implies avx2).
-            return unsafe { avx512(body, arguments) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") {
-            // SAFETY: the processor has these instructions.
-            return unsafe { avx2(body, arguments) };
-        }
-    }
-    body(arguments)
+/// `value` where `condition` holds, else 0. Bit by bit: from an `if` the compiler may make a branch, which data that
+/// is as random as a mask mispredicts half the time.
+#[inline(always)]
+pub(crate) fn masked(condition: bool, value: f32) -> f32 {
+    f32::from_bits(value.to_bits() & u32::from(condition).wrapping_neg())
 }
 
 /// Calls `f(i, x_i, y_i)` for the pieces `x_i` of `x_len` and `y_i` of `y_len` elements; many pieces go to one job if
@@ -99,46 +76,62 @@ pub(crate) fn for_each_piece2(
 
 /// `y[i] = f(x[i])`.
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> HostBuffer {
-    #[inline(always)]
-    fn body<F: Fn(f32) -> f32>((x, y, f): (&[f32], &mut [f32], &F)) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = f(x);
+    wide! {
+        fn sweep<F: Fn(f32) -> f32>(x: &[f32], y: &mut [f32], f: &F) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = f(x);
+            }
         }
     }
     let mut y = HostBuffer::scratch(x.len());
-    for_each_piece(x, PIECE, &mut y, PIECE, |_, x, y| wide(body, (x, y, &f)));
+    for_each_piece(x, PIECE, &mut y, PIECE, |_, x, y| sweep(x, y, &f));
     y
 }
 
 /// `y[i] = f(a[i], b[i])`.
 pub(crate) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Send) -> HostBuffer {
-    #[inline(always)]
-    fn body<F: Fn(f32, f32) -> f32>((a, b, y, f): (&[f32], &[f32], &mut [f32], &F)) {
-        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-            *y = f(a, b);
+    wide! {
+        fn sweep<F: Fn(f32, f32) -> f32>(a: &[f32], b: &[f32], y: &mut [f32], f: &F) {
+            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                *y = f(a, b);
+            }
         }
     }
     let mut y = HostBuffer::scratch(a.len());
-    for_each_piece2(a, PIECE, b, PIECE, &mut y, PIECE, |_, a, b, y| wide(body, (a, b, y, &f)));
+    for_each_piece2(a, PIECE, b, PIECE, &mut y, PIECE, |_, a, b, y| sweep(a, b, y, &f));
     y
 }
 
-/// The sum of a piece: [`LANES`] accumulators in `f32`, added up in `f64`.
-pub(crate) fn lane_sum(x: &[f32]) -> f64 {
-    #[inline(always)]
-    fn body(x: &[f32]) -> f64 {
-        let mut lanes = [0f32; LANES];
-        let chunks = x.chunks_exact(LANES);
-        let rest = chunks.remainder();
-        for chunk in chunks {
-            for lane in 0..LANES {
-                lanes[lane] += chunk[lane];
-            }
-        }
-        for (lane, &v) in rest.iter().enumerate() {
-            lanes[lane] += v;
-        }
-        lanes.iter().map(|&v| f64::from(v)).sum()
+wide! {
+    /// The sum of a piece: [`LANES`] accumulators in `f32`, added up in `f64`.
+    pub(crate) fn lane_sum(x: &[f32]) -> f64 {
+        lane_sums(x, |v| v)
     }
-    wide(body, x)
+}
+
+/// `Σ f(x)`: [`LANES`] accumulators in `f32`, added up in `f64`.
+#[inline(always)]
+pub(crate) fn lane_sums(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut lanes = [0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += f(chunk[lane]);
+        }
+    }
+    for (lane, &v) in rest.iter().enumerate() {
+        lanes[lane] += f(v);
+    }
+    total(&lanes)
+}
+
+/// The sum of a sum's accumulators.
+#[inline(always)]
+pub(crate) fn total(lanes: &[f32]) -> f64 {
+    let mut total = 0.0;
+    for &lane in lanes {
+        total += f64::from(lane);
+    }
+    total
 }

@@ -2,7 +2,8 @@
 use crate::{
     Group,
     plane::{Planes, with_planes},
-    sweep::{for_each_piece, wide},
+    simd::wide,
+    sweep::for_each_piece,
     transform::Moved,
 };
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
@@ -30,7 +31,7 @@ pub fn rotate(x: &Tensor, degrees: &[f32], fill: f32) -> Tensor {
                     let planes = x.chunks_exact(images.plane.len()).zip(y.chunks_exact_mut(images.plane.len()));
                     planes.for_each(|(x, y)| moved.copy(x, y));
                 } else {
-                    wide(rotate_image, (x, y, rotation, fill));
+                    rotate_image(x, y, rotation, fill);
                 }
             });
             Tensor::cpu(x.shape(), y)
@@ -57,7 +58,7 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::zeros(dy.len());
             for_each_piece(dy.f32s(), images.len(), &mut dx, images.len(), |n, dy, dx| {
-                wide(rotate_image_vjp, (dy, dx, Rotation::new(degrees[n], images.plane)));
+                rotate_image_vjp(dy, dx, Rotation::new(degrees[n], images.plane));
             });
             Tensor::cpu(dy.shape(), dx)
         }
@@ -87,7 +88,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(resized.y_shape.len());
             for_each_piece(x.f32s(), resized.x.len(), &mut y, resized.y.len(), |_, x, y| {
-                wide(resize_plane, (x, y, &resized));
+                resize_plane(x, y, &resized);
             });
             Tensor::cpu(resized.y_shape, y)
         }
@@ -312,47 +313,49 @@ fn bordered(x: &[f32], plane: Planes, fill: f32) -> Vec<f32> {
     padded
 }
 
-#[inline(always)]
-fn rotate_image((x, y, rotation, fill): (&[f32], &mut [f32], Rotation, f32)) {
-    let plane = rotation.plane;
-    let pitch = plane.width + BORDER;
-    let padded = bordered(x, plane, fill);
-    let mut taps = RowTaps::new(plane.width);
-    for row in 0..plane.height {
-        taps.fill(rotation, row);
-        let planes = padded.chunks_exact(pitch * (plane.height + BORDER)).zip(y.chunks_exact_mut(plane.len()));
-        for (padded, y) in planes {
-            let y = &mut y[row * plane.width..][..plane.width];
-            for (((y, &at), &lower), &right) in y.iter_mut().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
-                let window = &padded[at as usize..][..pitch + 2];
-                let above = window[0] * (1.0 - right) + window[1] * right;
-                let below = window[pitch] * (1.0 - right) + window[pitch + 1] * right;
-                *y = above * (1.0 - lower) + below * lower;
+wide! {
+    fn rotate_image(x: &[f32], y: &mut [f32], rotation: Rotation, fill: f32) {
+        let plane = rotation.plane;
+        let pitch = plane.width + BORDER;
+        let padded = bordered(x, plane, fill);
+        let mut taps = RowTaps::new(plane.width);
+        for row in 0..plane.height {
+            taps.fill(rotation, row);
+            let planes = padded.chunks_exact(pitch * (plane.height + BORDER)).zip(y.chunks_exact_mut(plane.len()));
+            for (padded, y) in planes {
+                let y = &mut y[row * plane.width..][..plane.width];
+                for (((y, &at), &lower), &right) in y.iter_mut().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
+                    let window = &padded[at as usize..][..pitch + 2];
+                    let above = window[0] * (1.0 - right) + window[1] * right;
+                    let below = window[pitch] * (1.0 - right) + window[pitch + 1] * right;
+                    *y = above * (1.0 - lower) + below * lower;
+                }
             }
         }
     }
 }
 
-#[inline(always)]
-fn rotate_image_vjp((dy, dx, rotation): (&[f32], &mut [f32], Rotation)) {
-    let plane = rotation.plane;
-    let pitch = plane.width + BORDER;
-    let mut padded = vec![0.0; pitch * (plane.height + BORDER)];
-    let mut taps = RowTaps::new(plane.width);
-    for (dy, dx) in dy.chunks_exact(plane.len()).zip(dx.chunks_exact_mut(plane.len())) {
-        padded.fill(0.0);
-        for (row, dy) in dy.chunks_exact(plane.width).enumerate() {
-            taps.fill(rotation, row);
-            for (((&dy, &at), &lower), &right) in dy.iter().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
-                let window = &mut padded[at as usize..][..pitch + 2];
-                window[0] += dy * (1.0 - lower) * (1.0 - right);
-                window[1] += dy * (1.0 - lower) * right;
-                window[pitch] += dy * lower * (1.0 - right);
-                window[pitch + 1] += dy * lower * right;
+wide! {
+    fn rotate_image_vjp(dy: &[f32], dx: &mut [f32], rotation: Rotation) {
+        let plane = rotation.plane;
+        let pitch = plane.width + BORDER;
+        let mut padded = vec![0.0; pitch * (plane.height + BORDER)];
+        let mut taps = RowTaps::new(plane.width);
+        for (dy, dx) in dy.chunks_exact(plane.len()).zip(dx.chunks_exact_mut(plane.len())) {
+            padded.fill(0.0);
+            for (row, dy) in dy.chunks_exact(plane.width).enumerate() {
+                taps.fill(rotation, row);
+                for (((&dy, &at), &lower), &right) in dy.iter().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
+                    let window = &mut padded[at as usize..][..pitch + 2];
+                    window[0] += dy * (1.0 - lower) * (1.0 - right);
+                    window[1] += dy * (1.0 - lower) * right;
+                    window[pitch] += dy * lower * (1.0 - right);
+                    window[pitch + 1] += dy * lower * right;
+                }
             }
-        }
-        for (dx, padded) in dx.chunks_exact_mut(plane.width).zip(padded.chunks_exact(pitch).skip(1)) {
-            dx.copy_from_slice(&padded[1..=plane.width]);
+            for (dx, padded) in dx.chunks_exact_mut(plane.width).zip(padded.chunks_exact(pitch).skip(1)) {
+                dx.copy_from_slice(&padded[1..=plane.width]);
+            }
         }
     }
 }
@@ -413,19 +416,20 @@ impl Resized {
     }
 }
 
-#[inline(always)]
-fn resize_plane((x, y, resized): (&[f32], &mut [f32], &Resized)) {
-    let width = resized.x.width;
-    let mut blended = vec![0f32; width];
-    for (y, row) in y.chunks_exact_mut(resized.y.width).zip(&resized.rows) {
-        let (lower, upper) = (&x[row.lower * width..][..width], &x[row.upper * width..][..width]);
-        let weight = row.weight as f32;
-        for ((blended, &lower), &upper) in blended.iter_mut().zip(lower).zip(upper) {
-            *blended = lower * (1.0 - weight) + upper * weight;
-        }
-        for (y, column) in y.iter_mut().zip(&resized.columns) {
-            let weight = column.weight as f32;
-            *y = blended[column.lower] * (1.0 - weight) + blended[column.upper] * weight;
+wide! {
+    fn resize_plane(x: &[f32], y: &mut [f32], resized: &Resized) {
+        let width = resized.x.width;
+        let mut blended = vec![0f32; width];
+        for (y, row) in y.chunks_exact_mut(resized.y.width).zip(&resized.rows) {
+            let (lower, upper) = (&x[row.lower * width..][..width], &x[row.upper * width..][..width]);
+            let weight = row.weight as f32;
+            for ((blended, &lower), &upper) in blended.iter_mut().zip(lower).zip(upper) {
+                *blended = lower * (1.0 - weight) + upper * weight;
+            }
+            for (y, column) in y.iter_mut().zip(&resized.columns) {
+                let weight = column.weight as f32;
+                *y = blended[column.lower] * (1.0 - weight) + blended[column.upper] * weight;
+            }
         }
     }
 }
