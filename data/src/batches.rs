@@ -47,7 +47,7 @@ impl<'a> Batches<'a> {
     /// Normalises the images.
     ///
     /// # Panics
-    /// If the normalisation has another number of channels than the images.
+    /// If the normalisation has another number of channels than the images, or a deviation is not positive.
     #[must_use]
     #[track_caller]
     pub fn normalized(mut self, normalization: &Normalization) -> Self {
@@ -56,6 +56,8 @@ impl<'a> Batches<'a> {
             means == channels && stds == channels,
             "Batches::normalized: one mean and one deviation for each of {channels} channels, got {means} and {stds}"
         );
+        let positive = normalization.std.iter().all(|&std| std > 0.0);
+        assert!(positive, "Batches::normalized: positive deviations, got {:?}", normalization.std);
         self.tables = (0..channels).map(|channel| normalization.table(channel)).collect();
         self
     }
@@ -198,5 +200,11 @@ mod tests {
     #[should_panic(expected = "each of 2 channels, got 1 and 1")]
     fn a_normalisation_of_other_channels_is_a_broken_contract() {
         let _ = numbered(1).batches(1).normalized(&Normalization::none(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "positive deviations, got [0.5, 0.0]")]
+    fn a_deviation_of_zero_is_a_broken_contract() {
+        let _ = numbered(1).batches(1).normalized(&Normalization { mean: vec![0.0; 2], std: vec![0.5, 0.0] });
     }
 }

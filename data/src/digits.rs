@@ -11,8 +11,11 @@ mod skeleton;
 
 use crate::Dataset;
 use path::Path;
-use quarterturn_core::Stream;
+use quarterturn_core::{Error, Result, Stream};
 use rayon::prelude::*;
+
+/// What the data set is called in tables and figures.
+const NAME: &str = "built-in digits";
 
 /// Height and width of an image.
 pub const SIZE: usize = 28;
@@ -46,18 +49,29 @@ pub struct Digit {
 
 /// The first `n` digits of a split: digit `i` is [`draw`]`(seed, split, i)`, whatever `n` is. If `n` is a multiple of
 /// ten, all classes are equally frequent.
-pub fn generate(seed: u64, split: Split, n: usize) -> Dataset {
-    let mut pixels = vec![0; n * SIZE * SIZE];
-    let mut labels = vec![0; n];
+///
+/// # Errors
+/// [`Error::Invalid`] for more than 2³² − 1 digits, [`Error::OutOfMemory`] if there is no room for so many.
+pub fn generate(seed: u64, split: Split, n: usize) -> Result<Dataset> {
+    if u32::try_from(n).is_err() {
+        return Err(Error::Invalid(format!("{NAME}: {n} were asked for, there are {}", u32::MAX)));
+    }
+    let mut pixels = zeros(n.saturating_mul(SIZE * SIZE))?;
+    let mut labels = zeros(n)?;
     pixels.par_chunks_exact_mut(SIZE * SIZE).zip(&mut labels).enumerate().for_each(|(i, (image, label))| {
         let digit = draw(seed, split, i as u32);
         image.copy_from_slice(&digit.pixels);
         *label = digit.label;
     });
-    match Dataset::new("built-in digits", pixels, labels, [1, SIZE, SIZE], CLASSES) {
-        Ok(dataset) => dataset,
-        Err(error) => unreachable!("{error}"),
-    }
+    Dataset::new(NAME, pixels, labels, [1, SIZE, SIZE], CLASSES)
+}
+
+/// Memory whose size a user decides.
+fn zeros(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|e| Error::OutOfMemory(format!("{NAME}: {len} bytes: {e}")))?;
+    bytes.resize(len, 0);
+    Ok(bytes)
 }
 
 /// Digit `index` of a split: a pure function of the three arguments.
@@ -128,24 +142,35 @@ mod tests {
     use super::*;
     use crate::Normalization;
 
+    fn make(seed: u64, split: Split, n: usize) -> Dataset {
+        generate(seed, split, n).unwrap()
+    }
+
     #[test]
     fn a_digit_depends_on_nothing_but_seed_split_and_index() {
-        let long = generate(9, Split::Train, 60);
-        let short = generate(9, Split::Train, 25);
+        let long = make(9, Split::Train, 60);
+        let short = make(9, Split::Train, 25);
         assert_eq!(long.first(25).unwrap(), short);
         for i in [0, 7, 24] {
             let digit = draw(9, Split::Train, i as u32);
             assert_eq!((digit.label, &digit.pixels[..]), (short.labels()[i], short.image(i)));
         }
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(one_thread.install(|| generate(9, Split::Train, 60)), long);
-        assert!(generate(9, Split::Train, 0).is_empty());
+        assert_eq!(one_thread.install(|| make(9, Split::Train, 60)), long);
+        assert!(make(9, Split::Train, 0).is_empty());
+    }
+
+    #[test]
+    fn more_digits_than_there_is_memory_for_are_an_error() {
+        assert!(matches!(generate(1, Split::Test, 1 << 32), Err(Error::Invalid(_))));
+        assert!(matches!(generate(1, Split::Test, usize::MAX), Err(Error::Invalid(_))));
+        assert!(matches!(zeros(usize::MAX / 2 + 1), Err(Error::OutOfMemory(_))));
     }
 
     #[test]
     fn seeds_and_splits_are_different_digits() {
         let parts = [(1, Split::Train), (2, Split::Train), (1, Split::Validation), (1, Split::Test)];
-        let sets = parts.map(|(seed, split)| generate(seed, split, 100));
+        let sets = parts.map(|(seed, split)| make(seed, split, 100));
         for i in 0..sets.len() {
             for j in 0..i {
                 assert_ne!(sets[i].labels(), sets[j].labels());
@@ -159,7 +184,7 @@ mod tests {
     /// A change of the digits changes every result obtained with them, so it has to be meant.
     #[test]
     fn the_digits_of_a_seed_stay_what_they_are() {
-        let digits = generate(1, Split::Test, 300);
+        let digits = make(1, Split::Test, 300);
         let bytes = digits.labels().iter().chain(digits.pixels());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         assert_eq!(hash, 0x6033_08f9_e7b2_1bde, "FNV-1a is {hash:#018x}");
@@ -167,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_ten_digits_have_every_class_once() {
-        let digits = generate(3, Split::Train, 1_000);
+        let digits = make(3, Split::Train, 1_000);
         let mut first_of_block = [0; CLASSES];
         for block in digits.labels().chunks_exact(CLASSES) {
             let mut sorted = block.to_vec();
@@ -180,7 +205,7 @@ mod tests {
 
     #[test]
     fn pixels_have_the_statistics_of_mnist() {
-        let digits = generate(4, Split::Train, 2_000);
+        let digits = make(4, Split::Train, 2_000);
         let found = Normalization::of(&digits);
         assert!((found.mean[0] - 0.131).abs() < 0.02 && (found.std[0] - 0.308).abs() < 0.03, "{found:?}");
         let border = |i: usize| matches!(i / SIZE, 0 | 27) || matches!(i % SIZE, 0 | 27);
@@ -221,8 +246,8 @@ mod tests {
 
     /// The share of digits, turned counter-clockwise by 90° if so wanted, that are nearest to the mean of their class.
     fn nearest_mean_accuracy(turn: bool) -> f64 {
-        let means = means(&generate(5, Split::Train, 3_000));
-        let test = generate(5, Split::Test, 1_000);
+        let means = means(&make(5, Split::Train, 3_000));
+        let test = make(5, Split::Test, 1_000);
         let right = (0..test.len()).filter(|&i| {
             let upright = test.image(i);
             let image: Vec<f64> = (0..SIZE * SIZE)
@@ -252,7 +277,7 @@ mod tests {
 
     #[test]
     fn symmetry_under_half_a_turn_is_that_of_the_real_digits() {
-        let means = means(&generate(6, Split::Train, 5_000));
+        let means = means(&make(6, Split::Train, 5_000));
         let own = |digit: usize| correlation(&means[digit], &turned_upside_down(&means[digit]));
         for digit in [0, 1, 8] {
             assert!(own(digit) > 0.93, "{digit}: {}", own(digit));

@@ -148,7 +148,7 @@ impl Downloader {
             .timeout_connect(Some(self.connect_timeout))
             .timeout_recv_response(Some(self.stall_timeout))
             .timeout_per_read(Some(self.stall_timeout))
-            .timeout_per_call(Some(self.total_timeout));
+            .timeout_global(Some(self.total_timeout));
         if !self.proxy_from_environment {
             config = config.proxy(None);
         }

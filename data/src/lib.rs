@@ -7,7 +7,7 @@
 //! use quarterturn_core::Device;
 //! use quarterturn_data::{Normalization, digits};
 //!
-//! let train = digits::generate(7, digits::Split::Train, 100);
+//! let train = digits::generate(7, digits::Split::Train, 100)?;
 //! let normalization = Normalization::of(&train);
 //! for batch in train.batches(32).shuffled(7, 0).normalized(&normalization).on(&Device::Cpu) {
 //!     let batch = batch?;

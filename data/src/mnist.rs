@@ -45,7 +45,7 @@ pub struct Splits {
 /// if one is not what it should be: see [`read_pair`].
 pub fn load(folder: &Path) -> Result<Mnist> {
     let [train_images, train_labels, test_images, test_labels] = find(folder)?.map_err(|lacking| {
-        let message = format!("MNIST not found (each file with or without .gz); {lacking}");
+        let message = format!("MNIST not found: {}, each with or without .gz: {lacking}", FILES.join(", "));
         Error::Io { path: folder.into(), message }
     })?;
     let train = read_pair("MNIST train", &train_images, &train_labels)?;
@@ -97,6 +97,7 @@ fn find(folder: &Path) -> Result<std::result::Result<[PathBuf; 4], String>> {
         let absent: Vec<&str> = FILES.into_iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
         match found {
             [Some(a), Some(b), Some(c), Some(d)] => return Ok(Ok([a, b, c, d])),
+            _ if absent.len() == FILES.len() => lacking.push(format!("{} has none of them", place.display())),
             _ => lacking.push(format!("{} lacks {}", place.display(), absent.join(", "))),
         }
     }
@@ -248,8 +249,8 @@ mod tests {
         let root = folder.0.display();
         for wanted in [
             format!("{root} lacks {}, {}, {}", FILES[1], FILES[2], FILES[3]),
-            format!("{} lacks {}", folder.0.join("MNIST/raw").display(), FILES.join(", ")),
-            "with or without .gz".into(),
+            format!("{} has none of them", folder.0.join("MNIST/raw").display()),
+            format!("{}, each with or without .gz", FILES.join(", ")),
         ] {
             assert!(message.contains(&wanted), "{message} does not say {wanted}");
         }
