@@ -4,6 +4,9 @@ use crate::{
     simd::wide,
     sweep::{LANES, PIECE, lane_sums, masked, total},
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
+
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor, common_device};
 use rayon::prelude::*;
 
@@ -79,6 +82,12 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
             let y = reference_forward(axes, x, weight, bias, &mean, &var, eps, after);
             BatchNorm { y, mean, var }
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let norm = GpuBatchNorm::new(&gpu, axes, after, eps, Statistics::Batch);
+            let [mean, var] = norm.statistics(x);
+            BatchNorm { y: norm.normalise(x, &mean, &var, weight, bias), mean, var }
+        }
     }
 }
 
@@ -137,6 +146,15 @@ pub fn update_running(
             };
             (update(running_mean, &forward.mean, 1.0), update(running_var, &forward.var, unbiased))
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let new = [gpu.alloc(running_mean.len()), gpu.alloc(running_var.len())];
+            let uniform = [momentum as f32, unbiased as f32].map(f32::to_bits);
+            let (kernel, threads) = (Kernel::new("update_running", SHADER), Size::Threads(running_mean.len()));
+            gpu.launch(&kernel, &[], &operands.map(Tensor::buffer), &[&new[0], &new[1]], &uniform, threads);
+            let [mean, var] = new.map(|buffer| Tensor::gpu(running_mean.shape(), buffer));
+            (mean, var)
+        }
     }
 }
 
@@ -170,6 +188,10 @@ pub fn batch_norm_eval(
             Tensor::cpu(x.shape(), y)
         }
         Device::Reference => reference_forward(axes, x, weight, bias, mean, var, eps, after),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            GpuBatchNorm::new(&gpu, axes, after, eps, Statistics::Given).normalise(x, mean, var, weight, bias)
+        }
     }
 }
 
@@ -277,6 +299,8 @@ fn vjp(
             let dx = Tensor::reference(x.shape(), (0..x.len()).map(dx).collect());
             (dx, Tensor::reference(channels, dweight), Tensor::reference(channels, dbias))
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => GpuBatchNorm::new(&gpu, axes, after, eps, statistics).vjp([x, y, dy], [mean, var, weight]),
     }
 }
 
@@ -553,5 +577,85 @@ wide! {
                 }
             }
         }
+    }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("batch_norm.wgsl"));
+
+/// Batch norm on the GPU: sums of a channel are taken in pieces, one workgroup each, which another workgroup merges.
+#[cfg(feature = "gpu")]
+struct GpuBatchNorm<'a> {
+    gpu: &'a Gpu,
+    axes: Axes,
+    pieces: usize,
+    activation: f64,
+    uniform: [u32; 12],
+}
+
+#[cfg(feature = "gpu")]
+impl<'a> GpuBatchNorm<'a> {
+    fn new(gpu: &'a Gpu, axes: Axes, after: After, eps: f64, statistics: Statistics) -> Self {
+        const PIECE: usize = 4096;
+        let pieces = axes.count().div_ceil(PIECE);
+        let extents = [axes.channels, axes.block, axes.count(), pieces].map(|v| v as u32);
+        let (activation, rule) = match after {
+            After::Nothing => (0.0, [0; 6]),
+            // Nothing is dropped, so nothing is scaled.
+            After::Relu => (1.0, [0, 0, 0, 0, 0, 1f32.to_bits()]),
+            After::ReluDropout(rule) => (2.0, rule.words()),
+        };
+        let mut uniform = [0; 12];
+        uniform[..4].copy_from_slice(&extents);
+        uniform[4..6].copy_from_slice(&[(eps as f32).to_bits(), u32::from(statistics == Statistics::Batch)]);
+        uniform[6..].copy_from_slice(&rule);
+        GpuBatchNorm { gpu, axes, pieces, activation, uniform }
+    }
+
+    /// Launches `name`, whose results have these lengths.
+    fn launch<const R: usize>(
+        &self,
+        name: &'static str,
+        operands: &[&GpuBuffer],
+        lengths: [usize; R],
+        size: Size,
+    ) -> [GpuBuffer; R] {
+        // The most that one of them needs: the sets of `merge_moments`, padded to four floats.
+        let kernel = Kernel::new(name, SHADER).workgroup(64, 64 * 16);
+        let results = lengths.map(|len| self.gpu.alloc(len));
+        let outputs: Vec<&GpuBuffer> = results.iter().collect();
+        self.gpu.launch(&kernel, &[("ACTIVATION", self.activation)], operands, &outputs, &self.uniform, size);
+        results
+    }
+
+    /// Mean and biased variance of the batch.
+    fn statistics(&self, x: &Tensor) -> [Tensor; 2] {
+        let pieces = self.axes.channels * self.pieces;
+        let [moments] = self.launch("moments", &[x.buffer()], [2 * pieces], Size::Groups(pieces));
+        let channels = self.axes.channels;
+        self.launch("merge_moments", &[&moments], [channels; 2], Size::Groups(channels))
+            .map(|buffer| Tensor::gpu([channels], buffer))
+    }
+
+    fn normalise(&self, x: &Tensor, mean: &Tensor, var: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+        let operands = [x, mean, var, weight, bias].map(Tensor::buffer);
+        // With dropout an invocation has the eight elements of a random block.
+        let threads = if self.activation == 2.0 { x.len().div_ceil(8) } else { x.len() };
+        let [y] = self.launch("normalise", &operands, [x.len()], Size::Threads(threads));
+        Tensor::gpu(x.shape(), y)
+    }
+
+    fn vjp(&self, [x, y, dy]: [&Tensor; 3], [mean, var, weight]: [&Tensor; 3]) -> (Tensor, Tensor, Tensor) {
+        let (channels, pieces) = (self.axes.channels, self.axes.channels * self.pieces);
+        let [x_buffer, y, dy, mean, var, weight] = [x, y, dy, mean, var, weight].map(Tensor::buffer);
+        let [sums] = self.launch("gradient_sums", &[x_buffer, y, dy, mean], [2 * pieces], Size::Groups(pieces));
+        let [dweight, dbias, coefficients] = self.launch(
+            "merge_gradient_sums",
+            &[&sums, mean, var, weight],
+            [channels, channels, 4 * channels],
+            Size::Groups(channels),
+        );
+        let [dx] = self.launch("gradient", &[x_buffer, y, dy, &coefficients], [x.len()], Size::Threads(x.len()));
+        (Tensor::gpu(x.shape(), dx), Tensor::gpu([channels], dweight), Tensor::gpu([channels], dbias))
     }
 }

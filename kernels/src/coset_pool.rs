@@ -1,8 +1,13 @@
 //! Max and mean over the group axis: `[N, C, G, …]` → `[N, C, …]`.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     simd::wide,
     sweep::{for_each_piece, for_each_piece2},
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel};
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
 /// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number on the CPU (WGSL leaves NaN open).
@@ -21,6 +26,8 @@ pub fn coset_max(x: &Tensor) -> Tensor {
         Device::Reference => axes.reference_map(x, |values| {
             values.fold(f64::NEG_INFINITY, |max, v| if v > max || v.is_nan() { v } else { max })
         }),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "coset_max", &[x], axes.y_shape, &axes),
     }
 }
 
@@ -80,6 +87,8 @@ pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
             }
             Tensor::reference(axes.x_shape, dx)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "coset_max_vjp", &[x, dy], x.shape(), &axes),
     }
 }
 
@@ -99,6 +108,8 @@ pub fn coset_mean(x: &Tensor) -> Tensor {
             Tensor::cpu(axes.y_shape, y)
         }
         Device::Reference => axes.reference_map(x, |values| values.sum::<f64>() / axes.order as f64),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "coset_mean", &[x], axes.y_shape, &axes),
     }
 }
 
@@ -151,6 +162,8 @@ pub fn coset_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
             let spread = |i: usize| dy[i / (axes.order * axes.positions) * axes.positions + i % axes.positions];
             Tensor::reference(x_shape, (0..x_shape.len()).map(|i| spread(i) / axes.order as f64).collect())
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "coset_mean_vjp", &[dy], x_shape, &axes),
     }
 }
 
@@ -191,4 +204,14 @@ impl Axes {
         };
         Tensor::reference(self.y_shape, (0..self.y_shape.len()).map(value).collect())
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("coset_pool.wgsl"));
+
+/// A kernel of this file, with an invocation per element of the result.
+#[cfg(feature = "gpu")]
+fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, axes: &Axes) -> Tensor {
+    let uniform = [axes.order as u32, axes.positions as u32];
+    launch::each(gpu, Kernel::new(name, SHADER), &[], operands, shape, &uniform)
 }

@@ -1,4 +1,12 @@
 //! Log-softmax cross-entropy, and accuracy.
+#[cfg(feature = "gpu")]
+use crate::launch;
+#[cfg(feature = "gpu")]
+use quarterturn_core::{
+    Shape,
+    gpu::{Gpu, Kernel, Size},
+};
+
 use quarterturn_core::{Device, Tensor, common_device};
 
 /// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`: `[N, K]`, `[N]` (class indices stored as
@@ -24,6 +32,8 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
             let rows = logits.f64s().chunks_exact(classes).map(<[f64]>::to_vec);
             Tensor::reference([], vec![mean(&mut rows.zip(labels))])
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_reduction(&gpu, "cross_entropy", logits, labels, gpu_batch(n, classes)),
     }
 }
 
@@ -57,6 +67,12 @@ pub fn cross_entropy_vjp(logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Te
             let dlogits = rows.flat_map(|(row, label)| gradient(row, label, dloss.f64s()[0])).collect();
             Tensor::reference(logits.shape(), dlogits)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let (kernel, rows) = (Kernel::new("cross_entropy_vjp", SHADER), Size::Threads(n));
+            let operands = [logits, labels, dloss];
+            launch::result(&gpu, kernel, &[], &operands, logits.shape(), &gpu_batch(n, classes), rows)
+        }
     }
 }
 
@@ -76,6 +92,10 @@ pub fn argmax(logits: &Tensor) -> Tensor {
             let best = logits.f64s().chunks_exact(classes).map(|row| first_maximum(row) as f64);
             Tensor::reference([n], best.collect())
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            launch::each(&gpu, Kernel::new("argmax", SHADER), &[], &[logits], Shape::from([n]), &gpu_batch(n, classes))
+        }
     }
 }
 
@@ -85,7 +105,7 @@ pub fn argmax(logits: &Tensor) -> Tensor {
 /// As [`cross_entropy`].
 #[track_caller]
 pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let (_, classes) = batch("count_correct", logits, labels);
+    let (n, classes) = batch("count_correct", logits, labels);
     match common_device("count_correct", &[logits, labels]) {
         Device::Cpu => {
             let rows = logits.f32s().chunks_exact(classes).zip(labels.f32s());
@@ -97,6 +117,8 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
             let correct = rows.filter(|&(row, &label)| first_maximum(row) as f64 == label).count();
             Tensor::reference([], vec![correct as f64])
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_reduction(&gpu, "count_correct", logits, labels, gpu_batch(n, classes)),
     }
 }
 
@@ -135,4 +157,20 @@ fn first_maximum<T: PartialOrd>(row: &[T]) -> usize {
         }
     }
     best
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("cross_entropy.wgsl"));
+
+/// Rows, classes, and what an invalid label gives: a label on the GPU cannot be looked at without waiting.
+#[cfg(feature = "gpu")]
+fn gpu_batch(rows: usize, classes: usize) -> [u32; 3] {
+    [rows as u32, classes as u32, f32::NAN.to_bits()]
+}
+
+/// A kernel that sums over the batch in one workgroup.
+#[cfg(feature = "gpu")]
+fn gpu_reduction(gpu: &Gpu, name: &'static str, logits: &Tensor, labels: &Tensor, batch: [u32; 3]) -> Tensor {
+    let kernel = Kernel::new(name, SHADER).workgroup(64, 4 * 64);
+    launch::result(gpu, kernel, &[], &[logits, labels], Shape::new(&[]), &batch, Size::Groups(1))
 }

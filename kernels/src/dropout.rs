@@ -1,8 +1,13 @@
 //! Dropout: which elements are kept is a pure function of the stream and the element's index.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     simd::wide,
     sweep::{PIECE, for_each_piece, masked},
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Kernel, Size};
+
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor};
 
 /// `y[i] = x[i] / (1 − p)` where kept, else 0. Its own gradient, with the same stream.
@@ -26,6 +31,11 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
         Device::Reference => {
             let kept = |(i, &x): (usize, &f64)| if rule.keeps(i) { x / rule.kept_fraction() } else { 0.0 };
             Tensor::reference(x.shape(), x.f64s().iter().enumerate().map(kept).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let (kernel, blocks) = (Kernel::new("dropout", SHADER), Size::Threads(x.len().div_ceil(8)));
+            launch::result(&gpu, kernel, &[], &[x], x.shape(), &rule.words(), blocks)
         }
     }
 }
@@ -61,6 +71,13 @@ impl Rule {
         let threshold = (f64::from(p) * 65536.0).round();
         assert!((0.0..65536.0).contains(&threshold), "{op}: expected a dropout probability in [0, 1), got {p}");
         Rule { stream, threshold: threshold as u32, factor: (65536.0 / (65536.0 - threshold)) as f32 }
+    }
+
+    /// The rule as a shader's uniform: key, stream, epoch, threshold, factor.
+    #[cfg(feature = "gpu")]
+    pub fn words(self) -> [u32; 6] {
+        let Stream { seed, stream, epoch } = self.stream;
+        [seed as u32, (seed >> 32) as u32, stream, epoch, self.threshold, self.factor.to_bits()]
     }
 
     /// `1 − p` of the rounded p.
@@ -104,3 +121,6 @@ impl Rule {
         bytemuck::cast::<_, [u16; RUN]>(halves).map(u16::from_le)
     }
 }
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("dropout.wgsl"));

@@ -1,5 +1,10 @@
 //! Elementwise add, multiply, scale, ReLU; sum of all elements.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::sweep;
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel, Size};
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use rayon::prelude::*;
 
@@ -13,6 +18,8 @@ pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
     match common_device("add", &[a, b]) {
         Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a + b)),
         Device::Reference => reference_zip(a, b, |a, b| a + b),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "add", &[a, b], a.shape(), &[]),
     }
 }
 
@@ -26,6 +33,8 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     match common_device("mul", &[a, b]) {
         Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a * b)),
         Device::Reference => reference_zip(a, b, |a, b| a * b),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "mul", &[a, b], a.shape(), &[]),
     }
 }
 
@@ -37,6 +46,8 @@ pub fn scale(x: &Tensor, factor: f64) -> Tensor {
             Tensor::cpu(x.shape(), sweep::map(x.f32s(), |x| factor * x))
         }
         Device::Reference => reference_map(x, |x| factor * x),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "scale", &[x], x.shape(), &[(factor as f32).to_bits()]),
     }
 }
 
@@ -45,6 +56,8 @@ pub fn relu(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => Tensor::cpu(x.shape(), sweep::map(x.f32s(), |x| if 0.0 > x { 0.0 } else { x })),
         Device::Reference => reference_map(x, |x| if 0.0 > x { 0.0 } else { x }),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "relu", &[x], x.shape(), &[]),
     }
 }
 
@@ -58,6 +71,8 @@ pub fn relu_vjp(y: &Tensor, dy: &Tensor) -> Tensor {
     match common_device("relu_vjp", &[y, dy]) {
         Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| sweep::masked(y > 0.0, dy))),
         Device::Reference => reference_zip(y, dy, |y, dy| if y > 0.0 { dy } else { 0.0 }),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "relu_vjp", &[y, dy], y.shape(), &[]),
     }
 }
 
@@ -75,6 +90,8 @@ pub fn sum(x: &Tensor) -> Tensor {
             Tensor::cpu([], vec![total as f32].into())
         }
         Device::Reference => Tensor::reference([], vec![x.f64s().iter().sum()]),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_sum(&gpu, x),
     }
 }
 
@@ -92,6 +109,8 @@ pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
             Tensor::cpu(shape, y)
         }
         Device::Reference => Tensor::reference(shape, vec![x.f64s()[0]; shape.len()]),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "broadcast", &[x], shape, &[]),
     }
 }
 
@@ -112,4 +131,23 @@ fn reference_map(x: &Tensor, f: impl Fn(f64) -> f64) -> Tensor {
 
 fn reference_zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
     Tensor::reference(a.shape(), a.f64s().iter().zip(b.f64s()).map(|(&a, &b)| f(a, b)).collect())
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("elementwise.wgsl"));
+
+/// A kernel of this file with an invocation per element.
+#[cfg(feature = "gpu")]
+fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, uniform: &[u32]) -> Tensor {
+    launch::each(gpu, Kernel::new(name, SHADER), &[], operands, shape, uniform)
+}
+
+/// Pieces of 4096 elements, then pieces of their sums, until one is left.
+#[cfg(feature = "gpu")]
+fn gpu_sum(gpu: &Gpu, x: &Tensor) -> Tensor {
+    const PIECE: usize = 4096;
+    let kernel = Kernel::new("sum", SHADER).workgroup(64, 4 * 64);
+    let pieces = x.len().div_ceil(PIECE).max(1);
+    let y = launch::result(gpu, kernel, &[], &[x], Shape::from([pieces]), &[x.len() as u32], Size::Groups(pieces));
+    if pieces == 1 { y.reshape([]) } else { gpu_sum(gpu, &y) }
 }

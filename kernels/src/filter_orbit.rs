@@ -1,5 +1,10 @@
 //! The orbit of a filter under the group, as one dense convolution weight.
 use crate::Group;
+#[cfg(feature = "gpu")]
+use crate::launch;
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel};
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
 /// Row (o, g), column (c, h): `act_g(weight[o, c, g⁻¹h])`: `[C_out, C_in, G_in, k, k]` → `[C_out·G, C_in·G_in, k, k]`;
@@ -23,6 +28,8 @@ pub fn filter_orbit(weight: &Tensor, group: Group) -> Tensor {
             table.for_each(|dense, filter| y[dense] = w[filter]);
             Tensor::reference(table.dense, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "filter_orbit", weight, table.dense, &table),
     }
 }
 
@@ -47,6 +54,8 @@ pub fn filter_orbit_vjp(d: &Tensor, weight_shape: Shape, group: Group) -> Tensor
             table.for_each(|dense, filter| dw[filter] += d[dense]);
             Tensor::reference(weight_shape, dw)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "filter_orbit_vjp", d, weight_shape, &table),
     }
 }
 
@@ -97,4 +106,15 @@ impl Table {
             }
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("filter_orbit.wgsl"));
+
+/// A kernel of this file, with an invocation per element of the result.
+#[cfg(feature = "gpu")]
+fn gpu_each(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, table: &Table) -> Tensor {
+    let [_, inputs, group_in, k] = table.extents.map(|v| v as u32);
+    let uniform = [inputs, group_in, table.group.order() as u32, k];
+    launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &uniform)
 }

@@ -9,6 +9,8 @@ mod elementwise;
 mod filter_orbit;
 mod group;
 mod group_conv;
+#[cfg(feature = "gpu")]
+mod launch;
 mod matmul;
 mod optimizer;
 mod plane;

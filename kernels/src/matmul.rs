@@ -1,5 +1,13 @@
 //! Matrix product and linear layer.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{simd::wide, sweep::PIECE};
+#[cfg(feature = "gpu")]
+use quarterturn_core::{
+    Shape,
+    gpu::{Gpu, Kernel, Size},
+};
+
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -34,6 +42,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> T
             }
             Tensor::reference([m, n], y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_product(&gpu, "matmul", &[a, b], (m, k, n), transpose_a, transpose_b),
     }
 }
 
@@ -77,6 +87,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
             }
             Tensor::reference([n, outputs], y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_product(&gpu, "linear", &[x, weight, bias], (n, inputs, outputs), false, true),
     }
 }
 
@@ -105,6 +117,11 @@ pub fn sum_rows(x: &Tensor) -> Tensor {
                 }
             }
             Tensor::reference([columns], y)
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let extents = [x.shape()[0] as u32, 0, columns as u32];
+            launch::each(&gpu, Kernel::new("sum_rows", SHADER), &[], &[x], Shape::from([columns]), &extents)
         }
     }
 }
@@ -198,4 +215,26 @@ wide! {
             }
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("matmul.wgsl"));
+
+/// `matmul` or `linear`: a workgroup for each tile of 16 × 16 results.
+#[cfg(feature = "gpu")]
+fn gpu_product(
+    gpu: &Gpu,
+    name: &'static str,
+    operands: &[&Tensor],
+    (m, k, n): (usize, usize, usize),
+    transpose_a: bool,
+    transpose_b: bool,
+) -> Tensor {
+    const TILE: usize = 16;
+    let kernel = Kernel::new(name, SHADER).workgroup((TILE * TILE) as u32, (2 * 4 * TILE * TILE) as u32);
+    let flag = |flag| f64::from(u8::from(flag));
+    let overrides = [("TRANSPOSE_A", flag(transpose_a)), ("TRANSPOSE_B", flag(transpose_b))];
+    let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+    let extents = [m as u32, k as u32, n as u32];
+    launch::result(gpu, kernel, &overrides, operands, Shape::from([m, n]), &extents, Size::Groups(tiles))
 }

@@ -1,5 +1,8 @@
 //! One optimizer step on one parameter, in a single sweep. PyTorch's formulas (L2 weight decay added to the gradient).
 use crate::{simd::wide, sweep::PIECE};
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
+
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
@@ -62,6 +65,11 @@ pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &S
             *velocity = Tensor::reference(w.shape(), new_velocity);
             *w = Tensor::reference(w.shape(), new_w);
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let uniform = [lr, momentum, weight_decay].map(|v| (v as f32).to_bits());
+            gpu_update(&gpu, "sgd_step", dw, &mut [w, velocity], &uniform);
+        }
     }
 }
 
@@ -122,6 +130,14 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
             *moment1 = Tensor::reference(shape, m);
             *moment2 = Tensor::reference(shape, v);
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let root_correction2 = correction2.sqrt();
+            let uniform =
+                [beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr / correction1, root_correction2, eps, weight_decay];
+            let uniform = uniform.map(|v| (v as f32).to_bits());
+            gpu_update(&gpu, "adam_step", dw, &mut [w, moment1, moment2], &uniform);
+        }
     }
 }
 
@@ -153,4 +169,19 @@ wide! {
 fn assert_same_shapes(op: &str, tensors: &[&Tensor]) {
     let shapes: Vec<_> = tensors.iter().map(|t| t.shape()).collect();
     assert!(shapes.iter().all(|s| *s == shapes[0]), "{op}: expected one shape, got {shapes:?}");
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("optimizer.wgsl"));
+
+/// A kernel of this file on the tensors `updated`, in place. A tensor that somebody else holds is copied first.
+#[cfg(feature = "gpu")]
+fn gpu_update(gpu: &Gpu, name: &'static str, dw: &Tensor, updated: &mut [&mut Tensor], uniform: &[u32]) {
+    for tensor in updated.iter_mut() {
+        if !tensor.buffer().is_unique() {
+            **tensor = Tensor::gpu(tensor.shape(), gpu.copy(tensor.buffer()));
+        }
+    }
+    let outputs: Vec<&GpuBuffer> = updated.iter().map(|tensor| tensor.buffer()).collect();
+    gpu.launch(&Kernel::new(name, SHADER), &[], &[dw.buffer()], &outputs, uniform, Size::Threads(dw.len()));
 }

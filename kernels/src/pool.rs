@@ -1,9 +1,14 @@
 //! Max and average pooling over the two last axes.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     plane::{Orbit, Planes, orbits, with_planes},
     simd::wide,
     sweep::{for_each_piece, for_each_piece2, masked},
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel};
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
 use std::borrow::Cow;
 
@@ -44,6 +49,8 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
             let y = geometry.reference_windows(|taps| taps.fold(f64::NEG_INFINITY, |max, (_, at)| greater(x[at], max)));
             Tensor::reference(shape, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "max_pool", &[x], shape, geometry),
     }
 }
 
@@ -80,6 +87,8 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
             }
             Tensor::reference(x.shape(), dx)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "max_pool_vjp", &[x, dy], x.shape(), geometry),
     }
 }
 
@@ -114,6 +123,8 @@ pub fn avg_pool(x: &Tensor, window: Window) -> Tensor {
             let y = geometry.reference_windows(|taps| taps.map(|(_, at)| x[at]).sum::<f64>() / area);
             Tensor::reference(shape, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "avg_pool", &[x], shape, geometry),
     }
 }
 
@@ -140,6 +151,8 @@ pub fn avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
             geometry.reference_windows(|taps| taps.for_each(|(i, at)| dx[at] += dy[i] / area));
             Tensor::reference(x_shape, dx)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "avg_pool_vjp", &[dy], x_shape, geometry),
     }
 }
 
@@ -357,4 +370,17 @@ wide! {
             }
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("plane.wgsl"), include_str!("pool.wgsl"));
+
+/// A kernel of this file, with an invocation per element of the result.
+#[cfg(feature = "gpu")]
+fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, geometry: Geometry) -> Tensor {
+    let Geometry { x, y, window } = geometry;
+    let overrides = [("KERNEL_SIZE", window.kernel_size), ("STRIDE", window.stride), ("PADDING", window.padding)];
+    let overrides = overrides.map(|(name, value)| (name, value as f64));
+    let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
+    launch::each(gpu, Kernel::new(name, SHADER), &overrides, operands, shape, &extents)
 }

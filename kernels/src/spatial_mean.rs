@@ -1,8 +1,13 @@
 //! Global mean over the two last axes, summed over the orbits of the plane's symmetries first so that it is bit-exact.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     plane::{Orbit, Planes, orbits, without_planes},
     sweep::for_each_piece,
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::Kernel;
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
 /// `y[…] = (1/HW) Σ_yx x[…, y, x]`: `[…, H, W]` → `[…]`.
@@ -27,6 +32,11 @@ pub fn spatial_mean(x: &Tensor) -> Tensor {
         Device::Reference => {
             let mean = |plane: &[f64]| plane.iter().sum::<f64>() / planes.len() as f64;
             Tensor::reference(shape, x.f64s().chunks_exact(planes.len()).map(mean).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let extents = [planes.height as u32, planes.width as u32];
+            launch::each(&gpu, Kernel::new("spatial_mean", SHADER), &[], &[x], shape, &extents)
         }
     }
 }
@@ -64,5 +74,14 @@ pub fn spatial_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
             let spread = |&dy: &f64| std::iter::repeat_n(dy / count as f64, count);
             Tensor::reference(x_shape, dy.f64s().iter().flat_map(spread).collect())
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let extents = [planes.height as u32, planes.width as u32];
+            launch::each(&gpu, Kernel::new("spatial_mean_vjp", SHADER), &[], &[dy], x_shape, &extents)
+        }
     }
 }
+
+#[cfg(feature = "gpu")]
+static SHADER: &str =
+    concat!(include_str!("prelude.wgsl"), include_str!("plane.wgsl"), include_str!("spatial_mean.wgsl"));

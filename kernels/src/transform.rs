@@ -1,9 +1,17 @@
 //! Exact symmetries: pure permutations.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     Group,
     plane::{Planes, with_planes},
     sweep::for_each_piece,
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::{
+    Shape,
+    gpu::{Gpu, Kernel},
+};
+
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
 /// Turns and flips the two last axes: `y = act_g(x)`, `flip_rows^m(rot90(x, r))` for g = 4m + r of [`Group::D4`];
@@ -30,6 +38,8 @@ pub fn transform_plane(x: &Tensor, g: usize) -> Tensor {
             }
             Tensor::reference(shape, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_transform(&gpu, x, moved, 1, shape),
     }
 }
 
@@ -70,6 +80,8 @@ pub fn transform_feature_map(x: &Tensor, g: usize, group: Group) -> Tensor {
             }
             Tensor::reference(shape, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_transform(&gpu, x, moved, order, shape),
     }
 }
 
@@ -129,4 +141,14 @@ impl Moved {
             }
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("transform.wgsl"));
+
+/// Moves the planes of `x` and, in maps of `order` planes, their order.
+#[cfg(feature = "gpu")]
+fn gpu_transform(gpu: &Gpu, x: &Tensor, moved: Moved, order: usize, shape: Shape) -> Tensor {
+    let motion = [moved.g, order, moved.height, moved.width].map(|v| v as u32);
+    launch::each(gpu, Kernel::new("transform", SHADER), &[], &[x], shape, &motion)
 }

@@ -1,4 +1,6 @@
 //! Resampling of images `[N, C, H, W]`: bilinear rotation and resize, circle crop.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     Group,
     plane::{Planes, with_planes},
@@ -6,6 +8,9 @@ use crate::{
     sweep::for_each_piece,
     transform::Moved,
 };
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel};
+
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
 /// Rotates image `n` by `degrees[n]` counter-clockwise (the sense of [`crate::transform_plane`]) about the centre
@@ -44,6 +49,8 @@ pub fn rotate(x: &Tensor, degrees: &[f32], fill: f32) -> Tensor {
             });
             Tensor::reference(x.shape(), y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_rotate(&gpu, "rotate", x, &images, degrees, fill),
     }
 }
 
@@ -72,6 +79,8 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
             });
             Tensor::reference(dy.shape(), dx)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_rotate(&gpu, "rotate_vjp", dy, &images, degrees, 0.0),
     }
 }
 
@@ -98,6 +107,8 @@ pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
             resized.reference_taps(|to, from, weight| y[to] += weight * values[from]);
             Tensor::reference(resized.y_shape, y)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_resize(&gpu, "resize", x, resized.y_shape, &resized),
     }
 }
 
@@ -123,6 +134,8 @@ pub fn resize_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
             resized.reference_taps(|to, from, weight| dx[from] += weight * values[to]);
             Tensor::reference(x_shape, dx)
         }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_resize(&gpu, "resize_vjp", dy, x_shape, &resized),
     }
 }
 
@@ -150,6 +163,11 @@ pub fn circle_crop(x: &Tensor) -> Tensor {
         Device::Reference => {
             let cropped = |(i, &v): (usize, &f64)| if inside[i % plane.len()] { v } else { 0.0 };
             Tensor::reference(x.shape(), x.f64s().iter().enumerate().map(cropped).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let extents = [plane.height as u32, plane.width as u32];
+            launch::each(&gpu, Kernel::new("circle_crop", SHADER), &[], &[x], x.shape(), &extents)
         }
     }
 }
@@ -451,4 +469,28 @@ fn resize_plane_vjp(dy: &[f32], dx: &mut [f32], resized: &Resized) {
             }
         }
     }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("warp.wgsl"));
+
+/// `rotate` or `rotate_vjp`.
+#[cfg(feature = "gpu")]
+fn gpu_rotate(gpu: &Gpu, name: &'static str, x: &Tensor, images: &Images, degrees: &[f32], fill: f32) -> Tensor {
+    let rotation = |&degrees: &f32| {
+        let Rotation { unturn, cos, sin, .. } = Rotation::new(degrees, images.plane);
+        [unturn as f32, cos as f32, sin as f32]
+    };
+    let rotations: Vec<f32> = degrees.iter().flat_map(rotation).collect();
+    let rotations = Tensor::gpu([rotations.len()], gpu.constant(&rotations));
+    let extents = [images.channels, images.plane.height, images.plane.width].map(|v| v as u32);
+    let uniform = [extents[0], extents[1], extents[2], fill.to_bits()];
+    launch::each(gpu, Kernel::new(name, SHADER), &[], &[x, &rotations], x.shape(), &uniform)
+}
+
+/// `resize` or `resize_vjp`.
+#[cfg(feature = "gpu")]
+fn gpu_resize(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, resized: &Resized) -> Tensor {
+    let extents = [resized.x.height, resized.x.width, resized.y.height, resized.y.width].map(|v| v as u32);
+    launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &extents)
 }

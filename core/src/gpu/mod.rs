@@ -182,6 +182,19 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// As [`Gpu::upload`], for operations, which have no other way to fail: the error is noted and marks the buffer.
+    pub fn constant(&self, values: &[f32]) -> GpuBuffer {
+        self.upload(values).unwrap_or_else(|error| {
+            self.0.failure.record(error.clone());
+            GpuBuffer(Arc::new(BufferInner {
+                gpu: self.clone(),
+                len: values.len(),
+                slot: Mutex::new(None),
+                poison: OnceLock::from(error),
+            }))
+        })
+    }
+
     /// A copy of `buffer`, recorded like a launch.
     ///
     /// # Panics

@@ -1,0 +1,89 @@
+//! Every shader compiles, and fits the limits that every WebGPU implementation has. Needs no GPU.
+
+use naga::{
+    AddressSpace,
+    valid::{Capabilities, ValidationFlags, Validator},
+};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// All files below `folder` with this extension.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The shaders that the sources join, `concat!(include_str!("a.wgsl"), include_str!("b.wgsl"))`, as lists of files.
+fn joined_shaders(sources: &Path) -> Vec<Vec<PathBuf>> {
+    let mut shaders = Vec::new();
+    for source in files(sources, "rs") {
+        let text = fs::read_to_string(&source).unwrap();
+        for joined in text.split("concat!(").skip(1) {
+            let joined = joined.split(';').next().unwrap();
+            let names = joined.split("include_str!(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+            let shader: Vec<PathBuf> = names.map(|name| source.parent().unwrap().join(name)).collect();
+            if shader.iter().any(|file| file.extension().is_some_and(|e| e == "wgsl")) {
+                shaders.push(shader);
+            }
+        }
+    }
+    shaders
+}
+
+#[test]
+fn every_shader_compiles_and_is_portable() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut used = BTreeSet::new();
+    for shader in joined_shaders(&sources) {
+        let name = shader.last().unwrap().display().to_string();
+        let text: String = shader.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        let module =
+            naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+        let info = Validator::new(ValidationFlags::all(), Capabilities::default())
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+        assert!(!module.entry_points.is_empty(), "{name} has no entry point");
+        for (index, entry) in module.entry_points.iter().enumerate() {
+            let at = format!("{name}: {}", entry.name);
+            let (mut buffers, mut shared) = (Vec::new(), 0);
+            for (handle, variable) in module.global_variables.iter() {
+                if info.get_entry_point(index)[handle].is_empty() {
+                    continue;
+                }
+                let size = module.types[variable.ty].inner.size(module.to_ctx());
+                match variable.space {
+                    AddressSpace::Storage { access } => {
+                        let binding = variable.binding.as_ref().unwrap();
+                        assert_eq!(binding.group, 0, "{at}: storage belongs to group 0");
+                        buffers.push((binding.binding, access.contains(naga::StorageAccess::STORE)));
+                    }
+                    AddressSpace::Uniform => assert!(size <= 256, "{at}: the uniform has {size} bytes"),
+                    AddressSpace::WorkGroup => shared += size,
+                    _ => {}
+                }
+            }
+            buffers.sort_unstable();
+            let order: Vec<u32> = buffers.iter().map(|&(binding, _)| binding).collect();
+            assert!(order.is_sorted_by(|a, b| a < b), "{at}: two buffers at one binding, {order:?}");
+            assert!(buffers.is_sorted_by_key(|&(_, written)| written), "{at}: inputs come first, {buffers:?}");
+            assert!(buffers.len() <= 8, "{at}: {} storage buffers", buffers.len());
+            assert!(shared <= 16_384, "{at}: {shared} bytes of workgroup memory");
+            assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{at}: {:?}", entry.workgroup_size);
+        }
+        used.extend(shader);
+    }
+    for file in files(&sources, "wgsl") {
+        assert!(used.contains(&file), "{} is not part of any shader", file.display());
+    }
+}
