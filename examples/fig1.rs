@@ -278,10 +278,7 @@ fn arrow(area: &Area, from: (f64, f64), to: (f64, f64)) -> Drawn {
     let (dx, dy) = ((to.0 - from.0) / length, (to.1 - from.1) / length);
     let neck = (to.0 - 5.0 * dx, to.1 - 5.0 * dy);
     let side = |sign: f64| at(neck.0 - sign * 3.0 * dy, neck.1 + sign * 3.0 * dx);
-    area.draw(&PathElement::new(
-        [at(from.0, from.1), at(neck.0, neck.1)],
-        stroke(palette::FAINT_INK, 1.0),
-    ))?;
+    area.draw(&PathElement::new([at(from.0, from.1), at(neck.0, neck.1)], stroke(palette::FAINT_INK, 1.0)))?;
     area.draw(&Polygon::new([at(to.0, to.1), side(1.0), side(-1.0)], palette::FAINT_INK.filled()))?;
     Ok(())
 }

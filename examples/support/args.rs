@@ -49,7 +49,7 @@ pub struct DataArgs {
     /// Folder with the four MNIST files (IDX, .gz or unpacked) [default: digits that the program draws itself]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Download MNIST (11 MB, once) into the folder given by --data, or into data/mnist
+    /// Download MNIST (11 MB, once) into the folder given by --data, or else into out/mnist
     #[arg(long)]
     pub download: bool,
 }

@@ -1,8 +1,11 @@
 //! What the examples share: command line, device and data choice, figures, tables, files, progress.
 #![allow(dead_code, reason = "each example uses a part")]
 
+pub mod angle_chart;
 pub mod args;
 pub mod csv;
+pub mod device;
+pub mod digits;
 pub mod figure;
 pub mod files;
 pub mod palette;

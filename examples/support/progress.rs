@@ -50,6 +50,11 @@ impl Progress {
         }
     }
 
+    /// `steps` in all are done.
+    pub fn reach(&mut self, steps: u64) {
+        self.advance(steps.saturating_sub(self.bar.position()));
+    }
+
     /// A line that stays above the bar.
     pub fn note(&self, line: &str) {
         if self.terminal { self.bar.println(line) } else { eprintln!("{line}") }

@@ -2,8 +2,8 @@
 //! equivariant layers can learn to tell an image from its quarter turn.
 
 use crate::{Config, GroupConv, Init, Linear, Mode, Module, Network};
-use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape};
+use quarterturn_autograd::{Param, Tape, Var};
+use quarterturn_core::{Device, Result, Shape, Tensor};
 use quarterturn_kernels::{Conv, Group};
 
 /// Lifting convolution on p4 (k = 3, s = 2, p = 1; one channel to one) → mean over space → maximum over the group →
@@ -25,6 +25,16 @@ impl SubsamplingNet {
         let conv = GroupConv::lifting(1, 1, 3, conv, &mut init, device)?;
         let linear = Linear::new(1, 2, &mut init, device)?;
         Ok(SubsamplingNet { conv, linear })
+    }
+
+    /// What the convolution makes of images `[N, 1, 1, H, W]`: the feature map `[N, 1, 4, H', W']` before the means.
+    ///
+    /// # Errors
+    /// [`quarterturn_core::Error::Invalid`] if the images do not fit.
+    pub fn feature_map(&self, images: &Tensor) -> Result<Tensor> {
+        self.output_shape(images.shape())?;
+        let tape = Tape::evaluation();
+        Ok(self.conv.forward(tape.constant(images.clone()), Mode::Eval).value().clone())
     }
 }
 

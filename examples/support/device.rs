@@ -1,0 +1,36 @@
+//! From `--device` to a device.
+
+use super::args::DeviceChoice;
+#[cfg(feature = "gpu")]
+use quarterturn::core::gpu::{Gpu, GpuOptions};
+use quarterturn::core::{Device, Error, Result};
+
+/// Opens what the user asked for, and says on standard error what that is.
+///
+/// # Errors
+/// With `--device gpu`: [`Error::NoGpu`] if there is none, or whatever kept it from being opened.
+pub fn open(choice: DeviceChoice) -> Result<Device> {
+    let device = match choice {
+        DeviceChoice::Cpu => Device::Cpu,
+        DeviceChoice::Gpu => gpu().map_err(|error| match error {
+            Error::NoGpu(why) => Error::NoGpu(format!("{why}\nhint: --device cpu computes without one")),
+            other => other,
+        })?,
+        DeviceChoice::Auto => gpu().unwrap_or_else(|error| {
+            eprintln!("{error}; the CPU computes instead");
+            Device::Cpu
+        }),
+    };
+    eprintln!("device: {device}");
+    Ok(device)
+}
+
+#[cfg(feature = "gpu")]
+fn gpu() -> Result<Device> {
+    Gpu::open(&GpuOptions::default()).map(Device::Gpu)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpu() -> Result<Device> {
+    Err(Error::NoGpu("this program was built without the feature `gpu`".into()))
+}

@@ -1,0 +1,97 @@
+//! From `--data` and `--download` to handwritten digits; without them, to digits that the program draws.
+
+use super::{args::DataArgs, progress::Progress};
+use quarterturn::{
+    core::Result,
+    data::{
+        Dataset,
+        digits::{self, Split},
+        download,
+        mnist::{self, Mnist},
+    },
+};
+use std::path::{Path, PathBuf};
+
+/// Where `--download` puts MNIST if `--data` names no folder.
+const DOWNLOADS: &str = "out/mnist";
+/// Seed of the built-in test digits: every run is tested on the same ones.
+const TEST_SEED: u64 = 0;
+
+/// A source of digits to train and test on.
+pub enum Digits {
+    /// The files of MNIST.
+    Mnist(Mnist),
+    /// Drawn from strokes by `quarterturn::data::digits`.
+    BuiltIn,
+}
+
+impl Digits {
+    /// Opens what the user asked for, and says on standard error what that is.
+    ///
+    /// # Errors
+    /// When the folder does not hold MNIST, or the download fails.
+    pub fn open(args: &DataArgs) -> Result<Self> {
+        if args.download {
+            let folder = args.data.clone().unwrap_or_else(|| PathBuf::from(DOWNLOADS));
+            eprintln!("data: MNIST in {}, downloaded as far as it is missing", folder.display());
+            return Ok(Digits::Mnist(fetch(&folder)?));
+        }
+        if let Some(folder) = &args.data {
+            eprintln!("data: MNIST in {}", folder.display());
+            return Ok(Digits::Mnist(mnist::load(folder)?));
+        }
+        eprintln!("data: built-in digits, drawn by the program. For MNIST add --download (11 MB, once), or --data DIR");
+        Ok(Digits::BuiltIn)
+    }
+
+    /// The name, for tables and figures.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Digits::Mnist(_) => "MNIST",
+            Digits::BuiltIn => "built-in digits",
+        }
+    }
+
+    /// `n` digits to train on, drawn by `seed`: of MNIST, out of the paper's 8,000.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn train(&self, n: usize, seed: u64) -> Result<Dataset> {
+        match self {
+            Digits::Mnist(mnist) => mnist::papers_splits(mnist, seed)?.train.first(n),
+            Digits::BuiltIn => digits::generate(seed, Split::Train, n),
+        }
+    }
+
+    /// The first `n` digits to test on, the same for every seed: of MNIST, out of the 60,000 training digits, as in
+    /// the paper.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn test(&self, n: usize) -> Result<Dataset> {
+        match self {
+            Digits::Mnist(mnist) => mnist.train.first(n),
+            Digits::BuiltIn => digits::generate(TEST_SEED, Split::Test, n),
+        }
+    }
+}
+
+/// Loads MNIST from `folder`, after downloading what is missing.
+fn fetch(folder: &Path) -> Result<Mnist> {
+    let mut bar: Option<(String, Progress)> = None;
+    let loaded = download::mnist(folder, |at| {
+        let of = format!("{} from {}", at.file, at.mirror);
+        if bar.as_ref().is_none_or(|(name, _)| *name != of) {
+            let mut fresh = Progress::new(at.total);
+            fresh.say(of.clone());
+            bar = Some((of, fresh));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.reach(at.received);
+        }
+    });
+    if let Some((_, bar)) = bar {
+        bar.done();
+    }
+    loaded
+}
