@@ -124,10 +124,11 @@ impl MnistCnn {
         let (mut convs, mut norms) = (Vec::new(), Vec::new());
         for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
             let conv = Conv { group, stride: 1, padding };
-            convs.push(match layer {
+            let conv = match layer {
                 1 => GroupConv::lifting(in_channels, width, kernel_size, conv, &mut init, device)?,
                 _ => GroupConv::new(width, width, kernel_size, conv, &mut init, device)?,
-            });
+            };
+            convs.push(conv.before_norm());
             let p = if DROPPED.contains(&layer) { dropout } else { 0.0 };
             norms.push(BatchNorm::new(width, device)?.with_dropout(p, layer as u32));
         }
