@@ -9,6 +9,8 @@
 //! which takes 2.67× (p4) or 5.33× (p4m) fewer multiplications and commutes with the group to the last bit.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod irrep;
 mod layout;
 mod product;
@@ -122,7 +124,7 @@ pub fn group_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv
             Tensor::reference(e.y(), reference::forward(&e, conv, x.f64s(), weight.f64s(), bias.map(Tensor::f64s)))
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => todo!(),
+        Device::Gpu(gpu) => gpu::forward(&gpu, x, weight, bias, conv),
     }
 }
 
@@ -144,7 +146,7 @@ pub fn group_conv_dx(dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: Conv) -
         Device::Cpu => Tensor::cpu(e.x(), cpu::dx(&e, conv, Isa::current(), dy.f32s(), weight.f32s())),
         Device::Reference => Tensor::reference(e.x(), reference::dx(&e, conv, dy.f64s(), weight.f64s())),
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => todo!(),
+        Device::Gpu(gpu) => gpu::dx(&gpu, dy, weight, x_shape, conv),
     }
 }
 
@@ -166,7 +168,7 @@ pub fn group_conv_dw(x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: Conv) -
             (Tensor::reference(e.weight(), dw), Tensor::reference([e.c_out], db))
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => todo!(),
+        Device::Gpu(gpu) => gpu::dw(&gpu, x, dy, weight_shape, conv),
     }
 }
 
@@ -176,7 +178,7 @@ mod tests {
     use quarterturn_core::Stream;
 
     /// (group, lift, batch, c_in, c_out, height, width, k, stride, padding)
-    const CASES: &[(Group, bool, usize, usize, usize, usize, usize, usize, usize, usize)] = &[
+    pub(super) const CASES: &[(Group, bool, usize, usize, usize, usize, usize, usize, usize, usize)] = &[
         (Group::C1, false, 2, 3, 5, 9, 8, 3, 2, 1),
         (Group::C1, false, 1, 20, 20, 14, 14, 3, 1, 1),
         (Group::C4, true, 2, 1, 4, 7, 7, 3, 1, 1),
@@ -201,13 +203,13 @@ mod tests {
         (Group::D4, false, 1, 2, 2, 5, 8, 5, 1, 2),
     ];
 
-    fn random(shape: Shape, stream: u32, device: &Device) -> Tensor {
+    pub(super) fn random(shape: Shape, stream: u32, device: &Device) -> Tensor {
         let stream = Stream::new(1, stream, 0);
         Tensor::from_vec(shape, (0..shape.len()).map(|i| stream.normal(i as u64) as f32).collect(), device).unwrap()
     }
 
     /// |got − expected| ≤ tolerance · max |expected|.
-    fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
+    pub(super) fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
         assert_eq!(got.shape(), expected.shape(), "{name}");
         let (got, expected) = (got.to_f64().unwrap(), expected.to_f64().unwrap());
         let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(v.abs()));

@@ -32,7 +32,8 @@ fn joined_shaders(sources: &Path) -> Vec<Vec<PathBuf>> {
         for joined in text.split("concat!(").skip(1) {
             let joined = joined.split(';').next().unwrap();
             let names = joined.split("include_str!(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
-            let shader: Vec<PathBuf> = names.map(|name| source.parent().unwrap().join(name)).collect();
+            let shader: Vec<PathBuf> =
+                names.map(|name| source.parent().unwrap().join(name).canonicalize().unwrap()).collect();
             if shader.iter().any(|file| file.extension().is_some_and(|e| e == "wgsl")) {
                 shaders.push(shader);
             }
@@ -43,7 +44,7 @@ fn joined_shaders(sources: &Path) -> Vec<Vec<PathBuf>> {
 
 #[test]
 fn every_shader_compiles_and_is_portable() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").canonicalize().unwrap();
     let mut used = BTreeSet::new();
     for shader in joined_shaders(&sources) {
         let name = shader.last().unwrap().display().to_string();
