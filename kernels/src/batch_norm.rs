@@ -659,3 +659,143 @@ impl<'a> GpuBatchNorm<'a> {
         (Tensor::gpu(x.shape(), dx), Tensor::gpu([channels], dweight), Tensor::gpu([channels], dbias))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Group, add, mul,
+        parity::{Tolerance, all_elements, check, check_equivariant, devices_and_reference, random, same_bits},
+        transform_feature_map,
+    };
+    use quarterturn_core::Shape;
+
+    const EPS: f64 = 1e-5;
+
+    const CASES: [&[usize]; 13] = [
+        &[5, 1],
+        &[17, 3],
+        &[64, 65],
+        &[1, 3, 1, 4, 4],
+        &[2, 1, 4, 1, 1],
+        &[3, 5, 4, 5, 3],
+        &[2, 7, 1, 3, 21],
+        &[5, 3, 1, 8, 8],
+        &[1, 2, 1, 5, 13],
+        &[2, 10, 4, 28, 28],
+        &[3, 11, 8, 7, 9],
+        &[2, 3, 4, 65, 63],
+        &[1, 1, 1, 130, 130],
+    ];
+
+    fn activations() -> [Activation; 3] {
+        let stream = Stream::new(5, 6, 7);
+        [
+            Activation::default(),
+            Activation { relu: true, dropout: None },
+            Activation { relu: true, dropout: Some((0.3, stream)) },
+        ]
+    }
+
+    /// x with a mean of 3, weight and bias.
+    fn operands(dims: &[usize]) -> (Tensor, Tensor, Tensor) {
+        let shape = Shape::new(dims);
+        let x = add(&random(shape, 1), &Tensor::full(shape, 3.0, &Device::Reference).unwrap());
+        (x, random([dims[1]], 2), random([dims[1]], 3))
+    }
+
+    #[test]
+    fn parity() {
+        for (dims, activation) in CASES.into_iter().flat_map(|dims| activations().map(|a| (dims, a))) {
+            let name = format!("{dims:?} {activation:?}");
+            let (x, weight, bias) = operands(dims);
+            let dy = random(x.shape(), 4);
+            // Normalising divides rounding errors of x by the deviation; small batches may have a small one.
+            let tolerance = Tolerance::Terms(200);
+            let (running_mean, running_var) = (random([dims[1]], 5), mul(&random([dims[1]], 6), &random([dims[1]], 6)));
+            check(&format!("train {name}"), &[&x, &weight, &bias, &running_mean, &running_var], tolerance, |t| {
+                let forward = batch_norm_train(&t[0], &t[1], &t[2], EPS, activation);
+                let (mean, var) = update_running(&t[3], &t[4], &forward, 0.1, t[0].len() / dims[1] + 1);
+                vec![forward.y, forward.mean, forward.var, mean, var]
+            });
+            check(&format!("train_vjp {name}"), &[&x, &weight, &bias, &dy], tolerance, |t| {
+                let forward = batch_norm_train(&t[0], &t[1], &t[2], EPS, activation);
+                let (dx, dweight, dbias) = batch_norm_train_vjp(&t[0], &forward, &t[1], &t[2], EPS, activation, &t[3]);
+                vec![dx, dweight, dbias]
+            });
+            let mean = random([dims[1]], 7);
+            let var = add(&mul(&mean, &mean), &Tensor::full([dims[1]], 0.5, &Device::Reference).unwrap());
+            check(&format!("eval {name}"), &[&x, &weight, &bias, &mean, &var, &dy], tolerance, |t| {
+                let y = batch_norm_eval(&t[0], &t[1], &t[2], &t[3], &t[4], EPS, activation);
+                let (dx, dweight, dbias) =
+                    batch_norm_eval_vjp(&t[0], &y, &t[1], &t[2], &t[3], &t[4], EPS, activation, &t[5]);
+                vec![y, dx, dweight, dbias]
+            });
+        }
+    }
+
+    #[test]
+    fn a_large_mean_costs_no_digits() {
+        // Deviations of 1 about 1000: the naive mean of squares would lose six of seven digits.
+        let shape = Shape::from([4, 2, 4, 17, 17]);
+        let x = add(&random(shape, 1), &Tensor::full(shape, 1000.0, &Device::Reference).unwrap());
+        // What f32 can hold of x is the operand on both devices.
+        let x = x.to_device(&Device::Cpu).unwrap().to_device(&Device::Reference).unwrap();
+        check("var", &[&x, &random([2], 2), &random([2], 3)], Tolerance::Terms(8), |t| {
+            let forward = batch_norm_train(&t[0], &t[1], &t[2], EPS, Activation::default());
+            vec![forward.mean, forward.var]
+        });
+    }
+
+    #[test]
+    fn evaluation_commutes_with_every_symmetry() {
+        let channel = |stream| random([3], stream);
+        let var = mul(&channel(5), &channel(5));
+        let parameters = [channel(2), channel(3), channel(4), var];
+        for activation in &activations()[..2] {
+            let eval = |x: &Tensor| {
+                let [weight, bias, mean, var] = parameters.each_ref().map(|t| t.to_device(&x.device()).unwrap());
+                batch_norm_eval(x, &weight, &bias, &mean, &var, EPS, *activation)
+            };
+            check_equivariant("eval", [2, 3, 1, 5, 7], &all_elements(), true, eval);
+            let x = random([2, 3, 8, 5, 5], 1);
+            for device in devices_and_reference() {
+                let x = x.to_device(&device).unwrap();
+                for g in Group::D4.elements() {
+                    let expected = transform_feature_map(&eval(&x), g, Group::D4);
+                    assert!(same_bits(&eval(&transform_feature_map(&x, g, Group::D4)), &expected), "{g} on {device}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_after_relu_is_the_dropout_op() {
+        let (x, weight, bias) = operands(&[2, 3, 4, 5, 5]);
+        let (p, stream) = (0.3, Stream::new(8, 9, 10));
+        for device in devices_and_reference() {
+            let [x, weight, bias] = [&x, &weight, &bias].map(|t| t.to_device(&device).unwrap());
+            let run = |dropout| batch_norm_train(&x, &weight, &bias, EPS, Activation { relu: true, dropout }).y;
+            assert!(same_bits(&run(Some((p, stream))), &crate::dropout(&run(None), p, stream)), "{device}");
+        }
+    }
+
+    #[test]
+    fn two_values_by_hand() {
+        let x = Tensor::cpu([2, 1], vec![1.0, 3.0].into());
+        let scalar = |v: f32| Tensor::cpu([1], vec![v].into());
+        let forward = batch_norm_train(&x, &scalar(2.0), &scalar(0.5), 0.0, Activation { relu: true, dropout: None });
+        assert_eq!((forward.mean.f32s(), forward.var.f32s()), (&[2.0][..], &[1.0][..]));
+        assert_eq!(forward.y.f32s(), [0.0, 2.5]);
+        let (mean, var) = update_running(&scalar(10.0), &scalar(4.0), &forward, 0.5, 2);
+        assert_eq!((mean.f32s(), var.f32s()), (&[6.0][..], &[3.0][..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "batch_norm_train: expected relu where there is dropout")]
+    fn dropout_without_relu_is_refused() {
+        let (x, weight, bias) = operands(&[2, 3]);
+        let dropout = Some((0.5, Stream::new(1, 1, 1)));
+        batch_norm_train(&x, &weight, &bias, EPS, Activation { relu: false, dropout });
+    }
+}

@@ -215,3 +215,79 @@ fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, a
     let uniform = [axes.order as u32, axes.positions as u32];
     launch::each(gpu, Kernel::new(name, SHADER), &[], operands, shape, &uniform)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Group,
+        parity::{Tolerance, check, check_adjoint, devices_and_reference, random, same_bits},
+        transform_feature_map, transform_plane,
+    };
+
+    const CASES: [&[usize]; 12] = [
+        &[1, 1, 1],
+        &[2, 3, 4],
+        &[128, 10, 4],
+        &[1, 5, 8],
+        &[2, 3, 1, 4, 4],
+        &[2, 3, 4, 1, 1],
+        &[1, 3, 4, 5, 3],
+        &[2, 1, 8, 16, 4],
+        &[1, 2, 4, 7, 9],
+        &[1, 2, 8, 1, 65],
+        &[2, 7, 4, 28, 28],
+        &[3, 3, 8, 17, 33],
+    ];
+
+    #[test]
+    fn parity_and_adjoint() {
+        for dims in CASES {
+            let shape = Shape::new(dims);
+            let x = random(shape, 1);
+            let dy = random(coset_max(&x).shape(), 2);
+            check(&format!("coset_max {dims:?}"), &[&x], Tolerance::Exact, |t| vec![coset_max(&t[0])]);
+            check(&format!("coset_max_vjp {dims:?}"), &[&x, &dy], Tolerance::Exact, |t| {
+                vec![coset_max_vjp(&t[0], &t[1])]
+            });
+            check(&format!("coset_mean {dims:?}"), &[&x], Tolerance::Terms(8), |t| vec![coset_mean(&t[0])]);
+            check(&format!("coset_mean_vjp {dims:?}"), &[&dy], Tolerance::Exact, |t| {
+                vec![coset_mean_vjp(&t[0], shape)]
+            });
+            check_adjoint(&format!("{dims:?}"), shape, coset_mean, |dy| coset_mean_vjp(dy, shape));
+        }
+    }
+
+    #[test]
+    fn pooling_over_the_group_commutes_with_every_element() {
+        for (group, size) in [(Group::C4, 5), (Group::D4, 6)] {
+            let x = random([2, 3, group.order(), size, size], 3);
+            for device in devices_and_reference() {
+                let exact = !matches!(device, Device::Reference);
+                let x = x.to_device(&device).unwrap();
+                for g in group.elements() {
+                    let moved = transform_feature_map(&x, g, group);
+                    assert!(same_bits(&coset_max(&moved), &transform_plane(&coset_max(&x), g)), "max {g} on {device}");
+                    if exact {
+                        let mean = transform_plane(&coset_mean(&x), g);
+                        assert!(same_bits(&coset_mean(&moved), &mean), "mean {group} {g} on {device}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_values_send_the_gradient_to_the_first() {
+        let x = Tensor::cpu([1, 2, 4], vec![1.0, 3.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0].into());
+        assert_eq!(coset_max(&x).f32s(), [3.0, 0.0]);
+        let dy = Tensor::cpu([1, 2], vec![5.0, 7.0].into());
+        assert_eq!(coset_max_vjp(&x, &dy).f32s(), [0.0, 5.0, 0.0, 0.0, 7.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "coset_mean: expected a group axis of 1, 4 or 8, got [1, 1, 3]")]
+    fn a_group_axis_of_another_order_is_refused() {
+        coset_mean(&random([1, 1, 3], 1));
+    }
+}

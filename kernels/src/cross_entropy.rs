@@ -174,3 +174,57 @@ fn gpu_reduction(gpu: &Gpu, name: &'static str, logits: &Tensor, labels: &Tensor
     let kernel = Kernel::new(name, SHADER).workgroup(64, 4 * 64);
     launch::result(gpu, kernel, &[], &[logits, labels], Shape::new(&[]), &batch, Size::Groups(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        parity::{Tolerance, check, random, random_labels},
+        scale,
+    };
+
+    #[test]
+    fn parity() {
+        for (n, classes) in [(1, 1), (1, 10), (2, 2), (15, 10), (64, 10), (65, 3), (257, 10), (17, 65), (3, 1000)] {
+            let name = format!("{n} {classes}");
+            // Some confident rows, so that exponentials spread.
+            let logits = scale(&random([n, classes], 1), 8.0);
+            let (labels, dloss) = (random_labels(n, classes, 2), random([], 3));
+            check(&format!("cross_entropy {name}"), &[&logits, &labels], Tolerance::Terms(4), |t| {
+                vec![cross_entropy(&t[0], &t[1])]
+            });
+            check(&format!("cross_entropy_vjp {name}"), &[&logits, &labels, &dloss], Tolerance::Terms(4), |t| {
+                vec![cross_entropy_vjp(&t[0], &t[1], &t[2])]
+            });
+            check(&format!("argmax {name}"), &[&logits, &labels], Tolerance::Exact, |t| {
+                vec![argmax(&t[0]), count_correct(&t[0], &t[1])]
+            });
+        }
+    }
+
+    #[test]
+    fn two_classes_by_hand() {
+        let logits = Tensor::reference([2, 2], vec![0.0, 0.0, 3f64.ln(), 0.0]);
+        let labels = Tensor::reference([2], vec![1.0, 0.0]);
+        let loss = cross_entropy(&logits, &labels).f64s()[0];
+        assert!((loss - (2f64.ln() + (4f64 / 3.0).ln()) / 2.0).abs() < 1e-15);
+        let dlogits = cross_entropy_vjp(&logits, &labels, &Tensor::reference([], vec![2.0]));
+        for (got, expected) in dlogits.f64s().iter().zip([0.5, -0.5, -0.25, 0.25]) {
+            assert!((got - expected).abs() < 1e-15);
+        }
+        assert_eq!(argmax(&logits).f64s(), [0.0, 0.0]);
+        assert_eq!(count_correct(&logits, &labels).f64s(), [1.0]);
+    }
+
+    #[test]
+    fn huge_logits_do_not_overflow() {
+        let logits = Tensor::cpu([1, 3], vec![3e38, -3e38, 0.0].into());
+        assert_eq!(cross_entropy(&logits, &Tensor::cpu([1], vec![0.0].into())).f32s(), [0.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "cross_entropy: expected labels 0 to 2, got 3")]
+    fn a_label_beyond_the_classes_is_refused() {
+        cross_entropy(&random([1, 3], 1), &Tensor::reference([1], vec![3.0]));
+    }
+}

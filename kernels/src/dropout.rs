@@ -124,3 +124,59 @@ impl Rule {
 
 #[cfg(feature = "gpu")]
 static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("dropout.wgsl"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, check_adjoint, random};
+
+    #[test]
+    fn parity() {
+        for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
+            for p in [0.0, 0.3, 0.5, 0.999] {
+                let x = random([n], 1);
+                let stream = Stream::new(3, 1, n as u32);
+                check(&format!("{n} {p}"), &[&x], Tolerance::Terms(1), |t| vec![dropout(&t[0], p, stream)]);
+            }
+        }
+        let stream = Stream::new(3, 1, 4);
+        check_adjoint("dropout", [3, 50], |x| dropout(x, 0.3, stream), |dy| dropout(dy, 0.3, stream));
+    }
+
+    #[test]
+    fn runs_of_draws_are_the_words_of_the_stream() {
+        let rule = Rule::new("test", 0.3, Stream::new(1, 2, 3));
+        for (start, len) in [(0, 1), (0, 200), (5, 64), (63, 2), (127, 131), (1 << 33, 70)] {
+            let mut seen = 0;
+            rule.for_each_run(start, len, |run, draws| {
+                assert_eq!((run.start, run.len()), (seen, draws.len()));
+                for (i, &draw) in run.zip(draws) {
+                    assert_eq!(u32::from(draw) >= rule.threshold, rule.keeps(start + i), "{start} + {i}");
+                    seen += 1;
+                }
+            });
+            assert_eq!(seen, len);
+        }
+    }
+
+    #[test]
+    fn the_kept_fraction_and_the_mean_are_as_promised() {
+        let n = 1_000_000;
+        let x = Tensor::full([n], 1.0, &Device::Cpu).unwrap();
+        for p in [0.1, 0.3, 0.5] {
+            let y = dropout(&x, p, Stream::new(11, 0, 0));
+            let kept = y.f32s().iter().filter(|&&v| v != 0.0).count() as f64 / n as f64;
+            // Five standard deviations.
+            let bound = 5.0 * (f64::from(p) * (1.0 - f64::from(p)) / n as f64).sqrt();
+            assert!((kept - (1.0 - f64::from(p))).abs() < bound, "p {p}: kept {kept}");
+            let mean = y.f32s().iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
+            assert!((mean - 1.0).abs() < bound / (1.0 - f64::from(p)), "p {p}: mean {mean}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "dropout: expected a dropout probability in [0, 1), got 1")]
+    fn dropping_everything_is_refused() {
+        dropout(&random([2], 1), 1.0, Stream::new(1, 1, 1));
+    }
+}

@@ -151,3 +151,49 @@ fn gpu_sum(gpu: &Gpu, x: &Tensor) -> Tensor {
     let y = launch::result(gpu, kernel, &[], &[x], Shape::from([pieces]), &[x.len() as u32], Size::Groups(pieces));
     if pieces == 1 { y.reshape([]) } else { gpu_sum(gpu, &y) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, check_adjoint, random};
+
+    #[test]
+    fn parity() {
+        for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
+            let (a, b) = (random([n], 1), random([n], 2));
+            check(&format!("add {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![add(&t[0], &t[1])]);
+            check(&format!("mul {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![mul(&t[0], &t[1])]);
+            check(&format!("scale {n}"), &[&a], Tolerance::Terms(1), |t| vec![scale(&t[0], -0.3)]);
+            check(&format!("relu {n}"), &[&a], Tolerance::Exact, |t| vec![relu(&t[0])]);
+            check(&format!("relu_vjp {n}"), &[&a, &b], Tolerance::Exact, |t| vec![relu_vjp(&t[0], &t[1])]);
+            // Squares, so that the sum is as large as its terms.
+            let squares = mul(&a, &a);
+            check(&format!("sum {n}"), &[&squares], Tolerance::Terms(8), |t| vec![sum(&t[0])]);
+            check(&format!("broadcast {n}"), &[&random([], 3)], Tolerance::Exact, |t| {
+                vec![broadcast(&t[0], Shape::from([n]))]
+            });
+        }
+    }
+
+    #[test]
+    fn linear_ops_and_their_adjoints() {
+        check_adjoint("scale", [3, 5], |x| scale(x, 1.7), |dy| scale(dy, 1.7));
+        check_adjoint("sum", [3, 5], sum, |dy| broadcast(dy, Shape::from([3, 5])));
+    }
+
+    #[test]
+    fn relu_by_hand() {
+        let x = Tensor::cpu([5], vec![-1.0, 0.0, 2.0, f32::NAN, -0.0].into());
+        let y = relu(&x);
+        assert_eq!(y.f32s()[..3], [0.0, 0.0, 2.0]);
+        assert!(y.f32s()[3].is_nan());
+        let dy = Tensor::full([5], 3.0, &Device::Cpu).unwrap();
+        assert_eq!(relu_vjp(&y, &dy).f32s(), [0.0, 0.0, 3.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "add: expected two operands of one shape, got [2] and [3]")]
+    fn operands_of_two_shapes_are_refused() {
+        add(&random([2], 1), &random([3], 1));
+    }
+}

@@ -118,3 +118,53 @@ fn gpu_each(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, table
     let uniform = [inputs, group_in, table.group.order() as u32, k];
     launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &uniform)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        parity::{Tolerance, check, check_adjoint, random},
+        transform_feature_map, transform_plane,
+    };
+
+    /// (C_out, C_in, lifting, k)
+    const CASES: [(usize, usize, bool, usize); 7] = [
+        (1, 1, true, 1),
+        (2, 3, true, 3),
+        (3, 1, true, 4),
+        (3, 2, false, 3),
+        (1, 5, false, 2),
+        (17, 5, false, 5),
+        (65, 9, false, 3),
+    ];
+
+    #[test]
+    fn parity_and_adjoint() {
+        for (group, (c_out, c_in, lift, k)) in Group::ALL.into_iter().flat_map(|g| CASES.map(|c| (g, c))) {
+            let shape = Shape::from([c_out, c_in, if lift { 1 } else { group.order() }, k, k]);
+            let name = format!("{group} {shape:?}");
+            let dense = random(filter_orbit(&random(shape, 1), group).shape(), 2);
+            check(&name, &[&random(shape, 1)], Tolerance::Exact, |t| vec![filter_orbit(&t[0], group)]);
+            check(&name, &[&dense], Tolerance::Terms(8), |t| vec![filter_orbit_vjp(&t[0], shape, group)]);
+            check_adjoint(&name, shape, |w| filter_orbit(w, group), |d| filter_orbit_vjp(d, shape, group));
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_transformed_filter() {
+        for group in Group::ALL {
+            let (order, k) = (group.order(), 3);
+            let weight = random([1, 2, order, k, k], 1);
+            let lifting = random([1, 2, 1, k, k], 2);
+            let (orbit, lifted) = (filter_orbit(&weight, group), filter_orbit(&lifting, group));
+            for g in group.elements() {
+                let row = |orbit: &Tensor, expected: &Tensor| {
+                    let len = orbit.len() / order;
+                    assert_eq!(orbit.f64s()[g * len..][..len], *expected.f64s(), "{group} {g}");
+                };
+                row(&orbit, &transform_feature_map(&weight, g, group));
+                row(&lifted, &transform_plane(&lifting, g));
+            }
+        }
+    }
+}

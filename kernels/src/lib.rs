@@ -13,6 +13,8 @@ mod group_conv;
 mod launch;
 mod matmul;
 mod optimizer;
+#[cfg(test)]
+mod parity;
 mod plane;
 mod pool;
 mod simd;

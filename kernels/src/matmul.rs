@@ -238,3 +238,79 @@ fn gpu_product(
     let extents = [m as u32, k as u32, n as u32];
     launch::result(gpu, kernel, &overrides, operands, Shape::from([m, n]), &extents, Size::Groups(tiles))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{Tolerance, check, check_adjoint, random};
+
+    /// (m, k, n)
+    const CASES: [(usize, usize, usize); 11] = [
+        (1, 1, 1),
+        (1, 10, 10),
+        (2, 3, 5),
+        (15, 16, 17),
+        (17, 1, 65),
+        (5, 0, 3),
+        (63, 64, 65),
+        (65, 63, 64),
+        (4, 7, 128),
+        (256, 10, 10),
+        (130, 129, 131),
+    ];
+
+    #[test]
+    fn parity() {
+        for (m, k, n) in CASES {
+            for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+                let a = random(if ta { [k, m] } else { [m, k] }, 1);
+                let b = random(if tb { [n, k] } else { [k, n] }, 2);
+                check(&format!("matmul {m} {k} {n} {ta} {tb}"), &[&a, &b], Tolerance::Terms(k.max(1)), |t| {
+                    vec![matmul(&t[0], &t[1], ta, tb)]
+                });
+            }
+            let (x, weight, bias) = (random([m, k], 3), random([n, k], 4), random([n], 5));
+            check(&format!("linear {m} {k} {n}"), &[&x, &weight, &bias], Tolerance::Terms(k + 1), |t| {
+                vec![linear(&t[0], &t[1], Some(&t[2])), linear(&t[0], &t[1], None)]
+            });
+            check(&format!("sum_rows {m} {k}"), &[&x], Tolerance::Terms(m), |t| vec![sum_rows(&t[0])]);
+        }
+    }
+
+    #[test]
+    fn products_and_their_adjoints() {
+        for device in crate::parity::devices_and_reference() {
+            let (a, b) = (random([3, 5], 1).to_device(&device).unwrap(), random([5, 4], 2).to_device(&device).unwrap());
+            let on = |t: &Tensor, other: &Tensor| other.to_device(&t.device()).unwrap();
+            let name = format!("matmul on {device}");
+            check_adjoint(
+                &name,
+                [3, 5],
+                |x| matmul(x, &on(x, &b), false, false),
+                |dy| matmul(dy, &on(dy, &b), false, true),
+            );
+            check_adjoint(
+                &name,
+                [5, 4],
+                |x| matmul(&on(x, &a), x, false, false),
+                |dy| matmul(&on(dy, &a), dy, true, false),
+            );
+        }
+    }
+
+    #[test]
+    fn a_product_by_hand() {
+        let a = Tensor::cpu([2, 2], vec![1.0, 2.0, 3.0, 4.0].into());
+        let b = Tensor::cpu([2, 2], vec![5.0, 6.0, 7.0, 8.0].into());
+        assert_eq!(matmul(&a, &b, false, false).f32s(), [19.0, 22.0, 43.0, 50.0]);
+        assert_eq!(matmul(&a, &b, true, false).f32s(), [26.0, 30.0, 38.0, 44.0]);
+        assert_eq!(matmul(&a, &b, false, true).f32s(), [17.0, 23.0, 39.0, 53.0]);
+        assert_eq!(sum_rows(&a).f32s(), [4.0, 6.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "matmul: expected [m, k] and [k, n], got [2, 3] and [2, 3]")]
+    fn inner_extents_that_differ_are_refused() {
+        matmul(&random([2, 3], 1), &random([2, 3], 2), false, false);
+    }
+}

@@ -185,3 +185,62 @@ fn gpu_update(gpu: &Gpu, name: &'static str, dw: &Tensor, updated: &mut [&mut Te
     let outputs: Vec<&GpuBuffer> = updated.iter().map(|tensor| tensor.buffer()).collect();
     gpu.launch(&Kernel::new(name, SHADER), &[], &[dw.buffer()], &outputs, uniform, Size::Threads(dw.len()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mul,
+        parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, random},
+    };
+
+    fn adam(step: u64) -> Adam {
+        Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, step }
+    }
+
+    #[test]
+    fn parity() {
+        for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
+            let (w, m, dw) = (random([n], 1), random([n], 2), random([n], 3));
+            let v = mul(&random([n], 4), &random([n], 4));
+            check(&format!("sgd {n}"), &[&w, &m, &dw], Tolerance::Terms(4), |t| {
+                let (mut w, mut velocity) = (t[0].clone(), t[1].clone());
+                let settings = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
+                sgd_step(&mut w, &mut velocity, &t[2], &settings);
+                vec![w, velocity]
+            });
+            // √v is nearly 0 here and there, where m/√v magnifies its rounding.
+            check(&format!("adam {n}"), &[&w, &m, &v, &dw], Tolerance::Terms(16), |t| {
+                let (mut w, mut m, mut v) = (t[0].clone(), t[1].clone(), t[2].clone());
+                adam_step(&mut w, &mut m, &mut v, &t[3], &adam(7));
+                vec![w, m, v]
+            });
+        }
+    }
+
+    #[test]
+    fn first_steps_by_hand() {
+        let one = |v: f64| Tensor::reference([1], vec![v]);
+        // Bias correction makes Adam's first step lr · sign(g).
+        let (mut w, mut m, mut v) = (one(1.0), one(0.0), one(0.0));
+        adam_step(&mut w, &mut m, &mut v, &one(-3.0), &Adam { weight_decay: 0.0, ..adam(1) });
+        assert!((w.f64s()[0] - 1.01).abs() < 1e-10 && (m.f64s()[0] + 0.3).abs() < 1e-12);
+        let (mut w, mut velocity) = (one(1.0), one(0.0));
+        let settings = Sgd { lr: 0.5, momentum: 0.5, weight_decay: 1.0 };
+        sgd_step(&mut w, &mut velocity, &one(1.0), &settings);
+        assert_eq!((w.f64s()[0], velocity.f64s()[0]), (0.0, 2.0));
+        sgd_step(&mut w, &mut velocity, &one(1.0), &settings);
+        assert_eq!((w.f64s()[0], velocity.f64s()[0]), (-1.0, 2.0));
+    }
+
+    #[test]
+    fn a_step_is_taken_in_place_unless_shared() {
+        let tensor = || Tensor::full([100], 1.0, &Device::Cpu).unwrap();
+        let (mut w, mut m, mut v, dw) = (tensor(), tensor(), tensor(), tensor());
+        let (before, shared) = (w.f32s().as_ptr(), m.clone());
+        adam_step(&mut w, &mut m, &mut v, &dw, &adam(1));
+        assert_eq!(w.f32s().as_ptr(), before);
+        assert!(shared.f32s().iter().all(|&v| v == 1.0));
+        assert_ne!(m.f32s().as_ptr(), shared.f32s().as_ptr());
+    }
+}

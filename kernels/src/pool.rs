@@ -384,3 +384,129 @@ fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, g
     let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
     launch::each(gpu, Kernel::new(name, SHADER), &overrides, operands, shape, &extents)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{Tolerance, all_elements, check, check_adjoint, check_equivariant, random};
+    use quarterturn_core::window_residual;
+
+    /// (leading axes, H, W, kernel size, stride, padding)
+    const CASES: &[(&[usize], usize, usize, usize, usize, usize)] = &[
+        (&[1, 1, 1], 2, 2, 2, 2, 0),
+        (&[2, 3, 4], 6, 6, 2, 2, 0),
+        (&[1, 5, 1], 5, 7, 2, 2, 0),
+        (&[2], 33, 130, 2, 2, 0),
+        (&[3, 2], 63, 65, 2, 2, 0),
+        (&[2, 5, 4], 28, 28, 2, 2, 0),
+        (&[2, 10, 8], 16, 17, 2, 2, 0),
+        (&[2, 2], 7, 8, 3, 2, 1),
+        (&[1, 3], 15, 17, 3, 1, 1),
+        (&[4, 10, 4], 16, 16, 3, 2, 1),
+        (&[2, 3], 9, 4, 3, 3, 0),
+        (&[1, 2], 10, 11, 4, 1, 2),
+        (&[1], 11, 5, 5, 3, 2),
+        (&[], 65, 64, 1, 1, 0),
+        (&[2], 9, 9, 1, 2, 0),
+        (&[1], 8, 8, 2, 3, 1),
+    ];
+
+    fn cases() -> impl Iterator<Item = (Shape, Window, String)> {
+        CASES.iter().map(|&(leading, h, w, kernel_size, stride, padding)| {
+            let shape = Shape::new(&[leading, &[h, w]].concat());
+            (
+                shape,
+                Window { kernel_size, stride, padding },
+                format!("{leading:?} {h}x{w} k{kernel_size} s{stride} p{padding}"),
+            )
+        })
+    }
+
+    #[test]
+    fn parity() {
+        for (shape, window, name) in cases() {
+            let x = random(shape, 1);
+            let dy = random(max_pool(&x, window).shape(), 2);
+            let terms = Tolerance::Terms(window.kernel_size.pow(2));
+            check(&format!("max_pool {name}"), &[&x], Tolerance::Exact, |t| vec![max_pool(&t[0], window)]);
+            check(&format!("max_pool_vjp {name}"), &[&x, &dy], terms, |t| vec![max_pool_vjp(&t[0], &t[1], window)]);
+            check(&format!("avg_pool {name}"), &[&x], terms, |t| vec![avg_pool(&t[0], window)]);
+            check(&format!("avg_pool_vjp {name}"), &[&dy], terms, |t| vec![avg_pool_vjp(&t[0], shape, window)]);
+        }
+    }
+
+    #[test]
+    fn average_and_its_adjoint() {
+        for (shape, window, name) in cases() {
+            check_adjoint(&name, shape, |x| avg_pool(x, window), |dy| avg_pool_vjp(dy, shape, window));
+        }
+    }
+
+    #[test]
+    fn equal_values_send_the_gradient_to_the_first() {
+        for (shape, window, name) in cases() {
+            // Few values, so many ties.
+            let ties = |t: &Tensor| Tensor::reference(t.shape(), t.f64s().iter().map(|v| v.round()).collect());
+            let x = ties(&random(shape, 3));
+            let dy = random(max_pool(&x, window).shape(), 4);
+            let terms = Tolerance::Terms(window.kernel_size.pow(2));
+            check(&name, &[&x, &dy], terms, |t| vec![max_pool_vjp(&t[0], &t[1], window)]);
+        }
+    }
+
+    #[test]
+    fn pooling_commutes_with_the_square_exactly_where_the_grid_fits() {
+        for size in 4..13 {
+            for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0), (4, 2, 1), (5, 3, 2)] {
+                let Some(residual) = window_residual(size, kernel_size, stride, padding) else { continue };
+                let window = Window { kernel_size, stride, padding };
+                for (name, pool) in [("max", max_pool as fn(&Tensor, Window) -> Tensor), ("avg", avg_pool)] {
+                    let name = format!("{name} {size} {window:?}");
+                    check_equivariant(&name, [2, 3, 1, size, size], &all_elements(), residual == 0, |x| {
+                        pool(x, window)
+                    });
+                }
+            }
+        }
+        // A rectangle, each axis on its own.
+        let window = Window { kernel_size: 3, stride: 2, padding: 1 };
+        for (h, w, commutes) in [(7, 9, true), (7, 8, false), (6, 9, false)] {
+            check_equivariant("rectangle", [2, h, w], &all_elements(), commutes, |x| avg_pool(x, window));
+            check_equivariant("rectangle", [2, h, w], &all_elements(), commutes, |x| max_pool(x, window));
+        }
+    }
+
+    #[test]
+    fn windows_by_hand() {
+        let x = Tensor::cpu([2, 2], vec![1.0, 5.0, 5.0, -1.0].into());
+        let dy = Tensor::cpu([1, 1], vec![2.0].into());
+        let window = Window { kernel_size: 2, stride: 2, padding: 0 };
+        assert_eq!(max_pool(&x, window).f32s(), [5.0]);
+        assert_eq!(max_pool_vjp(&x, &dy, window).f32s(), [0.0, 2.0, 0.0, 0.0]);
+        assert_eq!(avg_pool(&x, window).f32s(), [2.5]);
+        assert_eq!(avg_pool_vjp(&dy, x.shape(), window).f32s(), [0.5; 4]);
+        // With padding each window holds one sample: −∞ never wins, zeros count.
+        let padded = Window { kernel_size: 2, stride: 2, padding: 1 };
+        assert_eq!(max_pool(&x, padded).f32s(), x.f32s());
+        assert_eq!(avg_pool(&x, padded).f32s(), [0.25, 1.25, 1.25, -0.25]);
+    }
+
+    #[test]
+    fn nan_wins_and_minus_infinity_loses() {
+        for window in [HALVING, Window { kernel_size: 3, stride: 1, padding: 1 }] {
+            let mut values = vec![f32::NEG_INFINITY; 36];
+            values[7] = f32::NAN;
+            let x = Tensor::cpu([6, 6], values.into());
+            let y = max_pool(&x, window);
+            assert!(y.f32s().iter().any(|v| v.is_nan()) && y.f32s().contains(&f32::NEG_INFINITY), "{window:?}");
+            let dx = max_pool_vjp(&x, &Tensor::full(y.shape(), 1.0, &Device::Cpu).unwrap(), window);
+            assert_eq!(dx.f32s().iter().sum::<f32>(), y.len() as f32, "{window:?}: every gradient arrives once");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "avg_pool: expected planes that a window fits in, got [2, 2]")]
+    fn a_window_that_does_not_fit_is_refused() {
+        avg_pool(&random([2, 2], 1), Window { kernel_size: 3, stride: 1, padding: 0 });
+    }
+}

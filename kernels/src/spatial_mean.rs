@@ -85,3 +85,41 @@ pub fn spatial_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
 #[cfg(feature = "gpu")]
 static SHADER: &str =
     concat!(include_str!("prelude.wgsl"), include_str!("plane.wgsl"), include_str!("spatial_mean.wgsl"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{EXTENTS, Tolerance, all_elements, check, check_adjoint, check_equivariant, random};
+
+    #[test]
+    fn parity_and_adjoint() {
+        let squares = EXTENTS.map(|n| vec![3, 1, n, n]);
+        let others = [vec![1, 1], vec![2, 5, 4, 11, 11], vec![5, 7], vec![1, 64, 15], vec![40, 10, 4, 11, 11]];
+        for dims in squares.into_iter().chain(others) {
+            let shape = Shape::new(&dims);
+            let plane: usize = dims[dims.len() - 2..].iter().product();
+            // Squares, so that the sum is as large as its terms.
+            let x = crate::mul(&random(shape, 1), &random(shape, 1));
+            let dy = random(without_planes(shape), 2);
+            check(&format!("spatial_mean {dims:?}"), &[&x], Tolerance::Terms(plane), |t| vec![spatial_mean(&t[0])]);
+            check(&format!("spatial_mean_vjp {dims:?}"), &[&dy], Tolerance::Terms(1), |t| {
+                vec![spatial_mean_vjp(&t[0], shape)]
+            });
+            check_adjoint(&format!("{dims:?}"), shape, spatial_mean, |dy| spatial_mean_vjp(dy, shape));
+        }
+    }
+
+    #[test]
+    fn the_mean_keeps_every_bit_under_all_symmetries() {
+        for (height, width) in (1..13).flat_map(|h| (1..13).map(move |w| (h, w))) {
+            let name = format!("{height}x{width}");
+            check_equivariant(&name, [3, 2, height, width], &all_elements(), true, spatial_mean);
+        }
+    }
+
+    #[test]
+    fn a_mean_by_hand() {
+        let x = Tensor::cpu([2, 2, 2], vec![1.0, 2.0, 3.0, 6.0, 0.0, 0.0, 0.0, 1.0].into());
+        assert_eq!(spatial_mean(&x).f32s(), [3.0, 0.25]);
+    }
+}

@@ -152,3 +152,70 @@ fn gpu_transform(gpu: &Gpu, x: &Tensor, moved: Moved, order: usize, shape: Shape
     let motion = [moved.g, order, moved.height, moved.width].map(|v| v as u32);
     launch::each(gpu, Kernel::new("transform", SHADER), &[], &[x], shape, &motion)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parity::{EXTENTS, Tolerance, check, check_adjoint, devices_and_reference, random, same_bits};
+    use quarterturn_core::Shape;
+
+    fn shapes() -> Vec<Shape> {
+        let mut shapes: Vec<Shape> = EXTENTS.iter().map(|&n| Shape::from([2, n, n])).collect();
+        shapes.extend([[3, 1, 65], [1, 64, 1], [5, 7, 3], [4, 16, 17], [300, 11, 13]].map(Shape::from));
+        shapes.push(Shape::from([3, 4]));
+        shapes
+    }
+
+    #[test]
+    fn parity_adjoint_and_inverse() {
+        for shape in shapes() {
+            let x = random(shape, 1);
+            for g in Group::D4.elements() {
+                let (name, inverse) = (format!("{shape:?} {g}"), Group::D4.inverse(g));
+                check(&name, &[&x], Tolerance::Exact, |t| vec![transform_plane(&t[0], g)]);
+                check_adjoint(&name, shape, |x| transform_plane(x, g), |dy| transform_plane(dy, inverse));
+                assert!(same_bits(&transform_plane(&transform_plane(&x, g), inverse), &x), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn feature_maps_too() {
+        for group in Group::ALL {
+            let order = group.order();
+            for dims in [[1, 1, order, 1, 1], [2, 3, order, 4, 4], [1, 5, order, 3, 7], [5, 7, order, 16, 65]] {
+                let x = random(dims, 1);
+                for g in group.elements() {
+                    let (name, inverse) = (format!("{group} {dims:?} {g}"), group.inverse(g));
+                    check(&name, &[&x], Tolerance::Exact, |t| vec![transform_feature_map(&t[0], g, group)]);
+                    let there = |x: &Tensor| transform_feature_map(x, g, group);
+                    check_adjoint(&name, dims, there, |dy| transform_feature_map(dy, inverse, group));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transforms_compose_as_the_group_does() {
+        let x = random([2, 3, 8, 3, 5], 1);
+        for device in devices_and_reference() {
+            let x = x.to_device(&device).unwrap();
+            for (g, h) in Group::D4.elements().flat_map(|g| Group::D4.elements().map(move |h| (g, h))) {
+                let gh = Group::D4.product(g, h);
+                let both = transform_plane(&transform_plane(&x, h), g);
+                assert!(same_bits(&both, &transform_plane(&x, gh)), "{g} {h} on {device}");
+                let both = transform_feature_map(&transform_feature_map(&x, h, Group::D4), g, Group::D4);
+                assert!(same_bits(&both, &transform_feature_map(&x, gh, Group::D4)), "{g} {h} on {device}");
+            }
+        }
+    }
+
+    #[test]
+    fn turns_by_hand() {
+        let x = Tensor::cpu([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0].into());
+        assert_eq!(transform_plane(&x, 1).dims(), [3, 2]);
+        assert_eq!(transform_plane(&x, 1).f32s(), [3.0, 6.0, 2.0, 5.0, 1.0, 4.0]);
+        assert_eq!(transform_plane(&x, 2).f32s(), [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
+        assert_eq!(transform_plane(&x, 4).f32s(), [4.0, 5.0, 6.0, 1.0, 2.0, 3.0]);
+    }
+}

@@ -494,3 +494,121 @@ fn gpu_resize(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, res
     let extents = [resized.x.height, resized.x.width, resized.y.height, resized.y.width].map(|v| v as u32);
     launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &extents)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        parity::{
+            Tolerance, all_elements, check, check_adjoint, check_equivariant, devices_and_reference, random, same_bits,
+        },
+        transform_plane,
+    };
+
+    const SHAPES: [[usize; 4]; 10] = [
+        [1, 1, 1, 1],
+        [3, 1, 2, 2],
+        [2, 3, 15, 16],
+        [2, 1, 17, 17],
+        [3, 2, 28, 28],
+        [1, 5, 7, 3],
+        [2, 1, 63, 65],
+        [1, 1, 1, 64],
+        [1, 3, 65, 2],
+        [40, 1, 28, 28],
+    ];
+
+    const ANGLES: [f32; 12] = [0.0, 10.0, 45.0, 89.9, 90.0, 133.0, 180.0, 200.5, 270.0, -30.0, 359.0, 725.0];
+
+    #[test]
+    fn parity_and_adjoint() {
+        for shape in SHAPES {
+            let x = random(shape, 1);
+            for first in 0..ANGLES.len() {
+                let degrees: Vec<f32> = (0..shape[0]).map(|n| ANGLES[(first + n) % ANGLES.len()]).collect();
+                let name = format!("{shape:?} {degrees:?}");
+                // A position has an error of a few units in the last place of the extent.
+                let tolerance = Tolerance::Terms(4 * (shape[2] + shape[3]));
+                check(&format!("rotate {name}"), &[&x], tolerance, |t| vec![rotate(&t[0], &degrees, 0.5)]);
+                check(&format!("rotate_vjp {name}"), &[&x], tolerance, |t| vec![rotate_vjp(&t[0], &degrees)]);
+                check_adjoint(&name, shape, |x| rotate(x, &degrees, 0.0), |dy| rotate_vjp(dy, &degrees));
+            }
+            for (height, width) in [(1, 1), (27, 27), (29, 29), (16, 33), (shape[2], shape[3]), (5, 64)] {
+                let name = format!("{shape:?} to {height}x{width}");
+                let dy = random([shape[0], shape[1], height, width], 2);
+                let tolerance = Tolerance::Terms(16);
+                check(&format!("resize {name}"), &[&x], tolerance, |t| vec![resize(&t[0], height, width)]);
+                check(&format!("resize_vjp {name}"), &[&dy], Tolerance::Terms(4 * height * width), |t| {
+                    vec![resize_vjp(&t[0], shape[2], shape[3])]
+                });
+                let back = |dy: &Tensor| resize_vjp(dy, shape[2], shape[3]);
+                check_adjoint(&name, shape, |x| resize(x, height, width), back);
+            }
+            check(&format!("circle_crop {shape:?}"), &[&x], Tolerance::Exact, |t| vec![circle_crop(&t[0])]);
+            check_adjoint(&format!("{shape:?}"), shape, circle_crop, circle_crop);
+            check_equivariant(&format!("{shape:?}"), shape, &all_elements(), true, circle_crop);
+        }
+    }
+
+    #[test]
+    fn quarter_turns_are_exact_permutations() {
+        for device in devices_and_reference() {
+            for size in [1, 2, 15, 16, 28, 29] {
+                let x = random([2, 3, size, size], 1).to_device(&device).unwrap();
+                for angle in [0.0, 90.0, 180.0, 270.0, 360.0, -90.0, 810.0] {
+                    let g = (angle / 90.0 + 8.0) as usize % 4;
+                    let turned = rotate(&x, &[angle; 2], 9.0);
+                    assert!(same_bits(&turned, &transform_plane(&x, g)), "{size} {angle} on {device}");
+                }
+                let (ten, hundred) = (rotate(&x, &[10.0; 2], 0.25), rotate(&x, &[100.0; 2], 0.25));
+                assert!(same_bits(&hundred, &transform_plane(&ten, 1)), "{size} on {device}");
+            }
+            let x = random([1, 1, 4, 7], 1).to_device(&device).unwrap();
+            assert!(same_bits(&rotate(&x, &[180.0], 0.0), &transform_plane(&x, 2)), "rectangle on {device}");
+        }
+    }
+
+    #[test]
+    fn rotation_by_hand() {
+        // Half-way between two pixels, and a corner that comes from outside.
+        let x = Tensor::reference([1, 1, 3, 3], (1..=9).map(f64::from).collect());
+        let y = rotate(&x, &[45.0], 100.0);
+        assert_eq!(y.f64s()[4], 5.0);
+        // The upper edge pixel (0, 1) turns by 45° to the upper left, so it reads 45° back to the right of the top.
+        let root = 0.5f64.sqrt();
+        let (y0, x0) = (1.0 - root, 1.0 + root);
+        let blend = |a: f64, b: f64, t: f64| a * (1.0 - t) + b * t;
+        let expected = blend(blend(2.0, 3.0, x0 - 1.0), blend(5.0, 6.0, x0 - 1.0), y0);
+        assert!((y.f64s()[1] - expected).abs() < 1e-12, "{} instead of {expected}", y.f64s()[1]);
+        assert!(y.f64s()[0] > 9.0);
+    }
+
+    #[test]
+    fn resize_by_hand() {
+        let x = Tensor::cpu([1, 1, 1, 2], vec![0.0, 4.0].into());
+        assert_eq!(resize(&x, 1, 4).f32s(), [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(resize(&x, 1, 1).f32s(), [2.0]);
+        assert_eq!(resize(&x, 2, 2).f32s(), [0.0, 4.0, 0.0, 4.0]);
+    }
+
+    #[test]
+    fn the_circle_touches_the_edges() {
+        let ones = |size: usize| Tensor::full([size, size], 1.0, &Device::Cpu).unwrap();
+        assert_eq!(circle_crop(&ones(2)).f32s(), [1.0; 4]);
+        assert_eq!(circle_crop(&ones(3)).f32s(), [1.0; 9]);
+        #[rustfmt::skip]
+        let four = [
+            0.0, 1.0, 1.0, 0.0,
+            1.0, 1.0, 1.0, 1.0,
+            1.0, 1.0, 1.0, 1.0,
+            0.0, 1.0, 1.0, 0.0,
+        ];
+        assert_eq!(circle_crop(&ones(4)).f32s(), four);
+    }
+
+    #[test]
+    #[should_panic(expected = "rotate: expected an angle for each image")]
+    fn a_missing_angle_is_refused() {
+        rotate(&random([2, 1, 3, 3], 1), &[0.0], 0.0);
+    }
+}
