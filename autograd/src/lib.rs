@@ -1,6 +1,6 @@
 //! Reverse-mode autodiff: a tape of vector-Jacobian products, parameters, optimizers and the check of gradients.
 //!
-//! ```no_run
+//! ```
 //! use quarterturn_autograd::{Optimizer, Param, Tape};
 //! use quarterturn_core::{Device, Tensor};
 //!

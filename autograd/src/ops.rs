@@ -235,6 +235,7 @@ impl<'t> Var<'t> {
 mod tests {
     use super::*;
     use crate::{Tape, gradcheck};
+    use quarterturn_core::{Device, testing};
     use quarterturn_kernels::Group::{C1, C4, D4};
 
     /// An operation as a function of its differentiable operands.
@@ -245,111 +246,188 @@ mod tests {
         Box::new(f)
     }
 
-    /// Values around 0 that keep clear of each other, so that no maximum and no ReLU changes sides within ε.
+    /// Normal values, exact in f32, so that all devices read the same ones.
     fn random(shape: &[usize], stream: u32) -> Tensor {
         let stream = Stream::new(11, stream, 0);
         let len = Shape::new(shape).len() as u64;
-        Tensor::reference(shape, (0..len).map(|i| stream.normal(i)).collect())
+        Tensor::reference(shape, (0..len).map(|i| f64::from(stream.normal(i) as f32)).collect())
     }
 
-    fn positive(shape: &[usize], stream: u32) -> Tensor {
-        Tensor::reference(shape, random(shape, stream).f64s().iter().map(|v| 0.5 + v * v).collect())
+    /// A tensor of given values where `like` is.
+    fn beside(like: &Var<'_>, values: &[f64]) -> Tensor {
+        Tensor::from_f64([values.len()], values.to_vec(), &like.value().device()).unwrap()
     }
 
-    fn labels(values: &[f64]) -> Tensor {
-        Tensor::reference([values.len()], values.to_vec())
+    struct Row {
+        name: String,
+        shapes: Vec<Vec<usize>>,
+        /// Whether the result is linear in each operand on its own.
+        linear: bool,
+        op: Op,
     }
 
-    const ACTIVE: Activation = Activation { relu: true, dropout: None };
+    impl Row {
+        fn inputs(&self) -> Vec<Tensor> {
+            self.shapes.iter().zip(0..).map(|(shape, stream)| random(shape, stream)).collect()
+        }
 
-    /// Name, shapes of the operands, operation.
-    fn table() -> Vec<(String, Vec<Vec<usize>>, Op)> {
-        let mut rows: Vec<(String, Vec<Vec<usize>>, Op)> = Vec::new();
-        let mut row = |name: &str, shapes: &[&[usize]], f: Op| {
-            rows.push((name.into(), shapes.iter().map(|shape| shape.to_vec()).collect(), f));
+        /// The result, and the gradients of `⟨result, r⟩` for a random r (returned last).
+        fn run(&self, inputs: &[Tensor]) -> (Tensor, Vec<Tensor>, Tensor) {
+            let tape = Tape::new();
+            let variables: Vec<_> = inputs.iter().map(|input| tape.variable(input.clone())).collect();
+            let y = (self.op)(&tape, &variables);
+            let r = random(y.shape().dims(), 1000).to_device(&y.value().device()).unwrap();
+            let gradients = y.backward_from(r.clone());
+            let gradients = variables.iter().map(|v| gradients.wrt(v).expect("every operand counts").clone());
+            (y.value().clone(), gradients.collect(), r)
+        }
+    }
+
+    const LINEAR: bool = true;
+    const NONLINEAR: bool = false;
+
+    /// Every operation, with cases. Drives the check of gradients, of adjoints, and of devices.
+    fn table() -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut row = |name: &str, linear: bool, shapes: &[&[usize]], op: Op| {
+            let shapes = shapes.iter().map(|shape| shape.to_vec()).collect();
+            rows.push(Row { name: name.into(), shapes, linear, op });
         };
-        row("add", &[&[2, 3], &[2, 3]], op(|_, v| v[0].add(&v[1])));
-        row("mul", &[&[2, 3], &[2, 3]], op(|_, v| v[0].mul(&v[1])));
-        row("scale", &[&[5]], op(|_, v| v[0].scale(-1.5)));
-        row("relu", &[&[4, 4]], op(|_, v| v[0].relu()));
-        row("sum", &[&[3, 4]], op(|_, v| v[0].sum()));
-        row("reshape", &[&[3, 4]], op(|_, v| v[0].reshape([2, 6])));
-        row("matmul", &[&[3, 4], &[4, 2]], op(|_, v| v[0].matmul(&v[1], false, false)));
-        row("matmul aᵀ", &[&[4, 3], &[4, 2]], op(|_, v| v[0].matmul(&v[1], true, false)));
-        row("matmul bᵀ", &[&[3, 4], &[2, 4]], op(|_, v| v[0].matmul(&v[1], false, true)));
-        row("matmul aᵀ bᵀ", &[&[4, 3], &[2, 4]], op(|_, v| v[0].matmul(&v[1], true, true)));
-        row("linear", &[&[3, 4], &[2, 4], &[2]], op(|_, v| v[0].linear(&v[1], Some(&v[2]))));
-        row("linear, no bias", &[&[3, 4], &[2, 4]], op(|_, v| v[0].linear(&v[1], None)));
+        row("add", NONLINEAR, &[&[2, 3], &[2, 3]], op(|_, v| v[0].add(&v[1])));
+        row("mul", LINEAR, &[&[2, 3], &[2, 3]], op(|_, v| v[0].mul(&v[1])));
+        row("scale", LINEAR, &[&[5]], op(|_, v| v[0].scale(-1.5)));
+        row("relu", NONLINEAR, &[&[4, 4]], op(|_, v| v[0].relu()));
+        row("sum", LINEAR, &[&[3, 4]], op(|_, v| v[0].sum()));
+        row("reshape", LINEAR, &[&[3, 4]], op(|_, v| v[0].reshape([2, 6])));
+        row("matmul", LINEAR, &[&[3, 4], &[4, 2]], op(|_, v| v[0].matmul(&v[1], false, false)));
+        row("matmul aᵀ", LINEAR, &[&[4, 3], &[4, 2]], op(|_, v| v[0].matmul(&v[1], true, false)));
+        row("matmul bᵀ", LINEAR, &[&[3, 4], &[2, 4]], op(|_, v| v[0].matmul(&v[1], false, true)));
+        row("matmul aᵀ bᵀ", LINEAR, &[&[4, 3], &[2, 4]], op(|_, v| v[0].matmul(&v[1], true, true)));
+        row("linear", NONLINEAR, &[&[3, 4], &[2, 4], &[2]], op(|_, v| v[0].linear(&v[1], Some(&v[2]))));
+        row("linear, no bias", LINEAR, &[&[3, 4], &[2, 4]], op(|_, v| v[0].linear(&v[1], None)));
         for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 1), (D4, 8)] {
             for (k, stride, padding) in [(3, 1, 1), (2, 2, 0), (3, 2, 1), (4, 1, 0)] {
                 let conv = Conv { group, stride, padding };
-                row(
-                    &format!("group_conv {group} from {g_in}, k {k} s {stride} p {padding}"),
-                    &[&[2, 2, g_in, 5, 6], &[3, 2, g_in, k, k], &[3]],
-                    op(move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv)),
-                );
+                let (x, w) = ([2, 2, g_in, 5, 6], [3, 2, g_in, k, k]);
+                let name = format!("group_conv {group} from {g_in}, k {k} s {stride} p {padding}");
+                let with = op(move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv));
+                row(&name, NONLINEAR, &[&x, &w, &[3]], with);
+                let without = op(move |_, v| v[0].group_conv(&v[1], None, conv));
+                row(&format!("{name}, no bias"), LINEAR, &[&x, &w], without);
             }
-            row(
-                &format!("filter_orbit {group} from {g_in}"),
-                &[&[2, 3, g_in, 3, 3]],
-                op(move |_, v| v[0].filter_orbit(group)),
-            );
+            let name = format!("filter_orbit {group} from {g_in}");
+            row(&name, LINEAR, &[&[2, 3, g_in, 3, 3]], op(move |_, v| v[0].filter_orbit(group)));
         }
-        let conv = Conv { group: C4, stride: 1, padding: 0 };
-        row(
-            "group_conv, no bias",
-            &[&[1, 2, 4, 5, 5], &[2, 2, 4, 3, 3]],
-            op(move |_, v| v[0].group_conv(&v[1], None, conv)),
-        );
         for (kernel_size, stride, padding) in [(2, 2, 0), (3, 2, 1)] {
-            let window = Window { kernel_size, stride, padding };
-            row(&format!("max_pool {window:?}"), &[&[2, 2, 4, 5, 6]], op(move |_, v| v[0].max_pool(window)));
-            row(&format!("avg_pool {window:?}"), &[&[2, 2, 4, 5, 6]], op(move |_, v| v[0].avg_pool(window)));
+            let (window, x) = (Window { kernel_size, stride, padding }, [2, 2, 4, 5, 6]);
+            row(&format!("max_pool {window:?}"), NONLINEAR, &[&x], op(move |_, v| v[0].max_pool(window)));
+            row(&format!("avg_pool {window:?}"), LINEAR, &[&x], op(move |_, v| v[0].avg_pool(window)));
         }
-        row("spatial_mean", &[&[2, 3, 4, 3, 5]], op(|_, v| v[0].spatial_mean()));
-        row("coset_max", &[&[2, 3, 8, 2, 2]], op(|_, v| v[0].coset_max()));
-        row("coset_mean", &[&[2, 3, 4, 2, 2]], op(|_, v| v[0].coset_mean()));
+        row("spatial_mean", LINEAR, &[&[2, 3, 4, 3, 5]], op(|_, v| v[0].spatial_mean()));
+        for g in [1, 4, 8] {
+            row("coset_max", NONLINEAR, &[&[2, 3, g, 2, 2]], op(|_, v| v[0].coset_max()));
+            row("coset_mean", LINEAR, &[&[2, 3, g, 2, 2]], op(|_, v| v[0].coset_mean()));
+        }
+        let relu = Activation { relu: true, dropout: None };
         let dropping = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 2, 3))) };
-        for (name, activation) in [("", Activation::default()), (" relu", ACTIVE), (" relu dropout", dropping)] {
-            row(
-                &format!("batch_norm_train{name}"),
-                &[&[3, 2, 4, 2, 3], &[2], &[2]],
-                op(move |_, v| v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0),
-            );
+        let map: &[&[usize]] = &[&[3, 2, 4, 2, 3], &[2], &[2]];
+        for (name, activation) in [("", Activation::default()), (" relu", relu), (" relu dropout", dropping)] {
+            let train = op(move |_, v| v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0);
+            row(&format!("batch_norm_train{name}"), NONLINEAR, map, train);
         }
-        for (name, activation) in [("", Activation::default()), (" relu", ACTIVE)] {
-            row(
-                &format!("batch_norm_eval{name}"),
-                &[&[3, 2, 4, 2, 3], &[2], &[2]],
-                op(move |_, v| {
-                    v[0].batch_norm_eval(&v[1], &v[2], &random(&[2], 90), &positive(&[2], 91), 1e-5, activation)
-                }),
-            );
+        for (name, activation) in [("", Activation::default()), (" relu", relu)] {
+            let eval = op(move |_, v| {
+                let (mean, var) = (beside(&v[0], &[0.25, -1.0]), beside(&v[0], &[0.5, 2.0]));
+                v[0].batch_norm_eval(&v[1], &v[2], &mean, &var, 1e-5, activation)
+            });
+            row(&format!("batch_norm_eval{name}"), NONLINEAR, map, eval);
         }
-        row("dropout", &[&[40]], op(|_, v| v[0].dropout(0.3, Stream::new(1, 2, 3))));
-        row("cross_entropy", &[&[4, 3]], op(|_, v| v[0].cross_entropy(&labels(&[0., 2., 1., 2.]))));
+        row("dropout", LINEAR, &[&[40]], op(|_, v| v[0].dropout(0.3, Stream::new(1, 2, 3))));
+        let cross_entropy = op(|_, v| v[0].cross_entropy(&beside(&v[0], &[0.0, 2.0, 1.0, 2.0])));
+        row("cross_entropy", NONLINEAR, &[&[4, 3]], cross_entropy);
         for g in D4.elements() {
-            row(&format!("transform_plane {g}"), &[&[2, 3, 5]], op(move |_, v| v[0].transform_plane(g)));
-            row(
-                &format!("transform_feature_map {g}"),
-                &[&[1, 2, 8, 3, 3]],
-                op(move |_, v| v[0].transform_feature_map(g, D4)),
-            );
+            let plane = op(move |_, v| v[0].transform_plane(g));
+            row(&format!("transform_plane {g}"), LINEAR, &[&[2, 3, 5]], plane);
+            let map = op(move |_, v| v[0].transform_feature_map(g, D4));
+            row(&format!("transform_feature_map {g}"), LINEAR, &[&[1, 2, 8, 3, 3]], map);
         }
-        row("rotate", &[&[3, 2, 5, 5]], op(|_, v| v[0].rotate(&[20.0, 90.0, -130.5], 0.5)));
-        row("resize up", &[&[1, 2, 5, 4]], op(|_, v| v[0].resize(7, 6)));
-        row("resize down", &[&[1, 2, 7, 6]], op(|_, v| v[0].resize(4, 5)));
-        row("circle_crop", &[&[1, 2, 6, 6]], op(|_, v| v[0].circle_crop()));
+        let angles = [20.0, 90.0, -130.5];
+        row("rotate", LINEAR, &[&[3, 2, 5, 5]], op(move |_, v| v[0].rotate(&angles, 0.0)));
+        row("rotate, filled", NONLINEAR, &[&[3, 2, 5, 5]], op(move |_, v| v[0].rotate(&angles, 0.5)));
+        row("resize up", LINEAR, &[&[1, 2, 5, 4]], op(|_, v| v[0].resize(7, 6)));
+        row("resize down", LINEAR, &[&[1, 2, 7, 6]], op(|_, v| v[0].resize(4, 5)));
+        row("circle_crop", LINEAR, &[&[1, 2, 6, 6]], op(|_, v| v[0].circle_crop()));
         rows
+    }
+
+    fn devices() -> Vec<(Device, f64)> {
+        let tolerance = |device: &Device| match device {
+            Device::Reference => 1e-12,
+            Device::Cpu => 1e-5,
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => 1e-4,
+        };
+        let mut devices = testing::devices();
+        devices.push(Device::Reference);
+        devices.into_iter().map(|device| (device.clone(), tolerance(&device))).collect()
+    }
+
+    fn on(device: &Device, inputs: &[Tensor]) -> Vec<Tensor> {
+        inputs.iter().map(|input| input.to_device(device).unwrap()).collect()
+    }
+
+    fn dot(a: &Tensor, b: &Tensor) -> f64 {
+        a.to_f64().unwrap().iter().zip(b.to_f64().unwrap()).map(|(a, b)| a * b).sum()
     }
 
     #[test]
     fn gradients_agree_with_differences() {
+        let check = |row: Row| gradcheck(&row.op, &row.inputs(), 1e-7).err().map(|e| format!("{}: {e}", row.name));
+        let failures: Vec<_> = table().into_iter().filter_map(check).collect();
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    /// `⟨f(v), r⟩ = ⟨vᵢ, ∂⟨f(v), r⟩/∂vᵢ⟩` where f is linear in operand i.
+    #[test]
+    fn linear_operations_have_their_adjoints() {
         let mut failures = Vec::new();
-        for (name, shapes, f) in table() {
-            let inputs: Vec<_> = shapes.iter().zip(0..).map(|(shape, stream)| random(shape, stream)).collect();
-            if let Err(error) = gradcheck(f, &inputs, 1e-7) {
-                failures.push(format!("{name}: {error}"));
+        for row in table().into_iter().filter(|row| row.linear) {
+            for (device, tolerance) in devices() {
+                let inputs = on(&device, &row.inputs());
+                let (y, gradients, r) = row.run(&inputs);
+                let expected = dot(&y, &r);
+                // Terms of both signs cancel: the scale is that of the vectors.
+                let scale = (dot(&y, &y) * dot(&r, &r)).sqrt();
+                for (i, (input, gradient)) in inputs.iter().zip(&gradients).enumerate() {
+                    let error = (dot(input, gradient) - expected).abs() / scale;
+                    if error.is_nan() || error > tolerance {
+                        failures.push(format!("{}, operand {i} on {device}: {error:e}", row.name));
+                    }
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    #[test]
+    fn results_and_gradients_agree_between_devices() {
+        let mut failures = Vec::new();
+        for row in table() {
+            let inputs = row.inputs();
+            let (y, gradients, _) = row.run(&inputs);
+            for (device, tolerance) in devices() {
+                let (y_here, gradients_here, _) = row.run(&on(&device, &inputs));
+                let pairs = std::iter::once((&y_here, &y)).chain(gradients_here.iter().zip(&gradients));
+                for (i, (got, expected)) in pairs.enumerate() {
+                    assert_eq!(got.shape(), expected.shape(), "{}", row.name);
+                    let largest = expected.f64s().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                    let got = got.to_f64().unwrap();
+                    let error = got.iter().zip(expected.f64s()).map(|(g, e)| (g - e).abs()).fold(0.0, f64::max);
+                    if got.iter().any(|v| !v.is_finite()) || error > tolerance * largest {
+                        let what = if i == 0 { "result".into() } else { format!("gradient {}", i - 1) };
+                        failures.push(format!("{}, {what} on {device}: {:e}", row.name, error / largest));
+                    }
+                }
             }
         }
         assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -1,6 +1,6 @@
 //! Layers, networks and the training loop. One file per layer and per architecture of the paper.
 //!
-//! ```no_run
+//! ```
 //! use quarterturn_core::{Device, Tensor};
 //! use quarterturn_models::{MnistCnn, MnistCnnConfig, Network};
 //!
