@@ -15,6 +15,7 @@ mod matmul;
 mod optimizer;
 #[cfg(test)]
 mod parity;
+mod peak;
 mod plane;
 mod pool;
 mod simd;
@@ -33,6 +34,7 @@ pub use group::Group;
 pub use group_conv::*;
 pub use matmul::*;
 pub use optimizer::*;
+pub use peak::peak_flops;
 pub use pool::*;
 pub use simd::Isa;
 pub use spatial_mean::*;

@@ -1,0 +1,58 @@
+//! Group convolutions against the processor's multiply-add peak: `cargo bench --bench kernels`.
+//!
+//! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/cpu`.
+//! Throughput counts the multiply-adds of the dense sum, whatever a kernel really does, so that kernels compare;
+//! "direct" is the dense convolution with expanded filters.
+
+mod support;
+
+use criterion::Criterion;
+use quarterturn::{
+    core::{Device, Shape, Stream, Tensor},
+    kernels::{Conv, Group, filter_orbit, group_conv, group_conv_dw, group_conv_dx},
+};
+
+/// (group, channels in and out, extent, batch)
+const SIZES: [(Group, usize, usize, usize); 6] = [
+    (Group::C4, 10, 28, 128),
+    (Group::C4, 10, 14, 128),
+    (Group::C4, 32, 28, 16),
+    (Group::C4, 64, 14, 16),
+    (Group::D4, 7, 28, 128),
+    (Group::D4, 16, 28, 16),
+];
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut report = support::Report::new();
+    for (group, channels, extent, batch) in SIZES {
+        let (g, conv) = (group.order(), Conv { group, stride: 1, padding: 1 });
+        let x = random(Shape::from([batch, channels, g, extent, extent]), 1);
+        let weight = random(Shape::from([channels, channels, g, 3, 3]), 2);
+        let dy = random(x.shape(), 3);
+        let flat = |x: &Tensor| x.reshape([batch, channels * g, 1, extent, extent]);
+        let (dense_x, dense_dy) = (flat(&x), flat(&dy));
+        let dense = Conv { group: Group::C1, ..conv };
+        let dense_shape = Shape::from([channels * g, channels * g, 1, 3, 3]);
+        let expand = || filter_orbit(&weight, group).reshape(dense_shape);
+
+        let flops = 2.0 * (x.len() * channels * g * 9) as f64;
+        let size = format!("{channels}x{channels}_k3_{extent}x{extent}_n{batch}/cpu");
+        let mut measure = |what: &str, run: &dyn Fn()| {
+            report.measure(&mut criterion, &format!("group_conv/{group}/{what}/{size}"), flops, run);
+        };
+        measure("forward", &|| drop(group_conv(&x, &weight, None, conv)));
+        measure("grad_input", &|| drop(group_conv_dx(&dy, &weight, x.shape(), conv)));
+        measure("grad_weight", &|| drop(group_conv_dw(&x, &dy, weight.shape(), conv)));
+        measure("forward/direct", &|| drop(group_conv(&dense_x, &expand(), None, dense)));
+        measure("grad_input/direct", &|| drop(group_conv_dx(&dense_dy, &expand(), dense_x.shape(), dense)));
+        measure("grad_weight/direct", &|| drop(group_conv_dw(&dense_x, &dense_dy, dense_shape, dense)));
+    }
+    criterion.final_summary();
+    report.print();
+}
+
+fn random(shape: Shape, stream: u32) -> Tensor {
+    let stream = Stream::new(1, stream, 0);
+    Tensor::cpu(shape, (0..shape.len() as u64).map(|i| stream.uniform(i) - 0.5).collect())
+}
