@@ -117,8 +117,8 @@ pub fn group_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv
     }
     match common_device("group_conv", &operands) {
         Device::Cpu => {
-            let bias = bias.map(Tensor::f32s);
-            Tensor::cpu(e.y(), cpu::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), bias, false))
+            let epilogue = cpu::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
+            Tensor::cpu(e.y(), cpu::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
         }
         Device::Reference => {
             Tensor::reference(e.y(), reference::forward(&e, conv, x.f64s(), weight.f64s(), bias.map(Tensor::f64s)))
@@ -240,7 +240,10 @@ mod tests {
             for &isa in Isa::available() {
                 let name = |what| format!("{what} {case:?} {isa}");
                 let (x, weight, dy) = (x.f32s(), weight.f32s(), dy.f32s());
-                let got = Tensor::cpu(e.y(), cpu::forward(&e, conv, isa, x, weight, Some(bias.f32s()), false));
+                let got = Tensor::cpu(
+                    e.y(),
+                    cpu::forward(&e, conv, isa, x, weight, cpu::Epilogue::bias(c_out, Some(bias.f32s()))),
+                );
                 close(&name("y"), &got, &y, 2e-6);
                 if !lift {
                     close(&name("dx"), &Tensor::cpu(e.x(), cpu::dx(&e, conv, isa, dy, weight)), &dx, 2e-6);

@@ -163,7 +163,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn store(to: *mut f32, v: Self::V);
     fn add(a: Self::V, b: Self::V) -> Self::V;
     fn sub(a: Self::V, b: Self::V) -> Self::V;
-    fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// Larger of each pair; the second where either is NaN.
     fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once (on `Portable`: twice).
@@ -197,10 +196,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn sub(a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] - b[i])
-    }
-    #[inline(always)]
-    fn mul(a: Self::V, b: Self::V) -> Self::V {
-        std::array::from_fn(|i| a[i] * b[i])
     }
     #[inline(always)]
     fn max(a: Self::V, b: Self::V) -> Self::V {
@@ -262,10 +257,6 @@ mod x86 {
             unsafe { _mm256_sub_ps(a, b) }
         }
         #[inline(always)]
-        fn mul(a: __m256, b: __m256) -> __m256 {
-            unsafe { _mm256_mul_ps(a, b) }
-        }
-        #[inline(always)]
         fn max(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_max_ps(a, b) }
         }
@@ -298,10 +289,6 @@ mod x86 {
         #[inline(always)]
         fn sub(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_sub_ps(a, b) }
-        }
-        #[inline(always)]
-        fn mul(a: __m512, b: __m512) -> __m512 {
-            unsafe { _mm512_mul_ps(a, b) }
         }
         #[inline(always)]
         fn max(a: __m512, b: __m512) -> __m512 {
@@ -346,10 +333,6 @@ mod arm {
         #[inline(always)]
         fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             unsafe { vsubq_f32(a, b) }
-        }
-        #[inline(always)]
-        fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vmulq_f32(a, b) }
         }
         #[inline(always)]
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -22,20 +22,34 @@ const GRADIENT_PANEL: usize = 64;
 /// Floats that a vector access may touch beyond the end of what it needs.
 const SLACK: usize = 64;
 
-/// `y = weight ⋆ x + bias`, then `max(y, 0)` if `relu`.
-pub(super) fn forward(
-    e: &Extents,
-    conv: Conv,
-    isa: Isa,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    relu: bool,
-) -> HostBuffer {
+/// What becomes of a sum before it is stored: `sum · scale + shift`, of each output channel, then, if `relu`, the larger
+/// of that and 0 (NaN stays NaN).
+pub(super) struct Epilogue {
+    pub scale_shift: Vec<(f32, f32)>,
+    pub relu: bool,
+}
+
+impl Epilogue {
+    /// Adds the bias.
+    pub(super) fn bias(channels: usize, bias: Option<&[f32]>) -> Self {
+        let shift = |c| bias.map_or(0.0, |b| b[c]);
+        Epilogue { scale_shift: (0..channels).map(|c| (1.0, shift(c))).collect(), relu: false }
+    }
+
+    #[inline(always)]
+    fn apply<S: Simd>(&self, channel: usize, sum: S::V) -> S::V {
+        let (scale, shift) = self.scale_shift[channel];
+        let y = S::mul_add(sum, S::splat(scale), S::splat(shift));
+        if self.relu { S::max(S::splat(0.0), y) } else { y }
+    }
+}
+
+/// `y = epilogue(weight ⋆ x)`.
+pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
     let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
     let layout = Layout::new(source, result, e.k, conv.stride, 1, conv.padding as isize);
-    let pass = Pass { filter: Filter::Forward, layout, rows: e.c_out, cols: e.c_in, planes: e.g_in, relu };
-    pass.over_group(e, conv.group, isa, x, weight, bias)
+    let pass = Pass { filter: Filter::Forward, layout, rows: e.c_out, cols: e.c_in, planes: e.g_in, epilogue };
+    pass.over_group(e, conv.group, isa, x, weight)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
@@ -44,8 +58,9 @@ pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) 
     let (source, result) = ((e.out_height, e.out_width), (e.height, e.width));
     let lead = e.k as isize - 1 - conv.padding as isize;
     let layout = Layout::new(source, result, e.k, 1, conv.stride, lead);
-    let pass = Pass { filter: Filter::Adjoint, layout, rows: e.c_in, cols: e.c_out, planes: e.g_out, relu: false };
-    pass.over_group(e, conv.group, isa, dy, weight, None)
+    let epilogue = Epilogue::bias(e.c_in, None);
+    let pass = Pass { filter: Filter::Adjoint, layout, rows: e.c_in, cols: e.c_out, planes: e.g_out, epilogue };
+    pass.over_group(e, conv.group, isa, dy, weight)
 }
 
 /// One convolution, forward or adjoint.
@@ -57,23 +72,15 @@ struct Pass {
     cols: usize,
     /// Group elements of the source: 1 when lifting.
     planes: usize,
-    relu: bool,
+    epilogue: Epilogue,
 }
 
 impl Pass {
-    fn over_group(
-        &self,
-        e: &Extents,
-        group: Group,
-        isa: Isa,
-        source: &[f32],
-        weight: &[f32],
-        bias: Option<&[f32]>,
-    ) -> HostBuffer {
+    fn over_group(&self, e: &Extents, group: Group, isa: Isa, source: &[f32], weight: &[f32]) -> HostBuffer {
         match group {
-            Group::C1 => self.over_images::<1>(e, group, isa, source, weight, bias),
-            Group::C4 => self.over_images::<4>(e, group, isa, source, weight, bias),
-            Group::D4 => self.over_images::<8>(e, group, isa, source, weight, bias),
+            Group::C1 => self.over_images::<1>(e, group, isa, source, weight),
+            Group::C4 => self.over_images::<4>(e, group, isa, source, weight),
+            Group::D4 => self.over_images::<8>(e, group, isa, source, weight),
         }
     }
 
@@ -84,26 +91,33 @@ impl Pass {
         isa: Isa,
         source: &[f32],
         weight: &[f32],
-        bias: Option<&[f32]>,
     ) -> HostBuffer {
         let irreps = Irreps::of(G);
         let taps = taps(e, group);
         let inner = self.cols * taps.len();
         let mut filters = HostBuffer::scratch((irreps.one + 2 * irreps.columns) * self.rows * inner);
         filter_matrices::<Portable, G>(e, group, self.filter, weight, &taps, &mut filters);
-        let offsets = tap_offsets::<G>(&self.layout, e.k, &taps, self.planes, self.cols);
-
+        let plan = Plan {
+            pass: self,
+            filters: &filters,
+            offsets: tap_offsets(&self.layout, e.k, &taps, self.planes, self.cols),
+        };
         let image = self.cols * self.planes * self.layout.height * self.layout.width;
         let result = self.rows * G * self.layout.out_height * self.layout.out_width;
         let mut y = HostBuffer::scratch(e.batch * result);
         y.par_chunks_mut(result).zip(source.par_chunks(image)).for_each_init(
             || PassScratch::new::<G>(self, inner),
-            |scratch, (y, source)| {
-                isa.run(OneImage::<G> { pass: self, source, filters: &filters, offsets: &offsets, bias, scratch, y });
-            },
+            |scratch, (y, source)| isa.run(OneImage::<G> { plan: &plan, source, scratch, y }),
         );
         y
     }
+}
+
+/// What the images of a pass share.
+struct Plan<'a, const G: usize> {
+    pass: &'a Pass,
+    filters: &'a [f32],
+    offsets: Vec<[usize; G]>,
 }
 
 /// Where tap q of element h, input channel c, lies for location 0: at `[(c, q)][h]`, in an image of planes `[c][h]`.
@@ -136,9 +150,9 @@ struct PassScratch {
     flat: HostBuffer,
 }
 
-/// Floats of a result plane in `PassScratch::flat`.
+/// Floats of a flat plane of results: whole panels.
 fn flat_plane(layout: &Layout) -> usize {
-    layout.locations().next_multiple_of(SLACK)
+    layout.locations().next_multiple_of(GRADIENT_PANEL)
 }
 
 /// Terms of the sum that one panel holds, for `width` locations.
@@ -163,11 +177,8 @@ impl PassScratch {
 }
 
 struct OneImage<'a, const G: usize> {
-    pass: &'a Pass,
+    plan: &'a Plan<'a, G>,
     source: &'a [f32],
-    filters: &'a [f32],
-    offsets: &'a [[usize; G]],
-    bias: Option<&'a [f32]>,
     scratch: &'a mut PassScratch,
     y: &'a mut [f32],
 }
@@ -177,35 +188,33 @@ impl<const G: usize> Task for OneImage<'_, G> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneImage { pass, source, filters, offsets, bias, scratch, y } = self;
-        let (layout, irreps, inner) = (&pass.layout, Irreps::of(G), offsets.len());
+        let OneImage { plan: Plan { pass, filters, offsets }, source, scratch, y } = self;
+        let (layout, inner, width) = (&pass.layout, offsets.len(), 2 * S::LANES);
+        let plane = flat_plane(layout);
         pad(layout, source, &mut scratch.padded);
-        let (width, plane) = (2 * S::LANES, flat_plane(layout));
+        let reach = offsets.iter().flatten().max().expect("a filter has a tap") + layout.locations() + width;
+        assert!(scratch.padded.len() >= reach);
         let terms = panel_terms::<G>(inner, width);
         for start in (0..layout.locations()).step_by(width) {
             for first in (0..inner).step_by(terms) {
                 let offsets = &offsets[first..inner.min(first + terms)];
-                pack::<S, G>(&scratch.padded, start, offsets, &mut scratch.panel);
+                // SAFETY: `start` and the width behind it are within `reach`, which is asserted above.
+                unsafe { pack::<S, G>(&scratch.padded, start, offsets, &mut scratch.panel) };
                 multiply::<S, G>(pass, filters, inner, first, offsets.len(), scratch);
             }
             for row in 0..pass.rows {
-                let bias = bias.map_or(0.0, |b| b[row]);
                 for half in 0..2 {
-                    let y = untransform::<S, G>(pass, row, half, &scratch.products);
-                    for g in 0..G {
-                        let mut value = S::add(y[g], S::splat(bias));
-                        if pass.relu {
-                            value = S::max(value, S::splat(0.0));
-                        }
+                    let values = untransform::<S, G>(pass, row, half, &scratch.products);
+                    for (g, value) in values.into_iter().enumerate() {
                         let at = (row * G + g) * plane + start + half * S::LANES;
                         let lanes = &mut scratch.flat[at..at + S::LANES];
                         // SAFETY: the slice has `LANES` elements.
-                        unsafe { S::store(lanes.as_mut_ptr(), value) };
+                        unsafe { S::store(lanes.as_mut_ptr(), pass.epilogue.apply::<S>(row, value)) };
                     }
                 }
             }
         }
-        crop(layout, &scratch.flat, plane, y);
+        crop(layout, &scratch.flat, y);
     }
 }
 
@@ -218,11 +227,12 @@ fn pad(layout: &Layout, source: &[f32], padded: &mut [f32]) {
     }
 }
 
-/// Copies the valid columns of a flat result to dense planes.
+/// Copies the valid columns of flat planes to dense ones.
 #[inline(always)]
-fn crop(layout: &Layout, flat: &[f32], plane: usize, y: &mut [f32]) {
+fn crop(layout: &Layout, flat: &[f32], y: &mut [f32]) {
     let width = layout.out_width;
-    for (flat, y) in flat.chunks_exact(plane).zip(y.chunks_exact_mut(layout.out_height * width)) {
+    let planes = flat.chunks_exact(flat_plane(layout));
+    for (flat, y) in planes.zip(y.chunks_exact_mut(layout.out_height * width)) {
         for (row, y) in y.chunks_exact_mut(width).enumerate() {
             copy_row(&flat[row * layout.pitch..][..width], y);
         }
@@ -251,17 +261,18 @@ fn copy_row(from: &[f32], to: &mut [f32]) {
 
 /// F̂ of `2 · LANES` locations from `start` on, for the terms of `offsets`: of each one-dimensional irrep
 /// `[term][location]`, then of each half of the locations `[term, column l][row i][location]`.
+///
+/// # Safety
+/// `padded` must hold `start + 2 · LANES` floats beyond each of the offsets.
 #[inline(always)]
-fn pack<S: Simd, const G: usize>(padded: &[f32], start: usize, offsets: &[[usize; G]], panel: &mut [f32]) {
+unsafe fn pack<S: Simd, const G: usize>(padded: &[f32], start: usize, offsets: &[[usize; G]], panel: &mut [f32]) {
     let (irreps, terms, width) = (Irreps::of(G), offsets.len(), 2 * S::LANES);
     assert!(panel.len() >= irreps.values() * terms * width);
     for (term, offsets) in offsets.iter().enumerate() {
         for half in 0..2 {
             let f = std::array::from_fn(|h| {
-                let at = offsets[h] + start + half * S::LANES;
-                let lanes = &padded[at..at + S::LANES];
-                // SAFETY: the slice has `LANES` elements.
-                unsafe { S::load(lanes.as_ptr()) }
+                // SAFETY: the caller's.
+                unsafe { S::load(padded.as_ptr().add(offsets[h] + start + half * S::LANES)) }
             });
             let values = transform::<S, G>(f);
             // SAFETY: the largest offset is that of the last value of the last term, one vector before
@@ -450,19 +461,15 @@ fn dw_over_images<const G: usize>(
 
     let mut dweight = HostBuffer::zeros(e.weight().len());
     let (irreps, rows, row) = (Irreps::of(G), pass.rows::<G>(), pass.row());
-    for o in 0..e.c_out {
-        for c in 0..e.c_in {
-            let channels = pass.channels(c / pass.block);
-            for (t, &tap) in taps.iter().enumerate() {
-                let at = c / pass.block * rows * row + t * channels.len() + (c - channels.start);
-                let one = |s: usize| sums[at + (s * e.c_out + o) * row];
-                let two = |l: usize, j: usize| {
-                    sums[at + (irreps.one * e.c_out + (l * e.c_out + o) * irreps.columns + j) * row]
-                };
-                spread_gradient::<Portable, G>(e, conv.group, (o, c, tap), one, two, &mut dweight);
-            }
-        }
-    }
+    let place = |c: usize, t: usize| {
+        let channels = pass.channels(c / pass.block);
+        c / pass.block * rows * row + t * channels.len() + (c - channels.start)
+    };
+    let one = |o, c, t, s: usize| sums[place(c, t) + (s * e.c_out + o) * row];
+    let two = |o, c, t, l: usize, j: usize| {
+        sums[place(c, t) + (irreps.one * e.c_out + (l * e.c_out + o) * irreps.columns + j) * row]
+    };
+    spread_gradient::<Portable, G>(e, conv.group, &taps, one, two, &mut dweight);
     (dweight, bias)
 }
 
@@ -530,17 +537,16 @@ impl<const G: usize> Task for OneGradient<'_, G> {
 #[inline(always)]
 fn interleave(layout: &Layout, x: &[f32], planes: usize, channels: usize, padded: &mut [f32]) {
     let (area, depth) = (layout.height * layout.width, planes * channels);
-    for c in 0..channels {
-        for h in 0..planes {
-            let source = &x[(c * planes + h) * area..][..area];
-            layout.for_each_run(|from, to, count| {
-                let target = padded[to * depth + h * channels + c..].iter_mut().step_by(depth);
-                for (to, from) in target.zip(&source[from..from + count]) {
+    layout.for_each_run(|from, to, count| {
+        for (i, sample) in padded[to * depth..].chunks_exact_mut(depth).take(count).enumerate() {
+            for h in 0..planes {
+                let source = x[h * area + from + i..].iter().step_by(planes * area);
+                for (to, from) in sample[h * channels..][..channels].iter_mut().zip(source) {
                     *to = *from;
                 }
-            });
+            }
         }
-    }
+    });
 }
 
 /// dŷ of the panel at `start`; its trivial irrep also sums to the gradient of the bias.

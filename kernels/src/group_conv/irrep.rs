@@ -97,20 +97,20 @@ pub(super) fn inverse<S: Simd, const G: usize>(one: [S::V; 4], two: [[S::V; 2]; 
 pub(super) struct Tap {
     pub row: usize,
     pub col: usize,
-    /// How many elements leave the tap in place, when lifting: each counts for that fraction. A power of two.
-    stabilizer: usize,
+    /// One over the number of elements that leave the tap in place, when lifting: a power of two.
+    share: f32,
 }
 
 /// The taps to sum over: all of them, or, when lifting, one of each orbit (the other members are its rotations).
 pub(super) fn taps(e: &Extents, group: Group) -> Vec<Tap> {
     let all = (0..e.k).flat_map(|row| (0..e.k).map(move |col| (row, col)));
     if e.g_in == e.g_out {
-        return all.map(|(row, col)| Tap { row, col, stabilizer: 1 }).collect();
+        return all.map(|(row, col)| Tap { row, col, share: 1.0 }).collect();
     }
     all.filter_map(|(row, col)| {
         let orbit = || group.elements().map(|g| Group::move_entry(g, row, col, e.k, e.k));
         let stabilizer = orbit().filter(|&q| q == (row, col)).count();
-        orbit().all(|q| q >= (row, col)).then_some(Tap { row, col, stabilizer })
+        orbit().all(|q| q >= (row, col)).then_some(Tap { row, col, share: 1.0 / stabilizer as f32 })
     })
     .collect()
 }
@@ -124,15 +124,17 @@ pub(super) enum Filter {
     Adjoint,
 }
 
-/// Flat index of ψ_q[d] in `weight`, for output channel `row` and input channel `col` of the product.
-fn psi_index(e: &Extents, group: Group, filter: Filter, row: usize, col: usize, tap: Tap, d: usize) -> usize {
-    let (o, c, d, (u, v)) = match filter {
-        Filter::Forward => {
-            (row, col, if e.g_in == 1 { 0 } else { d }, Group::move_entry(d, tap.row, tap.col, e.k, e.k))
-        }
-        Filter::Adjoint => (col, row, group.inverse(d), (e.k - 1 - tap.row, e.k - 1 - tap.col)),
+/// Where ψ_q[d] lies in `weight`: `[tap][d]`, beyond the filters of one (output, input) pair of channels.
+fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: &[Tap]) -> Vec<[usize; G]> {
+    let place = |tap: &Tap, d| {
+        let (d, (u, v)) = match filter {
+            Filter::Forward if e.g_in == 1 => (0, Group::move_entry(d, tap.row, tap.col, e.k, e.k)),
+            Filter::Forward => (d, Group::move_entry(d, tap.row, tap.col, e.k, e.k)),
+            Filter::Adjoint => (group.inverse(d), (e.k - 1 - tap.row, e.k - 1 - tap.col)),
+        };
+        (d * e.k + u) * e.k + v
     };
-    (((o * e.c_in + c) * e.g_in + d) * e.k + u) * e.k + v
+    taps.iter().map(|tap| std::array::from_fn(|d| place(tap, d))).collect()
 }
 
 /// ψ̃ as the left factors of the products, row-major: of each one-dimensional irrep `[rows, K]`, then of the
@@ -148,16 +150,19 @@ pub(super) fn filter_matrices<S: Simd, const G: usize>(
     let irreps = Irreps::of(G);
     let (rows, cols) = if filter == Filter::Forward { (e.c_out, e.c_in) } else { (e.c_in, e.c_out) };
     let inner = cols * taps.len();
+    let offsets = psi_offsets::<G>(e, group, filter, taps);
+    let pair = e.g_in * e.k * e.k;
     let (one, two) = out.split_at_mut(irreps.one * rows * inner);
     let (mut gathered, mut lanes) = ([[0.0; 16]; G], [0.0; 16]);
     for row in 0..rows {
         for k0 in (0..inner).step_by(S::LANES) {
             let count = S::LANES.min(inner - k0);
             for lane in 0..count {
-                let (col, tap) = ((k0 + lane) / taps.len(), taps[(k0 + lane) % taps.len()]);
+                let (col, t) = ((k0 + lane) / taps.len(), (k0 + lane) % taps.len());
+                let (o, c) = if filter == Filter::Forward { (row, col) } else { (col, row) };
+                let filters = &weight[(o * e.c_in + c) * pair..][..pair];
                 for d in 0..G {
-                    let value = weight[psi_index(e, group, filter, row, col, tap, d)];
-                    gathered[d][lane] = value / tap.stabilizer as f32;
+                    gathered[d][lane] = filters[offsets[t][d]] * taps[t].share;
                 }
             }
             // SAFETY: 16 floats are at least `LANES`.
@@ -166,7 +171,7 @@ pub(super) fn filter_matrices<S: Simd, const G: usize>(
                 // SAFETY: as above.
                 unsafe { S::store(lanes.as_mut_ptr(), value) };
                 for lane in 0..count {
-                    to[start + lane * step] = lanes[lane] * scale as f32 / G as f32;
+                    to[start + lane * step] = lanes[lane] * (scale as f32 / G as f32);
                 }
             };
             for s in 0..irreps.one {
@@ -183,33 +188,36 @@ pub(super) fn filter_matrices<S: Simd, const G: usize>(
     }
 }
 
-/// The adjoint of [`filter_matrices`] for one (output channel, input channel, tap): spreads the gradient of ψ̃, read by
-/// `one(s)` and `two(l, j)`, over `dweight`.
+/// The adjoint of [`filter_matrices`], forward: spreads the gradient of ψ̃ over `dweight`. `one(o, c, t, s)` reads that of
+/// one-dimensional irrep s, `two(o, c, t, l, j)` that of entry (l, j) of the two-dimensional one.
 pub(super) fn spread_gradient<S: Simd, const G: usize>(
     e: &Extents,
     group: Group,
-    (o, c, tap): (usize, usize, Tap),
-    one: impl Fn(usize) -> f32,
-    two: impl Fn(usize, usize) -> f32,
+    taps: &[Tap],
+    one: impl Fn(usize, usize, usize, usize) -> f32,
+    two: impl Fn(usize, usize, usize, usize, usize) -> f32,
     dweight: &mut [f32],
 ) {
     let irreps = Irreps::of(G);
+    let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
     let mut lanes = [0.0; 16];
-    let ones = std::array::from_fn(|s| S::splat(if s < irreps.one { one(s) / G as f32 } else { 0.0 }));
-    let twos = std::array::from_fn(|i| {
-        std::array::from_fn(|j| {
-            S::splat(match irreps.columns {
-                0 => 0.0,
-                // Over C4, ψ̃ has the entries (W_d, −W_e) in the column that was kept.
-                1 if j == 0 => (if i == 0 { two(0, 0) } else { -two(1, 0) }) * 2.0 / G as f32,
-                1 => 0.0,
-                _ => two(j, i) * 2.0 / G as f32,
-            })
-        })
-    });
-    for (d, value) in inverse::<S, G>(ones, twos).into_iter().enumerate() {
-        // SAFETY: 16 floats are at least `LANES`.
-        unsafe { S::store(lanes.as_mut_ptr(), value) };
-        dweight[psi_index(e, group, Filter::Forward, o, c, tap, d)] += lanes[0] / tap.stabilizer as f32;
+    for (pair, filters) in dweight.chunks_exact_mut(e.g_in * e.k * e.k).enumerate() {
+        let (o, c) = (pair / e.c_in, pair % e.c_in);
+        for (t, tap) in taps.iter().enumerate() {
+            let scaled = |value: f32, scale: usize| S::splat(value * (scale as f32 / G as f32));
+            let ones = std::array::from_fn(|s| scaled(if s < irreps.one { one(o, c, t, s) } else { 0.0 }, 1));
+            let entry = |i: usize, j: usize| match irreps.columns {
+                // Over C4, the column of ψ̃ that is kept has the entries W_d and −W_e.
+                1 if j == 0 => two(o, c, t, i, 0) * if i == 0 { 1.0 } else { -1.0 },
+                2 => two(o, c, t, j, i),
+                _ => 0.0,
+            };
+            let twos = std::array::from_fn(|i| std::array::from_fn(|j| scaled(entry(i, j), 2)));
+            for (d, value) in inverse::<S, G>(ones, twos).into_iter().enumerate() {
+                // SAFETY: 16 floats are at least `LANES`.
+                unsafe { S::store(lanes.as_mut_ptr(), value) };
+                filters[offsets[t][d]] += lanes[0] * tap.share;
+            }
+        }
     }
 }
