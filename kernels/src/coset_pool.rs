@@ -3,7 +3,7 @@
 use crate::launch;
 use crate::{
     simd::wide,
-    sweep::{for_each_piece, for_each_piece2},
+    sweep::{for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, Kernel};
@@ -58,16 +58,7 @@ pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
             let mut dx = HostBuffer::scratch(x.len());
             let piece = axes.order * axes.positions;
             for_each_piece2(x.f32s(), piece, dy.f32s(), axes.positions, &mut dx, piece, |_, x, dy, dx| {
-                dx.fill(0.0);
-                for (p, &dy) in dy.iter().enumerate() {
-                    let mut best = p;
-                    for at in (p..x.len()).step_by(axes.positions) {
-                        if x[at] > x[best] || x[at].is_nan() {
-                            best = at;
-                        }
-                    }
-                    dx[best] = dy;
-                }
+                spread_to_maxima(x, dy, dx);
             });
             Tensor::cpu(x.shape(), dx)
         }
@@ -89,6 +80,43 @@ pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "coset_max_vjp", &[x, dy], x.shape(), &axes),
+    }
+}
+
+wide! {
+    fn spread_to_maxima(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let whole = dy.len() - dy.len() % BLOCK;
+        for p in (0..whole).step_by(BLOCK) {
+            spread_block::<BLOCK>(x, dy, dx, p);
+        }
+        for p in whole..dy.len() {
+            spread_block::<1>(x, dy, dx, p);
+        }
+    }
+}
+
+/// Positions compared at a time, without a branch: which element is the greatest is as good as random.
+const BLOCK: usize = 16;
+
+/// The positions `p .. p + SIZE`.
+#[inline(always)]
+fn spread_block<const SIZE: usize>(x: &[f32], dy: &[f32], dx: &mut [f32], p: usize) {
+    let positions = dy.len();
+    let (mut max, mut best) = ([f32::NEG_INFINITY; SIZE], [0u32; SIZE]);
+    for (g, row) in x.chunks_exact(positions).enumerate() {
+        let row = &row[p..p + SIZE];
+        for i in 0..SIZE {
+            let new = (row[i] > max[i]) | row[i].is_nan();
+            best[i] = select(new, g as u32, best[i]);
+            max[i] = f32::from_bits(select(new, row[i].to_bits(), max[i].to_bits()));
+        }
+    }
+    let dy = &dy[p..p + SIZE];
+    for (g, row) in dx.chunks_exact_mut(positions).enumerate() {
+        let row = &mut row[p..p + SIZE];
+        for i in 0..SIZE {
+            row[i] = masked(best[i] == g as u32, dy[i]);
+        }
     }
 }
 

@@ -164,8 +164,8 @@ fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 /// Rows and columns of the block of `y` that stays in registers while `k` runs.
-const BLOCK_ROWS: usize = 4;
-const BLOCK_COLUMNS: usize = 64;
+const BLOCK_ROWS: usize = 6;
+const BLOCK_COLUMNS: usize = 32;
 
 /// `y += a b` for row-major `a` `[m, k]`, `b` `[k, n]`, `y` `[m, n]`.
 fn accumulate_product(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
@@ -185,34 +185,39 @@ fn accumulate_product(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
 wide! {
     fn multiply_rows(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
         for (a, y) in a.chunks(BLOCK_ROWS * k).zip(y.chunks_mut(BLOCK_ROWS * n)) {
-            let whole = n - n % BLOCK_COLUMNS;
-            if a.len() == BLOCK_ROWS * k {
-                for column in (0..whole).step_by(BLOCK_COLUMNS) {
-                    let mut block = [[0f32; BLOCK_COLUMNS]; BLOCK_ROWS];
-                    for l in 0..k {
-                        let b = &b[l * n + column..][..BLOCK_COLUMNS];
-                        for row in 0..BLOCK_ROWS {
-                            let factor = a[row * k + l];
-                            for j in 0..BLOCK_COLUMNS {
-                                block[row][j] += factor * b[j];
-                            }
-                        }
-                    }
-                    for row in 0..BLOCK_ROWS {
-                        for (y, v) in y[row * n + column..][..BLOCK_COLUMNS].iter_mut().zip(block[row]) {
-                            *y += v;
-                        }
-                    }
-                }
+            let whole = if a.len() == BLOCK_ROWS * k { n - n % BLOCK_COLUMNS } else { 0 };
+            for column in (0..whole).step_by(BLOCK_COLUMNS) {
+                multiply_block(a, b, y, column, k, n);
             }
-            let done = if a.len() == BLOCK_ROWS * k { whole } else { 0 };
-            for (a, y) in a.chunks(k).zip(y.chunks_mut(n)) {
-                for (l, &factor) in a.iter().enumerate() {
-                    for (y, &b) in y[done..].iter_mut().zip(&b[l * n + done..(l + 1) * n]) {
+            for (a, y) in a.chunks_exact(k).zip(y.chunks_exact_mut(n)) {
+                for (&factor, b) in a.iter().zip(b.chunks_exact(n)) {
+                    for (y, &b) in y[whole..].iter_mut().zip(&b[whole..]) {
                         *y += factor * b;
                     }
                 }
             }
+        }
+    }
+}
+
+/// `BLOCK_COLUMNS` columns of `BLOCK_ROWS` rows.
+#[inline(always)]
+fn multiply_block(a: &[f32], b: &[f32], y: &mut [f32], column: usize, k: usize, n: usize) {
+    let rows: [&[f32]; BLOCK_ROWS] = std::array::from_fn(|row| &a[row * k..][..k]);
+    let mut block = [[0f32; BLOCK_COLUMNS]; BLOCK_ROWS];
+    for (l, b) in b.chunks_exact(n).enumerate().take(k) {
+        let b: &[f32; BLOCK_COLUMNS] = b[column..].first_chunk().expect("a whole block of columns");
+        for row in 0..BLOCK_ROWS {
+            let factor = rows[row][l];
+            let sums = &mut block[row];
+            for j in 0..BLOCK_COLUMNS {
+                sums[j] += factor * b[j];
+            }
+        }
+    }
+    for (row, sums) in block.iter().enumerate() {
+        for (y, v) in y[row * n + column..].iter_mut().zip(sums) {
+            *y += v;
         }
     }
 }

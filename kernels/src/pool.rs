@@ -4,7 +4,7 @@ use crate::launch;
 use crate::{
     plane::{Orbit, Planes, orbits, with_planes},
     simd::wide,
-    sweep::{for_each_piece, for_each_piece2, masked},
+    sweep::{for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, Kernel};
@@ -239,99 +239,183 @@ fn greater<T: PartialOrd>(v: T, max: T) -> T {
 #[inline(always)]
 #[expect(clippy::eq_op, reason = "only NaN differs from itself")]
 fn is_greater<T: PartialOrd>(v: &T, max: &T) -> bool {
-    v > max || v != v
+    // Both are looked at, so that no branch comes of it.
+    (v > max) | (v != v)
+}
+
+/// Where to start blocks of `block` windows in a row of `count ≥ block`. The last one overlaps its neighbour: it writes
+/// the same values once more, but leaves no rest to do one by one.
+#[inline(always)]
+fn block_starts(count: usize, block: usize) -> impl Iterator<Item = usize> {
+    let last = (!count.is_multiple_of(block)).then(|| count - block);
+    (0..count / block).map(move |i| i * block).chain(last)
 }
 
 wide! {
     fn max_halving(x: &[f32], y: &mut [f32], geometry: Geometry) {
-        let width = geometry.x.width;
-        for (rows, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(geometry.y.width)) {
+        let (width, windows) = (geometry.x.width, geometry.y.width);
+        for (rows, y) in x.chunks_exact(2 * width).zip(y.chunks_exact_mut(windows)) {
             let (upper, lower) = rows.split_at(width);
-            for ((y, a), b) in y.iter_mut().zip(upper.chunks_exact(2)).zip(lower.chunks_exact(2)) {
-                *y = greater(b[1], greater(b[0], greater(a[1], a[0])));
+            if windows >= 8 {
+                for j in block_starts(windows, 8) {
+                    halve::<8>(&upper[2 * j..], &lower[2 * j..], &mut y[j..]);
+                }
+            } else {
+                for j in 0..windows {
+                    halve::<1>(&upper[2 * j..], &lower[2 * j..], &mut y[j..]);
+                }
             }
         }
+    }
+}
+
+/// The maxima of the first `BLOCK` windows of two rows.
+#[inline(always)]
+fn halve<const BLOCK: usize>(upper: &[f32], lower: &[f32], y: &mut [f32]) {
+    let (upper, lower, y) = (&upper[..2 * BLOCK], &lower[..2 * BLOCK], &mut y[..BLOCK]);
+    for j in 0..BLOCK {
+        y[j] = greater(lower[2 * j + 1], greater(lower[2 * j], greater(upper[2 * j + 1], upper[2 * j])));
     }
 }
 
 wide! {
     fn max_halving_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
-        let width = geometry.x.width;
-        let whole = 2 * geometry.y.width;
+        let (width, windows) = (geometry.x.width, geometry.y.width);
         let row_pairs = x.chunks_exact(2 * width).zip(dx.chunks_exact_mut(2 * width));
-        for ((x, dx), dy) in row_pairs.zip(dy.chunks_exact(geometry.y.width)) {
-            let (x_upper, x_lower) = x.split_at(width);
+        for ((x, dx), dy) in row_pairs.zip(dy.chunks_exact(windows)) {
+            let (upper, lower) = x.split_at(width);
             let (dx_upper, dx_lower) = dx.split_at_mut(width);
-            let outputs = dx_upper[..whole].chunks_exact_mut(2).zip(dx_lower[..whole].chunks_exact_mut(2));
-            let inputs = x_upper[..whole].chunks_exact(2).zip(x_lower[..whole].chunks_exact(2));
-            for (((dx_a, dx_b), (a, b)), &dy) in outputs.zip(inputs).zip(dy) {
-                let second = is_greater(&a[1], &a[0]);
-                let max = greater(a[1], a[0]);
-                let third = is_greater(&b[0], &max);
-                let max = greater(b[0], max);
-                let fourth = is_greater(&b[1], &max);
-                dx_a[0] = masked(!(second | third | fourth), dy);
-                dx_a[1] = masked(second & !third & !fourth, dy);
-                dx_b[0] = masked(third & !fourth, dy);
-                dx_b[1] = masked(fourth, dy);
+            if windows >= 8 {
+                for j in block_starts(windows, 8) {
+                    let (dx_upper, dx_lower) = (&mut dx_upper[2 * j..], &mut dx_lower[2 * j..]);
+                    halve_vjp::<8>(&upper[2 * j..], &lower[2 * j..], &dy[j..], dx_upper, dx_lower);
+                }
+            } else {
+                for j in 0..windows {
+                    let (dx_upper, dx_lower) = (&mut dx_upper[2 * j..], &mut dx_lower[2 * j..]);
+                    halve_vjp::<1>(&upper[2 * j..], &lower[2 * j..], &dy[j..], dx_upper, dx_lower);
+                }
             }
-            dx_upper[whole..].fill(0.0);
-            dx_lower[whole..].fill(0.0);
+            if width > 2 * windows {
+                (dx_upper[width - 1], dx_lower[width - 1]) = (0.0, 0.0);
+            }
         }
         dx[2 * geometry.y.height * width..].fill(0.0);
     }
 }
 
+/// Sends the gradients of the first `BLOCK` windows of two rows to their maxima.
+#[inline(always)]
+fn halve_vjp<const BLOCK: usize>(upper: &[f32], lower: &[f32], dy: &[f32], dx_upper: &mut [f32], dx_lower: &mut [f32]) {
+    let (upper, lower, dy) = (&upper[..2 * BLOCK], &lower[..2 * BLOCK], &dy[..BLOCK]);
+    let (dx_upper, dx_lower) = (&mut dx_upper[..2 * BLOCK], &mut dx_lower[..2 * BLOCK]);
+    for j in 0..BLOCK {
+        let second = is_greater(&upper[2 * j + 1], &upper[2 * j]);
+        let max = greater(upper[2 * j + 1], upper[2 * j]);
+        let third = is_greater(&lower[2 * j], &max);
+        let max = greater(lower[2 * j], max);
+        let fourth = is_greater(&lower[2 * j + 1], &max);
+        dx_upper[2 * j] = masked(!(second | third | fourth), dy[j]);
+        dx_upper[2 * j + 1] = masked(second & !third & !fourth, dy[j]);
+        dx_lower[2 * j] = masked(third & !fourth, dy[j]);
+        dx_lower[2 * j + 1] = masked(fourth, dy[j]);
+    }
+}
+
 wide! {
     fn max_windows(x: &[f32], y: &mut [f32], geometry: Geometry) {
-        let mut at = vec![0; geometry.y.width];
+        let mut maxima = RowMaxima::new(geometry);
         for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
-            first_maxima(x, i, y, &mut at, geometry);
+            maxima.find(x, i);
+            y.copy_from_slice(&maxima.max.as_flattened()[..y.len()]);
         }
     }
 }
 
 wide! {
     fn max_windows_vjp(x: &[f32], dy: &[f32], dx: &mut [f32], geometry: Geometry) {
-        let (mut max, mut at) = (vec![0.0; geometry.y.width], vec![0; geometry.y.width]);
+        let mut maxima = RowMaxima::new(geometry);
         dx.fill(0.0);
         for (i, dy) in dy.chunks_exact(geometry.y.width).enumerate() {
-            first_maxima(x, i, &mut max, &mut at, geometry);
-            for (&dy, &at) in dy.iter().zip(&at) {
+            maxima.find(x, i);
+            for (&dy, &at) in dy.iter().zip(maxima.at.as_flattened()) {
                 dx[at as usize] += dy;
             }
         }
     }
 }
 
-/// The maxima of row `i` of windows, and where each is first reached. The loop over a row of windows is the innermost,
-/// so that it has no branch.
-#[inline(always)]
-fn first_maxima(x: &[f32], i: usize, max: &mut [f32], at: &mut [u32], geometry: Geometry) {
-    let Window { kernel_size, stride, padding } = geometry.window;
-    let width = geometry.x.width;
-    let rows = geometry.covered(i, geometry.x.height);
-    max.fill(f32::NEG_INFINITY);
-    for (j, at) in at.iter_mut().enumerate() {
-        *at = (rows.start * width + (j * stride).saturating_sub(padding)) as u32;
+/// Windows compared at a time.
+const BLOCK: usize = 16;
+
+/// The maxima of a row of windows of any kind, a block of windows at a time and without a branch: which of the samples is
+/// the greatest is as good as random. What lies beyond the last window is computed along and never read.
+struct RowMaxima {
+    geometry: Geometry,
+    /// A row of x, split by column modulo stride, so that a tap's samples lie side by side: tap t of window j is sample
+    /// `j + t / stride` of phase `t mod stride`. −∞ in the padding.
+    phases: Vec<f32>,
+    phase_len: usize,
+    max: Vec<[f32; BLOCK]>,
+    /// Index in x where each maximum is first reached.
+    at: Vec<[u32; BLOCK]>,
+}
+
+impl RowMaxima {
+    #[inline(always)]
+    fn new(geometry: Geometry) -> Self {
+        let Window { kernel_size, stride, .. } = geometry.window;
+        let blocks = geometry.y.width.div_ceil(BLOCK);
+        let phase_len = blocks * BLOCK + kernel_size.div_ceil(stride);
+        RowMaxima {
+            geometry,
+            phases: vec![f32::NEG_INFINITY; stride * phase_len],
+            phase_len,
+            max: vec![[0.0; BLOCK]; blocks],
+            at: vec![[0; BLOCK]; blocks],
+        }
     }
-    for row in rows {
-        let x = &x[row * width..][..width];
-        for tap in 0..kernel_size {
-            // The windows whose tap meets a sample: 0 ≤ j·stride + tap − padding < width.
-            let first = padding.saturating_sub(tap).div_ceil(stride);
-            let end = ((width + padding).saturating_sub(tap).div_ceil(stride)).min(max.len());
-            if first >= end {
-                continue;
+
+    #[inline(always)]
+    fn find(&mut self, x: &[f32], i: usize) {
+        let Window { kernel_size, stride, padding } = self.geometry.window;
+        let width = self.geometry.x.width;
+        let rows = self.geometry.covered(i, self.geometry.x.height);
+        self.max.fill([f32::NEG_INFINITY; BLOCK]);
+        for (j, at) in self.at.as_flattened_mut().iter_mut().enumerate() {
+            *at = (rows.start * width + (j * stride).saturating_sub(padding)) as u32;
+        }
+        for row in rows {
+            self.split(&x[row * width..][..width]);
+            for tap in 0..kernel_size {
+                let samples = &self.phases[tap % stride * self.phase_len + tap / stride..];
+                // Of window 0; before the first column it is never taken.
+                let first = ((row * width + tap) as u32).wrapping_sub(padding as u32);
+                let blocks = self.max.iter_mut().zip(&mut self.at).zip(samples.as_chunks::<BLOCK>().0);
+                for (block, ((max, at), samples)) in blocks.enumerate() {
+                    let first = first.wrapping_add((block * BLOCK * stride) as u32);
+                    // Copies, for the compiler makes vectors of no loop that updates in place.
+                    let (v, mut new_max, mut new_at) = (*samples, *max, *at);
+                    for j in 0..BLOCK {
+                        let new = is_greater(&v[j], &max[j]);
+                        new_at[j] = select(new, first.wrapping_add((j * stride) as u32), at[j]);
+                        new_max[j] = f32::from_bits(select(new, v[j].to_bits(), max[j].to_bits()));
+                    }
+                    (*max, *at) = (new_max, new_at);
+                }
             }
-            let start = first * stride + tap - padding;
-            let samples = x[start..].chunks(stride);
-            let windows = max[first..end].iter_mut().zip(&mut at[first..end]);
-            for (k, ((max, at), samples)) in windows.zip(samples).enumerate() {
-                let v = samples[0];
-                let new = is_greater(&v, max);
-                *at = if new { (row * width + start + k * stride) as u32 } else { *at };
-                *max = if new { v } else { *max };
+        }
+    }
+
+    /// Fills `phases` with a row of x; the padding stays.
+    #[inline(always)]
+    fn split(&mut self, x: &[f32]) {
+        let Window { stride, padding, .. } = self.geometry.window;
+        for (phase, samples) in self.phases.chunks_exact_mut(self.phase_len).enumerate() {
+            let column = (phase + stride - padding % stride) % stride;
+            let values = x.iter().skip(column).step_by(stride);
+            for (sample, &v) in samples[(column + padding) / stride..].iter_mut().zip(values) {
+                *sample = v;
             }
         }
     }

@@ -14,11 +14,18 @@ pub(crate) const PIECE: usize = 1 << 14;
 /// Accumulators of a sum: four of the widest vectors, enough to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
 
-/// `value` where `condition` holds, else 0. Bit by bit: from an `if` the compiler may make a branch, which data that
-/// is as random as a mask mispredicts half the time.
+/// `value` where `condition` holds, else 0; without a branch, as [`select`].
 #[inline(always)]
 pub(crate) fn masked(condition: bool, value: f32) -> f32 {
-    f32::from_bits(value.to_bits() & u32::from(condition).wrapping_neg())
+    f32::from_bits(select(condition, value.to_bits(), 0))
+}
+
+/// `a` where `condition` holds, else `b`. Bit by bit: from an `if` the compiler may make a branch, which data that is
+/// as random as a mask mispredicts half the time.
+#[inline(always)]
+pub(crate) fn select(condition: bool, a: u32, b: u32) -> u32 {
+    let mask = u32::from(condition).wrapping_neg();
+    (a & mask) | (b & !mask)
 }
 
 /// Calls `f(i, x_i, y_i)` for the pieces `x_i` of `x_len` and `y_i` of `y_len` elements; many pieces go to one job if
