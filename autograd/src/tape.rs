@@ -74,6 +74,11 @@ impl Tape {
         Tape { state: RefCell::new(State::Idle) }
     }
 
+    /// Whether operations are recorded.
+    pub fn is_recording(&self) -> bool {
+        matches!(*self.state.borrow(), State::Recording(_))
+    }
+
     /// A value that needs no gradient.
     pub fn constant(&self, value: Tensor) -> Var<'_> {
         Var { tape: self, value, node: None }

@@ -16,7 +16,7 @@ mod layout;
 mod product;
 mod reference;
 
-use crate::{Group, Isa, filter_orbit};
+use crate::{Activation, Group, Isa, batch_norm_eval, filter_orbit};
 use quarterturn_core::{Device, Shape, Tensor, common_device, window_extent};
 
 /// Everything about a convolution that its tensors' shapes do not say.
@@ -128,6 +128,48 @@ pub fn group_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv
     }
 }
 
+/// A batch norm with given statistics, as in evaluation, and the ReLU behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenNorm<'a> {
+    /// Scale `[C]`.
+    pub weight: &'a Tensor,
+    /// Shift `[C]`.
+    pub bias: &'a Tensor,
+    /// Running mean `[C]`.
+    pub mean: &'a Tensor,
+    /// Running variance `[C]`.
+    pub var: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether `max(·, 0)` follows.
+    pub relu: bool,
+}
+
+/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU in one sweep, as a scale and a shift of the sums while
+/// they are in registers.
+///
+/// # Panics
+/// As those two.
+#[track_caller]
+pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv, norm: GivenNorm) -> Tensor {
+    let GivenNorm { weight: gamma, bias: beta, mean, var, eps, relu } = norm;
+    if !matches!(common_device("group_conv_norm", &[x, weight, gamma, beta, mean, var]), Device::Cpu) {
+        let y = group_conv(x, weight, bias, conv);
+        return batch_norm_eval(&y, gamma, beta, mean, var, eps, Activation { relu, dropout: None });
+    }
+    let e = Extents::new("group_conv_norm", x.shape(), weight.shape(), conv);
+    for statistic in [Some(gamma), Some(beta), Some(mean), Some(var), bias].into_iter().flatten() {
+        assert_eq!(statistic.dims(), [e.c_out], "group_conv_norm: expected [C_out] in norm and bias");
+    }
+    let scale_shift = |c: usize| {
+        let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
+        let centre = f64::from(mean.f32s()[c]) - bias.map_or(0.0, |b| f64::from(b.f32s()[c]));
+        (scale as f32, (f64::from(beta.f32s()[c]) - centre * scale) as f32)
+    };
+    let epilogue = cpu::Epilogue { scale_shift: (0..e.c_out).map(scale_shift).collect(), relu };
+    Tensor::cpu(e.y(), cpu::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
+}
+
 /// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`.
 ///
 /// # Panics
@@ -175,7 +217,8 @@ pub fn group_conv_dw(x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: Conv) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quarterturn_core::Stream;
+    use crate::{transform_feature_map, transform_plane};
+    use quarterturn_core::{Stream, window_residual};
 
     /// (group, lift, batch, c_in, c_out, height, width, k, stride, padding)
     pub(super) const CASES: &[(Group, bool, usize, usize, usize, usize, usize, usize, usize, usize)] = &[
@@ -215,6 +258,55 @@ mod tests {
         let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(v.abs()));
         for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
             assert!((g - e).abs() <= tolerance * scale, "{name}: element {i}: {g} instead of {e} (scale {scale})");
+        }
+    }
+
+    #[test]
+    fn the_fused_norm_is_the_norm() {
+        for device in [Device::Cpu, Device::Reference] {
+            let x = random(Shape::from([2, 3, 4, 9, 9]), 1, &device);
+            let weight = random(Shape::from([5, 3, 4, 3, 3]), 2, &device);
+            let [bias, gamma, beta, mean] = [3, 4, 5, 6].map(|stream| random(Shape::from([5]), stream, &device));
+            let var = Tensor::from_vec([5], vec![0.5, 1.0, 2.0, 3.0, 0.1], &device).unwrap();
+            let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
+            for relu in [false, true] {
+                let norm = GivenNorm { weight: &gamma, bias: &beta, mean: &mean, var: &var, eps: 1e-5, relu };
+                let y = group_conv(&x, &weight, Some(&bias), conv);
+                let apart = batch_norm_eval(&y, &gamma, &beta, &mean, &var, 1e-5, Activation { relu, dropout: None });
+                close("group_conv_norm", &group_conv_norm(&x, &weight, Some(&bias), conv, norm), &apart, 1e-6);
+            }
+        }
+    }
+
+    /// `f(T x) == T' f(x)` to the last bit where (i + 2p − k) mod s = 0, with every instruction set; and not otherwise.
+    #[test]
+    fn exact_sizes_commute_with_the_group_to_the_last_bit() {
+        for &case in CASES {
+            let (group, lift, n, c_in, c_out, h, w, k, stride, padding) = case;
+            if h != w {
+                continue;
+            }
+            let g_in = if lift { 1 } else { group.order() };
+            let conv = Conv { group, stride, padding };
+            let x = random(Shape::from([n, c_in, g_in, h, w]), 1, &Device::Cpu);
+            let weight = random(Shape::from([c_out, c_in, g_in, k, k]), 2, &Device::Cpu);
+            let e = Extents::new("test", x.shape(), weight.shape(), conv);
+            let exact = window_residual(h, k, stride, padding) == Some(0);
+            for &isa in Isa::available() {
+                let forward = |x: &Tensor| {
+                    let epilogue = cpu::Epilogue::bias(c_out, None);
+                    Tensor::cpu(e.y(), cpu::forward(&e, conv, isa, x.f32s(), weight.f32s(), epilogue))
+                };
+                let y = forward(&x);
+                for g in 1..group.order() {
+                    let turned = match lift {
+                        true => transform_plane(&x, g),
+                        false => transform_feature_map(&x, g, group),
+                    };
+                    let equal = forward(&turned).f32s() == transform_feature_map(&y, g, group).f32s();
+                    assert!(equal == exact, "{case:?} {isa}, element {g}: equal is {equal}");
+                }
+            }
         }
     }
 

@@ -1,9 +1,9 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
-use crate::{Mode, Module};
+use crate::{GroupConv, Mode, Module};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Stream, Tensor};
-use quarterturn_kernels::{self as kernels, Activation};
+use quarterturn_kernels::{self as kernels, Activation, GivenNorm};
 
 /// The first of the streams that dropout draws from; each layer adds its number.
 const DROPOUT: u32 = u32::from_be_bytes(*b"drop");
@@ -55,6 +55,25 @@ impl BatchNorm {
         self.relu = true;
         self.dropout = (p > 0.0).then_some((p, DROPOUT + layer));
         self
+    }
+}
+
+impl BatchNorm {
+    /// The norm of what `conv` makes of `x`. In evaluation without gradients, one operation.
+    pub fn after<'t>(&self, conv: &GroupConv, x: Var<'t>, mode: Mode) -> Var<'t> {
+        if mode != Mode::Eval || x.tape().is_recording() {
+            return self.forward(conv.forward(x, mode), mode);
+        }
+        let norm = GivenNorm {
+            weight: self.weight.value(),
+            bias: self.bias.value(),
+            mean: self.running_mean.value(),
+            var: self.running_var.value(),
+            eps: self.eps,
+            relu: self.relu,
+        };
+        let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
+        x.tape().constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm))
     }
 }
 

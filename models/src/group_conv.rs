@@ -88,6 +88,11 @@ impl GroupConv {
         &self.weight
     }
 
+    /// The bias, if it has one.
+    pub fn bias(&self) -> Option<&Param> {
+        self.bias.as_ref()
+    }
+
     /// The shape of the output for an input of shape `x`.
     ///
     /// # Errors

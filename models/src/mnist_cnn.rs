@@ -160,7 +160,7 @@ impl Module for MnistCnn {
     fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
         let mut x = x;
         for (layer, (conv, norm)) in (1..).zip(self.convs.iter().zip(&self.norms)) {
-            x = norm.forward(conv.forward(x, mode), mode);
+            x = norm.after(conv, x, mode);
             if layer == POOLED {
                 x = x.max_pool(POOL);
             }
