@@ -17,10 +17,16 @@ override LIFTING: bool = false;
 // Whether the filters are those of the adjoint, dx.
 override ADJOINT: bool = false;
 
-// Result channels that one invocation makes.
-const TILE_C1: u32 = 8u;
+// Result channels that one invocation makes, and positions. With D4, fewer: their sums must fit the registers.
+const TILE_C1: u32 = 20u;
 const TILE_C4: u32 = 5u;
 const TILE_D4: u32 = 4u;
+const POSITIONS: u32 = 4u;
+const POSITIONS_D4: u32 = 2u;
+
+// Terms of a filter's gradient that one invocation sums.
+const TERMS: u32 = 4u;
+const TERMS_D4: u32 = 2u;
 
 struct Conv {
     // Channels of the source and of the result, and the result's tiles of channels.
@@ -276,7 +282,26 @@ fn window_at(position: u32) -> Window {
     return Window(image * conv.c_in * conv.planes * plane_len(), corner, image, place);
 }
 
-// ---- The convolution: an invocation makes a tile of channels, all elements of the group, at one position ----
+// The sample of a plain map, `plane` beyond its first, under a tap of the window.
+fn window_sample(window: Window, plane: u32, tap: vec2i) -> f32 {
+    return sample(window.start + plane, window.corner.x + tap.x, window.corner.y + tap.y);
+}
+
+// F̂ at a window, of the channel whose first plane is `channel` beyond the image's first.
+fn spectrum_c4(window: Window, channel: u32, tap: vec2u) -> vec4f {
+    return transform_c4(turned_samples(window.start + channel, plane_step(), window.corner, tap));
+}
+
+fn spectrum_d4(window: Window, channel: u32, tap: vec2u) -> Spectrum {
+    let start = window.start + channel;
+    let step = plane_step();
+    return transform_d4(Values(
+        turned_samples(start, step, window.corner, tap),
+        mirrored_samples(start + 4u * step, step, window.corner, tap),
+    ));
+}
+
+// ---- The convolution: an invocation makes a tile of channels, all elements of the group, at some positions ----
 
 @group(0) @binding(1) var<storage, read> filters: array<vec4f>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
@@ -286,12 +311,35 @@ fn bias_of(channel: u32) -> f32 {
     return select(0.0, bias[channel], conv.biased == 1u);
 }
 
-// The position of an invocation; neighbouring workgroups share it and make different tiles.
-fn position_of(group: u32, lane: u32) -> u32 {
-    return group / conv.tiles * WORKGROUP + lane;
+// Five vectors: twenty channels of plain maps, or the spectra of five channels on C4.
+struct Tile {
+    a: vec4f,
+    b: vec4f,
+    c: vec4f,
+    d: vec4f,
+    e: vec4f,
 }
 
-fn store_c1(window: Window, first: u32, values: vec4f) {
+fn filter_tile(at: u32) -> Tile {
+    return Tile(filters[at], filters[at + 1u], filters[at + 2u], filters[at + 3u], filters[at + 4u]);
+}
+
+// The first position of an invocation; the others follow a workgroup's width apart. Neighbouring workgroups share the
+// positions and make different tiles.
+fn first_position(group: u32, lane: u32, count: u32) -> u32 {
+    return group / conv.tiles * count * WORKGROUP + lane;
+}
+
+// Position k of an invocation; beyond the last, the last once more.
+fn window_of(first: u32, k: u32) -> Window {
+    return window_at(min(first + k * WORKGROUP, conv.positions - 1u));
+}
+
+fn add_scaled(sum: Tile, f: f32, w: Tile) -> Tile {
+    return Tile(sum.a + f * w.a, sum.b + f * w.b, sum.c + f * w.c, sum.d + f * w.d, sum.e + f * w.e);
+}
+
+fn store_four(window: Window, first: u32, values: vec4f) {
     let count = conv.out_height * conv.out_width;
     for (var t = 0u; t < 4u; t++) {
         let channel = first + t;
@@ -301,41 +349,76 @@ fn store_c1(window: Window, first: u32, values: vec4f) {
     }
 }
 
+fn store_c1(window: Window, first: u32, sum: Tile) {
+    store_four(window, first, sum.a);
+    store_four(window, first + 4u, sum.b);
+    store_four(window, first + 8u, sum.c);
+    store_four(window, first + 12u, sum.d);
+    store_four(window, first + 16u, sum.e);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
-    let position = position_of(index, lane);
-    if (position >= conv.positions) {
+    let first = first_position(index, lane, POSITIONS);
+    if (first >= conv.positions) {
         return;
     }
     let tile = index % conv.tiles;
-    let window = window_at(position);
-    var at = tile * conv.c_in * K * K * 2u;
-    var y0 = vec4f(0.0);
-    var y1 = vec4f(0.0);
+    let window0 = window_of(first, 0u);
+    let window1 = window_of(first, 1u);
+    let window2 = window_of(first, 2u);
+    let window3 = window_of(first, 3u);
+    var at = tile * conv.c_in * K * K * 5u;
+    var y0 = Tile();
+    var y1 = Tile();
+    var y2 = Tile();
+    var y3 = Tile();
     for (var c = 0u; c < conv.c_in; c++) {
-        let start = window.start + c * plane_len();
-        for (var row = 0u; row < K; row++) {
-            for (var column = 0u; column < K; column++) {
-                let f = sample(start, window.corner.x + i32(row), window.corner.y + i32(column));
-                y0 += f * filters[at];
-                y1 += f * filters[at + 1u];
-                at += 2u;
+        let plane = c * plane_len();
+        for (var row = 0; row < i32(K); row++) {
+            for (var column = 0; column < i32(K); column++) {
+                let w = filter_tile(at);
+                let tap = vec2i(row, column);
+                y0 = add_scaled(y0, window_sample(window0, plane, tap), w);
+                y1 = add_scaled(y1, window_sample(window1, plane, tap), w);
+                y2 = add_scaled(y2, window_sample(window2, plane, tap), w);
+                y3 = add_scaled(y3, window_sample(window3, plane, tap), w);
+                at += 5u;
             }
         }
     }
-    store_c1(window, tile * TILE_C1, y0);
-    store_c1(window, tile * TILE_C1 + 4u, y1);
+    let channel = tile * TILE_C1;
+    store_c1(window0, channel, y0);
+    if (first + WORKGROUP < conv.positions) {
+        store_c1(window1, channel, y1);
+    }
+    if (first + 2u * WORKGROUP < conv.positions) {
+        store_c1(window2, channel, y2);
+    }
+    if (first + 3u * WORKGROUP < conv.positions) {
+        store_c1(window3, channel, y3);
+    }
 }
 
 // ŷ + F̂·ψ̃. The rows of the two-dimensional irrep take their terms in the same order.
-fn add_product_c4(sum: vec4f, f: vec4f, w: vec4f) -> vec4f {
+fn add_product(sum: vec4f, f: vec4f, w: vec4f) -> vec4f {
     let first = sum + w.xyzz * f;
     return vec4f(first.xy, first.zw + w.w * vec2f(f.w, -f.z));
 }
 
-fn store_c4(window: Window, channel: u32, spectrum: vec4f) {
+fn add_products(sum: Tile, f: vec4f, w: Tile) -> Tile {
+    return Tile(
+        add_product(sum.a, f, w.a),
+        add_product(sum.b, f, w.b),
+        add_product(sum.c, f, w.c),
+        add_product(sum.d, f, w.d),
+        add_product(sum.e, f, w.e),
+    );
+}
+
+fn store_channel(window: Window, channel: u32, spectrum: vec4f) {
     if (channel >= conv.c_out) {
         return;
     }
@@ -348,51 +431,91 @@ fn store_c4(window: Window, channel: u32, spectrum: vec4f) {
     y[first + 3u * count] = values.w;
 }
 
+fn store_c4(window: Window, first: u32, sum: Tile) {
+    store_channel(window, first, sum.a);
+    store_channel(window, first + 1u, sum.b);
+    store_channel(window, first + 2u, sum.c);
+    store_channel(window, first + 3u, sum.d);
+    store_channel(window, first + 4u, sum.e);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn conv_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
-    let position = position_of(index, lane);
-    if (position >= conv.positions) {
+    let first = first_position(index, lane, POSITIONS);
+    if (first >= conv.positions) {
         return;
     }
     let tile = index % conv.tiles;
-    let window = window_at(position);
+    let window0 = window_of(first, 0u);
+    let window1 = window_of(first, 1u);
+    let window2 = window_of(first, 2u);
+    let window3 = window_of(first, 3u);
     let taps = tap_count();
     var at = tile * conv.c_in * taps * TILE_C4;
-    var y0 = vec4f(0.0);
-    var y1 = vec4f(0.0);
-    var y2 = vec4f(0.0);
-    var y3 = vec4f(0.0);
-    var y4 = vec4f(0.0);
+    var y0 = Tile();
+    var y1 = Tile();
+    var y2 = Tile();
+    var y3 = Tile();
     for (var c = 0u; c < conv.c_in; c++) {
-        let start = window.start + c * conv.planes * plane_len();
+        let channel = c * conv.planes * plane_len();
         for (var q = 0u; q < taps; q++) {
-            let f = transform_c4(turned_samples(start, plane_step(), window.corner, tap_at(q)));
-            y0 = add_product_c4(y0, f, filters[at]);
-            y1 = add_product_c4(y1, f, filters[at + 1u]);
-            y2 = add_product_c4(y2, f, filters[at + 2u]);
-            y3 = add_product_c4(y3, f, filters[at + 3u]);
-            y4 = add_product_c4(y4, f, filters[at + 4u]);
+            let w = filter_tile(at);
+            let tap = tap_at(q);
+            y0 = add_products(y0, spectrum_c4(window0, channel, tap), w);
+            y1 = add_products(y1, spectrum_c4(window1, channel, tap), w);
+            y2 = add_products(y2, spectrum_c4(window2, channel, tap), w);
+            y3 = add_products(y3, spectrum_c4(window3, channel, tap), w);
             at += TILE_C4;
         }
     }
-    let first = tile * TILE_C4;
-    store_c4(window, first, y0);
-    store_c4(window, first + 1u, y1);
-    store_c4(window, first + 2u, y2);
-    store_c4(window, first + 3u, y3);
-    store_c4(window, first + 4u, y4);
+    let channel = tile * TILE_C4;
+    store_c4(window0, channel, y0);
+    if (first + WORKGROUP < conv.positions) {
+        store_c4(window1, channel, y1);
+    }
+    if (first + 2u * WORKGROUP < conv.positions) {
+        store_c4(window2, channel, y2);
+    }
+    if (first + 3u * WORKGROUP < conv.positions) {
+        store_c4(window3, channel, y3);
+    }
 }
 
-// ŷ + F̂·ψ̃ with the filter at `at`, as above.
-fn add_product_d4(sum: Spectrum, f: Spectrum, at: u32) -> Spectrum {
-    let w = filters[at + 1u];
-    let first = sum.two + f.two.xxzz * w.xyxy;
-    return Spectrum(sum.one + f.one * filters[at], first + f.two.yyww * w.zwzw);
+// The spectra of four channels on D4.
+struct TileD4 {
+    a: Spectrum,
+    b: Spectrum,
+    c: Spectrum,
+    d: Spectrum,
 }
 
-fn store_d4(window: Window, channel: u32, spectrum: Spectrum) {
+fn filter_tile_d4(at: u32) -> TileD4 {
+    return TileD4(
+        Spectrum(filters[at], filters[at + 1u]),
+        Spectrum(filters[at + 2u], filters[at + 3u]),
+        Spectrum(filters[at + 4u], filters[at + 5u]),
+        Spectrum(filters[at + 6u], filters[at + 7u]),
+    );
+}
+
+// ŷ + F̂·ψ̃, as above.
+fn add_product_d4(sum: Spectrum, f: Spectrum, w: Spectrum) -> Spectrum {
+    let first = sum.two + f.two.xxzz * w.two.xyxy;
+    return Spectrum(sum.one + f.one * w.one, first + f.two.yyww * w.two.zwzw);
+}
+
+fn add_products_d4(sum: TileD4, f: Spectrum, w: TileD4) -> TileD4 {
+    return TileD4(
+        add_product_d4(sum.a, f, w.a),
+        add_product_d4(sum.b, f, w.b),
+        add_product_d4(sum.c, f, w.c),
+        add_product_d4(sum.d, f, w.d),
+    );
+}
+
+fn store_channel_d4(window: Window, channel: u32, spectrum: Spectrum) {
     if (channel >= conv.c_out) {
         return;
     }
@@ -406,43 +529,43 @@ fn store_d4(window: Window, channel: u32, spectrum: Spectrum) {
     }
 }
 
+fn store_d4(window: Window, first: u32, sum: TileD4) {
+    store_channel_d4(window, first, sum.a);
+    store_channel_d4(window, first + 1u, sum.b);
+    store_channel_d4(window, first + 2u, sum.c);
+    store_channel_d4(window, first + 3u, sum.d);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn conv_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
-    let position = position_of(index, lane);
-    if (position >= conv.positions) {
+    let first = first_position(index, lane, POSITIONS_D4);
+    if (first >= conv.positions) {
         return;
     }
     let tile = index % conv.tiles;
-    let window = window_at(position);
+    let window0 = window_of(first, 0u);
+    let window1 = window_of(first, 1u);
     let taps = tap_count();
-    let step = plane_step();
     var at = tile * conv.c_in * taps * TILE_D4 * 2u;
-    var y0 = Spectrum();
-    var y1 = Spectrum();
-    var y2 = Spectrum();
-    var y3 = Spectrum();
+    var y0 = TileD4();
+    var y1 = TileD4();
     for (var c = 0u; c < conv.c_in; c++) {
-        let start = window.start + c * conv.planes * plane_len();
+        let channel = c * conv.planes * plane_len();
         for (var q = 0u; q < taps; q++) {
+            let w = filter_tile_d4(at);
             let tap = tap_at(q);
-            let f = transform_d4(Values(
-                turned_samples(start, step, window.corner, tap),
-                mirrored_samples(start + 4u * step, step, window.corner, tap),
-            ));
-            y0 = add_product_d4(y0, f, at);
-            y1 = add_product_d4(y1, f, at + 2u);
-            y2 = add_product_d4(y2, f, at + 4u);
-            y3 = add_product_d4(y3, f, at + 6u);
+            y0 = add_products_d4(y0, spectrum_d4(window0, channel, tap), w);
+            y1 = add_products_d4(y1, spectrum_d4(window1, channel, tap), w);
             at += TILE_D4 * 2u;
         }
     }
-    let first = tile * TILE_D4;
-    store_d4(window, first, y0);
-    store_d4(window, first + 1u, y1);
-    store_d4(window, first + 2u, y2);
-    store_d4(window, first + 3u, y3);
+    let channel = tile * TILE_D4;
+    store_d4(window0, channel, y0);
+    if (first + WORKGROUP < conv.positions) {
+        store_d4(window1, channel, y1);
+    }
 }
 
 // ---- The weight gradient: transforms of dy, their products with F̂ summed in chunks, and the way back ----
@@ -486,27 +609,17 @@ fn term_count() -> u32 {
     return conv.c_in * tap_count() + 1u;
 }
 
-// A lane has one term; workgroups differ in the terms, the tile and the chunk of positions.
+// What an invocation sums: some terms, a step apart, of a tile, over a chunk of the positions.
 struct Share {
     term: u32,
+    step: u32,
     tile: u32,
     chunk: u32,
-    // Positions.
-    first: u32,
-    end: u32,
 }
 
-fn share_of(group: u32, lane: u32) -> Share {
-    let blocks = (term_count() + WORKGROUP - 1u) / WORKGROUP;
-    let chunk = group / blocks / conv.tiles;
-    let first = chunk * conv.chunk;
-    return Share(
-        group % blocks * WORKGROUP + lane,
-        group / blocks % conv.tiles,
-        chunk,
-        first,
-        min(first + conv.chunk, conv.positions),
-    );
+fn share_of(i: u32, terms: u32) -> Share {
+    let step = (term_count() + terms - 1u) / terms;
+    return Share(i % step, step, i / step % conv.tiles, i / step / conv.tiles);
 }
 
 // Partial gradients lie as [chunk, tile, term, channel in tile].
@@ -514,12 +627,28 @@ fn partial_place(chunk: u32, tile: u32, term: u32) -> u32 {
     return (chunk * conv.tiles + tile) * term_count() + term;
 }
 
+// Where a term's samples are.
+struct Term {
+    is_bias: bool,
+    // Its channel's first sample, from that of the image.
+    channel: u32,
+    tap: vec2u,
+}
+
+// Term k of a share; beyond the last, the last once more.
+fn term_of(share: Share, k: u32) -> Term {
+    let index = min(share.term + k * share.step, term_count() - 1u);
+    let is_bias = index + 1u == term_count();
+    let channel = min(index / tap_count(), conv.c_in - 1u) * conv.planes * plane_len();
+    return Term(is_bias, channel, tap_at(index % tap_count()));
+}
+
 @group(0) @binding(1) var<storage, read> dy_c1: array<f32>;
 @group(0) @binding(1) var<storage, read> spectra: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> products: array<vec4f>;
 
 // Four channels of dy, from `channel`, at a window; zeros beyond the last.
-fn dy_channels(window: Window, channel: u32) -> vec4f {
+fn dy_four(window: Window, channel: u32) -> vec4f {
     var values = vec4f(0.0);
     let count = conv.out_height * conv.out_width;
     for (var t = 0u; t < 4u; t++) {
@@ -530,124 +659,201 @@ fn dy_channels(window: Window, channel: u32) -> vec4f {
     return values;
 }
 
+fn dy_tile(window: Window, channel: u32) -> Tile {
+    return Tile(
+        dy_four(window, channel),
+        dy_four(window, channel + 4u),
+        dy_four(window, channel + 8u),
+        dy_four(window, channel + 12u),
+        dy_four(window, channel + 16u),
+    );
+}
+
+fn term_sample(window: Window, term: Term) -> f32 {
+    return select(window_sample(window, term.channel, vec2i(term.tap)), 1.0, term.is_bias);
+}
+
+// Stores the sum of term k of a share.
+fn store_term(share: Share, k: u32, sum: Tile) {
+    let term = share.term + k * share.step;
+    if (term < term_count()) {
+        let at = 5u * partial_place(share.chunk, share.tile, term);
+        products[at] = sum.a;
+        products[at + 1u] = sum.b;
+        products[at + 2u] = sum.c;
+        products[at + 3u] = sum.d;
+        products[at + 4u] = sum.e;
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn products_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(linear_group(group, groups), lane);
-    if (share.term >= term_count() || share.chunk >= conv.chunks) {
+    let share = share_of(linear_index(group, groups, lane), TERMS);
+    if (share.chunk >= conv.chunks) {
         return;
     }
-    let is_bias = share.term + 1u == term_count();
-    let tap = vec2i(tap_at(share.term % tap_count()));
-    let channel = min(share.term / tap_count(), conv.c_in - 1u);
-    var dw0 = vec4f(0.0);
-    var dw1 = vec4f(0.0);
-    for (var position = share.first; position < share.end; position++) {
+    let term0 = term_of(share, 0u);
+    let term1 = term_of(share, 1u);
+    let term2 = term_of(share, 2u);
+    let term3 = term_of(share, 3u);
+    var dw0 = Tile();
+    var dw1 = Tile();
+    var dw2 = Tile();
+    var dw3 = Tile();
+    let end = min((share.chunk + 1u) * conv.chunk, conv.positions);
+    for (var position = share.chunk * conv.chunk; position < end; position++) {
         let window = window_at(position);
-        let corner = window.corner + tap;
-        let f = select(sample(window.start + channel * plane_len(), corner.x, corner.y), 1.0, is_bias);
-        dw0 += f * dy_channels(window, share.tile * TILE_C1);
-        dw1 += f * dy_channels(window, share.tile * TILE_C1 + 4u);
+        let d = dy_tile(window, share.tile * TILE_C1);
+        dw0 = add_scaled(dw0, term_sample(window, term0), d);
+        dw1 = add_scaled(dw1, term_sample(window, term1), d);
+        dw2 = add_scaled(dw2, term_sample(window, term2), d);
+        dw3 = add_scaled(dw3, term_sample(window, term3), d);
     }
-    let at = 2u * partial_place(share.chunk, share.tile, share.term);
-    products[at] = dw0;
-    products[at + 1u] = dw1;
+    store_term(share, 0u, dw0);
+    store_term(share, 1u, dw1);
+    store_term(share, 2u, dw2);
+    store_term(share, 3u, dw3);
 }
 
-// dψ̃ + F̂ᵀ·dŷ
-fn add_outer_c4(sum: vec4f, f: vec4f, d: vec4f) -> vec4f {
-    return sum + vec4f(d.x * f.x, d.y * f.y, d.z * f.z + d.w * f.w, d.z * f.w - d.w * f.z);
-}
-
-// dŷ at a window; channels beyond the last read another's, and are ignored later.
+// Index of dŷ at a window; channels beyond the last read the last, and are ignored later.
 fn spectrum_place(window: Window, channel: u32) -> u32 {
     let count = conv.out_height * conv.out_width;
     return (window.image * conv.c_out + min(channel, conv.c_out - 1u)) * count + window.place;
 }
 
+fn spectra_tile(window: Window, channel: u32) -> Tile {
+    return Tile(
+        spectra[spectrum_place(window, channel)],
+        spectra[spectrum_place(window, channel + 1u)],
+        spectra[spectrum_place(window, channel + 2u)],
+        spectra[spectrum_place(window, channel + 3u)],
+        spectra[spectrum_place(window, channel + 4u)],
+    );
+}
+
+// dψ̃ + F̂ᵀ·dŷ
+fn add_outer(sum: vec4f, f: vec4f, d: vec4f) -> vec4f {
+    return sum + vec4f(d.x * f.x, d.y * f.y, d.z * f.z + d.w * f.w, d.z * f.w - d.w * f.z);
+}
+
+fn add_outers(sum: Tile, f: vec4f, d: Tile) -> Tile {
+    return Tile(
+        add_outer(sum.a, f, d.a),
+        add_outer(sum.b, f, d.b),
+        add_outer(sum.c, f, d.c),
+        add_outer(sum.d, f, d.d),
+        add_outer(sum.e, f, d.e),
+    );
+}
+
+fn term_spectrum(window: Window, term: Term) -> vec4f {
+    return select(spectrum_c4(window, term.channel, term.tap), vec4f(4.0, 0.0, 0.0, 0.0), term.is_bias);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn products_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(linear_group(group, groups), lane);
-    if (share.term >= term_count() || share.chunk >= conv.chunks) {
+    let share = share_of(linear_index(group, groups, lane), TERMS);
+    if (share.chunk >= conv.chunks) {
         return;
     }
-    let is_bias = share.term + 1u == term_count();
-    let tap = tap_at(share.term % tap_count());
-    let offset = min(share.term / tap_count(), conv.c_in - 1u) * conv.planes * plane_len();
-    let channel = share.tile * TILE_C4;
-    var dw0 = vec4f(0.0);
-    var dw1 = vec4f(0.0);
-    var dw2 = vec4f(0.0);
-    var dw3 = vec4f(0.0);
-    var dw4 = vec4f(0.0);
-    for (var position = share.first; position < share.end; position++) {
+    let term0 = term_of(share, 0u);
+    let term1 = term_of(share, 1u);
+    let term2 = term_of(share, 2u);
+    let term3 = term_of(share, 3u);
+    var dw0 = Tile();
+    var dw1 = Tile();
+    var dw2 = Tile();
+    var dw3 = Tile();
+    let end = min((share.chunk + 1u) * conv.chunk, conv.positions);
+    for (var position = share.chunk * conv.chunk; position < end; position++) {
         let window = window_at(position);
-        let samples = turned_samples(window.start + offset, plane_step(), window.corner, tap);
-        let f = select(transform_c4(samples), vec4f(4.0, 0.0, 0.0, 0.0), is_bias);
-        dw0 = add_outer_c4(dw0, f, spectra[spectrum_place(window, channel)]);
-        dw1 = add_outer_c4(dw1, f, spectra[spectrum_place(window, channel + 1u)]);
-        dw2 = add_outer_c4(dw2, f, spectra[spectrum_place(window, channel + 2u)]);
-        dw3 = add_outer_c4(dw3, f, spectra[spectrum_place(window, channel + 3u)]);
-        dw4 = add_outer_c4(dw4, f, spectra[spectrum_place(window, channel + 4u)]);
+        let d = spectra_tile(window, share.tile * TILE_C4);
+        dw0 = add_outers(dw0, term_spectrum(window, term0), d);
+        dw1 = add_outers(dw1, term_spectrum(window, term1), d);
+        dw2 = add_outers(dw2, term_spectrum(window, term2), d);
+        dw3 = add_outers(dw3, term_spectrum(window, term3), d);
     }
-    let at = TILE_C4 * partial_place(share.chunk, share.tile, share.term);
-    products[at] = dw0;
-    products[at + 1u] = dw1;
-    products[at + 2u] = dw2;
-    products[at + 3u] = dw3;
-    products[at + 4u] = dw4;
+    store_term(share, 0u, dw0);
+    store_term(share, 1u, dw1);
+    store_term(share, 2u, dw2);
+    store_term(share, 3u, dw3);
 }
 
-// dψ̃ + F̂ᵀ·dŷ with the spectrum at `place`.
-fn add_outer_d4(sum: Spectrum, f: Spectrum, place: u32) -> Spectrum {
-    let d = spectra[2u * place + 1u];
-    return Spectrum(
-        sum.one + f.one * spectra[2u * place],
-        sum.two + (f.two.xxyy * d.xyxy + f.two.zzww * d.zwzw),
+fn spectrum_at(place: u32) -> Spectrum {
+    return Spectrum(spectra[2u * place], spectra[2u * place + 1u]);
+}
+
+fn spectra_tile_d4(window: Window, channel: u32) -> TileD4 {
+    return TileD4(
+        spectrum_at(spectrum_place(window, channel)),
+        spectrum_at(spectrum_place(window, channel + 1u)),
+        spectrum_at(spectrum_place(window, channel + 2u)),
+        spectrum_at(spectrum_place(window, channel + 3u)),
     );
+}
+
+// dψ̃ + F̂ᵀ·dŷ
+fn add_outer_d4(sum: Spectrum, f: Spectrum, d: Spectrum) -> Spectrum {
+    return Spectrum(
+        sum.one + f.one * d.one,
+        sum.two + (f.two.xxyy * d.two.xyxy + f.two.zzww * d.two.zwzw),
+    );
+}
+
+fn add_outers_d4(sum: TileD4, f: Spectrum, d: TileD4) -> TileD4 {
+    return TileD4(
+        add_outer_d4(sum.a, f, d.a),
+        add_outer_d4(sum.b, f, d.b),
+        add_outer_d4(sum.c, f, d.c),
+        add_outer_d4(sum.d, f, d.d),
+    );
+}
+
+fn term_spectrum_d4(window: Window, term: Term) -> Spectrum {
+    if (term.is_bias) {
+        return Spectrum(vec4f(8.0, 0.0, 0.0, 0.0), vec4f(0.0));
+    }
+    return spectrum_d4(window, term.channel, term.tap);
+}
+
+fn store_spectrum(at: u32, spectrum: Spectrum) {
+    products[at] = spectrum.one;
+    products[at + 1u] = spectrum.two;
+}
+
+fn store_term_d4(share: Share, k: u32, sum: TileD4) {
+    let term = share.term + k * share.step;
+    if (term < term_count()) {
+        let at = 2u * TILE_D4 * partial_place(share.chunk, share.tile, term);
+        store_spectrum(at, sum.a);
+        store_spectrum(at + 2u, sum.b);
+        store_spectrum(at + 4u, sum.c);
+        store_spectrum(at + 6u, sum.d);
+    }
 }
 
 @compute @workgroup_size(WORKGROUP)
 fn products_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(linear_group(group, groups), lane);
-    if (share.term >= term_count() || share.chunk >= conv.chunks) {
+    let share = share_of(linear_index(group, groups, lane), TERMS_D4);
+    if (share.chunk >= conv.chunks) {
         return;
     }
-    let is_bias = share.term + 1u == term_count();
-    let tap = tap_at(share.term % tap_count());
-    let step = plane_step();
-    let offset = min(share.term / tap_count(), conv.c_in - 1u) * conv.planes * plane_len();
-    let channel = share.tile * TILE_D4;
-    var dw0 = Spectrum();
-    var dw1 = Spectrum();
-    var dw2 = Spectrum();
-    var dw3 = Spectrum();
-    for (var position = share.first; position < share.end; position++) {
+    let term0 = term_of(share, 0u);
+    let term1 = term_of(share, 1u);
+    var dw0 = TileD4();
+    var dw1 = TileD4();
+    let end = min((share.chunk + 1u) * conv.chunk, conv.positions);
+    for (var position = share.chunk * conv.chunk; position < end; position++) {
         let window = window_at(position);
-        let start = window.start + offset;
-        var f = transform_d4(Values(
-            turned_samples(start, step, window.corner, tap),
-            mirrored_samples(start + 4u * step, step, window.corner, tap),
-        ));
-        if (is_bias) {
-            f = Spectrum(vec4f(8.0, 0.0, 0.0, 0.0), vec4f(0.0));
-        }
-        dw0 = add_outer_d4(dw0, f, spectrum_place(window, channel));
-        dw1 = add_outer_d4(dw1, f, spectrum_place(window, channel + 1u));
-        dw2 = add_outer_d4(dw2, f, spectrum_place(window, channel + 2u));
-        dw3 = add_outer_d4(dw3, f, spectrum_place(window, channel + 3u));
+        let d = spectra_tile_d4(window, share.tile * TILE_D4);
+        dw0 = add_outers_d4(dw0, term_spectrum_d4(window, term0), d);
+        dw1 = add_outers_d4(dw1, term_spectrum_d4(window, term1), d);
     }
-    let at = TILE_D4 * 2u * partial_place(share.chunk, share.tile, share.term);
-    products[at] = dw0.one;
-    products[at + 1u] = dw0.two;
-    products[at + 2u] = dw1.one;
-    products[at + 3u] = dw1.two;
-    products[at + 4u] = dw2.one;
-    products[at + 5u] = dw2.two;
-    products[at + 6u] = dw3.one;
-    products[at + 7u] = dw3.two;
+    store_term_d4(share, 0u, dw0);
+    store_term_d4(share, 1u, dw1);
 }
 
 @group(0) @binding(0) var<storage, read> partials: array<vec4f>;
@@ -691,7 +897,7 @@ fn fold_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let term = select(entry.c * tap_count() + tap_number(entry.tap), term_count() - 1u, entry.is_bias);
-    let value = chunk_sum(entry.o / TILE_C1, term, entry.o / 4u % 2u, 2u)[entry.o % 4u];
+    let value = chunk_sum(entry.o / TILE_C1, term, entry.o / 4u % 5u, 5u)[entry.o % 4u];
     if (entry.is_bias) {
         dbias[entry.o] = value;
     } else {

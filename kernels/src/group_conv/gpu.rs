@@ -9,9 +9,9 @@ use quarterturn_core::{
 
 static SHADER: &str = concat!(include_str!("../prelude.wgsl"), include_str!("../group_conv.wgsl"));
 
-/// Partial sums of the weight gradient: at least so many positions each, and at most so many of them.
-const CHUNK: usize = 256;
-const CHUNKS: usize = 128;
+/// Positions that one partial weight gradient sums, at least; and invocations that are enough to keep a GPU busy.
+const CHUNK: usize = 64;
+const BUSY: usize = 8192;
 
 /// The kernels of one group.
 struct Kernels {
@@ -19,8 +19,10 @@ struct Kernels {
     conv: &'static str,
     products: &'static str,
     fold: &'static str,
-    /// Result channels of an invocation.
+    /// Result channels and positions of an invocation, and terms of the weight gradient.
     tile: usize,
+    positions: usize,
+    terms: usize,
     /// Floats of a transformed filter tap of one channel.
     values: usize,
 }
@@ -33,7 +35,9 @@ impl Kernels {
                 conv: "conv_c1",
                 products: "products_c1",
                 fold: "fold_c1",
-                tile: 8,
+                tile: 20,
+                positions: 4,
+                terms: 4,
                 values: 1,
             },
             Group::C4 => Kernels {
@@ -42,6 +46,8 @@ impl Kernels {
                 products: "products_c4",
                 fold: "fold_c4",
                 tile: 5,
+                positions: 4,
+                terms: 4,
                 values: 4,
             },
             Group::D4 => Kernels {
@@ -50,6 +56,8 @@ impl Kernels {
                 products: "products_d4",
                 fold: "fold_d4",
                 tile: 4,
+                positions: 2,
+                terms: 2,
                 values: 8,
             },
         }
@@ -128,10 +136,20 @@ impl<'a> Pass<'a> {
         self.batch * self.result.0 * self.result.1
     }
 
+    /// Terms of a filter's gradient: its taps and the bias.
+    fn terms(&self) -> usize {
+        self.c_in * self.taps() + 1
+    }
+
+    /// Invocations that sum one partial weight gradient.
+    fn shares(&self) -> usize {
+        self.tiles() * self.terms().div_ceil(self.kernels.terms)
+    }
+
     /// Number of partial weight gradients, and positions of each.
     fn chunks(&self) -> (usize, usize) {
-        let chunk = self.positions().div_ceil(CHUNKS).max(CHUNK);
-        (self.positions().div_ceil(chunk).max(1), chunk)
+        let chunk = self.positions().div_ceil(BUSY.div_ceil(self.shares())).max(CHUNK);
+        (self.positions().div_ceil(chunk), chunk)
     }
 
     fn launch(&self, name: &'static str, inputs: &[&GpuBuffer], outputs: &[&GpuBuffer], biased: bool, size: Size) {
@@ -175,7 +193,7 @@ impl<'a> Pass<'a> {
     fn run(&self, x: &GpuBuffer, weight: &GpuBuffer, bias: Option<&GpuBuffer>) -> GpuBuffer {
         let filters = self.filters(weight);
         let y = self.gpu.alloc(self.positions() * self.c_out * self.group.order());
-        let groups = self.positions().div_ceil(64) * self.tiles();
+        let groups = self.positions().div_ceil(64 * self.kernels.positions) * self.tiles();
         // Something must be bound where the bias is missing.
         let inputs = [x, &filters, bias.unwrap_or(weight)];
         self.launch(self.kernels.conv, &inputs, &[&y], bias.is_some(), Size::Groups(groups));
@@ -194,11 +212,9 @@ impl<'a> Pass<'a> {
                 spectra
             }
         };
-        let terms = self.c_in * self.taps() + 1;
-        let partials = self.tiles() * self.chunks().0;
-        let sums = self.gpu.alloc(partials * terms * tile * values);
-        let groups = Size::Groups(partials * terms.div_ceil(64));
-        self.launch(products, &[x, &spectra], &[&sums], false, groups);
+        let chunks = self.chunks().0;
+        let sums = self.gpu.alloc(chunks * self.tiles() * self.terms() * tile * values);
+        self.launch(products, &[x, &spectra], &[&sums], false, Size::Threads(chunks * self.shares()));
         let gradients = lengths.map(|len| self.gpu.alloc(len));
         let threads = Size::Threads(lengths[0] + lengths[1]);
         self.launch(fold, &[&sums], &[&gradients[0], &gradients[1]], false, threads);
