@@ -16,6 +16,7 @@ mod support;
 
 use clap::Parser;
 use quarterturn::{
+    autograd::Schedule,
     core::{Device, Error, Result, Tensor},
     data::{Dataset, mnist},
     kernels::{Group, circle_crop, resize, rotate, transform_plane},
@@ -60,13 +61,13 @@ struct Args {
     /// Number of seeds to average over [default: 1; with --full 10]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     seeds: Option<u64>,
-    /// Passes over the training digits [default: MNIST 10, built-in digits 8; with --quick 2, with --full 50]
+    /// Passes over the training digits [default: MNIST 10, built-in digits 12; with --quick 2, with --full 50]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     epochs: Option<u64>,
-    /// Training digits [default: MNIST 8000, built-in digits 1000; with --quick 200, with --full 8000]
+    /// Training digits [default: MNIST 8000, built-in digits 2000; with --quick 200, with --full 8000]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     train: Option<u64>,
-    /// Test digits, each tested at every angle [default: MNIST 2000, built-in digits 400; with --quick 100, with
+    /// Test digits, each tested at every angle [default: MNIST 2000, built-in digits 500; with --quick 100, with
     /// --full 60000]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     test: Option<u64>,
@@ -76,6 +77,9 @@ struct Args {
     /// Digits per training step [default: MNIST 256, built-in digits 64; with --quick 32, with --full 256]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     batch: Option<u64>,
+    /// Epochs after which the learning rate is halved, again and again [default: 10, built-in digits 4]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    halve_every: Option<u64>,
     /// A run of seconds, to see that everything works
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -96,15 +100,20 @@ struct Settings {
     test: u64,
     angles: u64,
     batch: u64,
+    halve_every: u64,
 }
 
 impl Settings {
     fn new(args: &Args, digits: &Digits) -> Self {
+        let paper =
+            Settings { seeds: 10, epochs: 50, train: 8000, test: 60_000, angles: 36, batch: 256, halve_every: 10 };
         let base = match digits {
-            _ if args.full => Settings { seeds: 10, epochs: 50, train: 8000, test: 60_000, angles: 36, batch: 256 },
-            _ if args.quick => Settings { seeds: 1, epochs: 2, train: 200, test: 100, angles: 8, batch: 32 },
-            Digits::Mnist(_) => Settings { seeds: 1, epochs: 10, train: 8000, test: 2000, angles: 36, batch: 256 },
-            Digits::BuiltIn => Settings { seeds: 1, epochs: 8, train: 1000, test: 400, angles: 24, batch: 64 },
+            _ if args.full => paper,
+            _ if args.quick => Settings { seeds: 1, epochs: 2, train: 200, test: 100, angles: 8, batch: 32, ..paper },
+            Digits::Mnist(_) => Settings { seeds: 1, epochs: 10, test: 2000, ..paper },
+            Digits::BuiltIn => {
+                Settings { seeds: 1, epochs: 12, train: 2000, test: 500, angles: 24, batch: 64, halve_every: 4 }
+            }
         };
         Settings {
             seeds: args.seeds.unwrap_or(base.seeds),
@@ -113,6 +122,7 @@ impl Settings {
             test: args.test.unwrap_or(base.test),
             angles: args.angles.unwrap_or(base.angles),
             batch: args.batch.unwrap_or(base.batch),
+            halve_every: args.halve_every.unwrap_or(base.halve_every),
         }
     }
 
@@ -280,7 +290,8 @@ fn train_network(
 ) -> Result<MnistCnn> {
     let dataset = digits.train(settings.train as usize, seed)?;
     let mut network = MnistCnn::new(subject.config(), seed, device)?;
-    let training = Training { epochs: settings.epochs as u32, ..Training::mnist(seed) };
+    let schedule = Schedule::Step { lr: 0.01, factor: 0.5, every: settings.halve_every as u32 };
+    let training = Training { epochs: settings.epochs as u32, schedule, ..Training::mnist(seed) };
     let normalization = mnist::papers_normalization();
     let batches = |epoch| {
         let batches =
