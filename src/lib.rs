@@ -1,4 +1,5 @@
-//! Group-equivariant CNNs that are exact to the last bit.
+#![doc = include_str!("../README.md")]
+
 pub use quarterturn_autograd as autograd;
 pub use quarterturn_core as core;
 pub use quarterturn_data as data;
