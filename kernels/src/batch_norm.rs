@@ -446,15 +446,16 @@ impl Moments {
     }
 }
 
-#[inline(always)]
-fn piece_moments(x: &[f32]) -> Moments {
-    let count = x.len() as f64;
-    let mean = lane_sums(x, |v| v) / count;
-    let centre = mean as f32;
-    // About `centre`, which is the mean up to rounding; what rounding left is a term of the second order.
-    let squares = lane_sums(x, |v| (v - centre) * (v - centre));
-    let off = mean - f64::from(centre);
-    Moments { count, mean, squares: squares - count * off * off }
+wide! {
+    fn piece_moments(x: &[f32]) -> Moments {
+        let count = x.len() as f64;
+        let mean = lane_sums(x, |v| v) / count;
+        let centre = mean as f32;
+        // About `centre`, which is the mean up to rounding; what rounding left is a term of the second order.
+        let squares = lane_sums(x, |v| (v - centre) * (v - centre));
+        let off = mean - f64::from(centre);
+        Moments { count, mean, squares: squares - count * off * off }
+    }
 }
 
 /// One channel's normalisation.
@@ -552,7 +553,7 @@ fn gradient_lane_sums(x: &[f32], y: &[f32], dy: &[f32], affine: Affine, dz: impl
         sums[0][lane] += dz;
         sums[1][lane] += dz * (x[i] - affine.mean);
     }
-    sums.map(|lanes| total(&lanes))
+    [total(&sums[0]), total(&sums[1])]
 }
 
 wide! {

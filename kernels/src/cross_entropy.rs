@@ -105,7 +105,7 @@ pub fn argmax(logits: &Tensor) -> Tensor {
 /// As [`cross_entropy`].
 #[track_caller]
 pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let (n, classes) = batch("count_correct", logits, labels);
+    let (_, classes) = batch("count_correct", logits, labels);
     match common_device("count_correct", &[logits, labels]) {
         Device::Cpu => {
             let rows = logits.f32s().chunks_exact(classes).zip(labels.f32s());

@@ -1,5 +1,4 @@
 //! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
-#![allow(unused_variables, clippy::todo)]
 
 mod batch_norm;
 mod coset_pool;

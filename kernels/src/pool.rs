@@ -475,8 +475,10 @@ mod tests {
     use crate::parity::{Tolerance, all_elements, check, check_adjoint, check_equivariant, random};
     use quarterturn_core::window_residual;
 
-    /// (leading axes, H, W, kernel size, stride, padding)
-    const CASES: &[(&[usize], usize, usize, usize, usize, usize)] = &[
+    /// Leading axes, H, W, kernel size, stride, padding.
+    type Case = (&'static [usize], usize, usize, usize, usize, usize);
+
+    const CASES: &[Case] = &[
         (&[1, 1, 1], 2, 2, 2, 2, 0),
         (&[2, 3, 4], 6, 6, 2, 2, 0),
         (&[1, 5, 1], 5, 7, 2, 2, 0),

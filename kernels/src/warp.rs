@@ -251,7 +251,7 @@ impl Rotation {
 
     /// The element of C4 that the rotation is, if it only permutes pixels.
     fn permutation(self) -> Option<usize> {
-        let fits = self.plane.height == self.plane.width || self.unturn % 2 == 0;
+        let fits = self.plane.height == self.plane.width || self.unturn.is_multiple_of(2);
         (self.sin == 0.0 && fits).then(|| Group::C4.inverse(self.unturn))
     }
 
