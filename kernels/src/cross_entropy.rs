@@ -118,7 +118,7 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
             Tensor::reference([], vec![correct as f64])
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_reduction(&gpu, "count_correct", logits, labels, gpu_batch(n, classes)),
+        Device::Gpu(gpu) => gpu_reduction(&gpu, "count_correct", logits, labels, gpu_batch(labels.len(), classes)),
     }
 }
 
