@@ -56,12 +56,17 @@ impl BatchNorm {
         self.dropout = (p > 0.0).then_some((p, DROPOUT + layer));
         self
     }
-}
 
-impl BatchNorm {
     /// The norm of what `conv` makes of `x`. In evaluation without gradients, one operation.
+    ///
+    /// In training, the norm subtracts whatever the convolution's bias adds, so that the bias's gradient is exactly 0: it
+    /// is not computed, and the bias keeps its value. Unlike in PyTorch, where Adam scales what rounding leaves of that
+    /// gradient up to whole steps, behind which the running mean then lags.
     pub fn after<'t>(&self, conv: &GroupConv, x: Var<'t>, mode: Mode) -> Var<'t> {
-        if mode != Mode::Eval || x.tape().is_recording() {
+        if mode != Mode::Eval {
+            return self.forward(conv.forward_fixed_bias(x), mode);
+        }
+        if x.tape().is_recording() {
             return self.forward(conv.forward(x, mode), mode);
         }
         let norm = GivenNorm {

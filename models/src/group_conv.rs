@@ -11,7 +11,6 @@ pub struct GroupConv {
     weight: Param,
     bias: Option<Param>,
     conv: Conv,
-    before_norm: bool,
 }
 
 impl GroupConv {
@@ -59,22 +58,13 @@ impl GroupConv {
         let shape = [out_channels, in_channels, g_in, kernel_size, kernel_size];
         let weight = Param::weight(init.uniform(shape, fan_in, device)?);
         let bias = Some(Param::weight(init.uniform([out_channels], fan_in, device)?));
-        Ok(GroupConv { weight, bias, conv, before_norm: false })
+        Ok(GroupConv { weight, bias, conv })
     }
 
     /// The same layer without a bias.
     #[must_use]
     pub fn without_bias(mut self) -> Self {
         self.bias = None;
-        self
-    }
-
-    /// The same layer, with a batch norm behind it. The norm subtracts whatever the bias adds, so that in training the
-    /// bias's gradient is exactly 0; it is not computed and the bias keeps its value. Unlike in PyTorch, where what
-    /// rounding leaves of it is scaled up by Adam to full steps, behind which the running mean then lags.
-    #[must_use]
-    pub fn before_norm(mut self) -> Self {
-        self.before_norm = true;
         self
     }
 
@@ -121,14 +111,19 @@ impl GroupConv {
     }
 }
 
-impl Module for GroupConv {
-    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
+impl GroupConv {
+    /// As [`Module::forward`], but without a gradient of the bias, which keeps its value.
+    pub(crate) fn forward_fixed_bias<'t>(&self, x: Var<'t>) -> Var<'t> {
         let tape = x.tape();
-        let cancelled = self.before_norm && mode != Mode::Eval;
-        let bias = self.bias.as_ref().map(|bias| match cancelled {
-            true => tape.constant(bias.value().clone()),
-            false => tape.param(bias),
-        });
+        let bias = self.bias.as_ref().map(|bias| tape.constant(bias.value().clone()));
+        x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
+    }
+}
+
+impl Module for GroupConv {
+    fn forward<'t>(&self, x: Var<'t>, _: Mode) -> Var<'t> {
+        let tape = x.tape();
+        let bias = self.bias.as_ref().map(|bias| tape.param(bias));
         x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
     }
 

@@ -124,11 +124,10 @@ impl MnistCnn {
         let (mut convs, mut norms) = (Vec::new(), Vec::new());
         for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
             let conv = Conv { group, stride: 1, padding };
-            let conv = match layer {
+            convs.push(match layer {
                 1 => GroupConv::lifting(in_channels, width, kernel_size, conv, &mut init, device)?,
                 _ => GroupConv::new(width, width, kernel_size, conv, &mut init, device)?,
-            };
-            convs.push(conv.before_norm());
+            });
             let p = if DROPPED.contains(&layer) { dropout } else { 0.0 };
             norms.push(BatchNorm::new(width, device)?.with_dropout(p, layer as u32));
         }
@@ -279,6 +278,30 @@ mod tests {
         ] {
             assert!(matches!(MnistCnn::new(config, 1, &Device::Cpu), Err(Error::Invalid(_))), "{config:?}");
         }
+    }
+
+    #[test]
+    fn a_network_moved_to_another_device_gives_the_same_logits() {
+        let mut network =
+            MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::p4cnn() }, 1, &Device::Cpu).unwrap();
+        let x = Tensor::full([1, 1, 1, 10, 10], 0.7, &Device::Cpu).unwrap();
+        let here = network.predict(&x).unwrap().to_f64().unwrap();
+        network.to_device(&Device::Reference).unwrap();
+        let there = network.predict(&x.to_device(&Device::Reference).unwrap()).unwrap();
+        assert!(here.iter().zip(there.f64s()).all(|(a, b)| (a - b).abs() < 1e-5), "{here:?} {:?}", there.f64s());
+    }
+
+    /// Without gradients, convolution and norm are one operation; with them, two.
+    #[test]
+    fn both_ways_of_evaluation_agree() {
+        let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 1, &Device::Cpu).unwrap();
+        let x =
+            Tensor::from_vec([2, 1, 1, 12, 12], (0..288).map(|i| (i as f32).sin()).collect(), &Device::Cpu).unwrap();
+        let fused = network.predict(&x).unwrap();
+        let tape = quarterturn_autograd::Tape::new();
+        let recorded = network.forward(tape.constant(x), Mode::Eval);
+        let pairs = fused.f32s().iter().zip(recorded.value().f32s());
+        assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-5), "{:?}", pairs.collect::<Vec<_>>());
     }
 
     #[test]
