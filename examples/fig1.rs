@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use support::{
     args,
     csv::Csv,
+    device,
     figure::{self, Area, Drawn, at, bold, centred, font, stroke, write},
     palette, table,
 };
@@ -39,6 +40,8 @@ const RESULT_GAP: f64 = 34.0;
 struct Args {
     #[command(flatten)]
     out: args::OutArgs,
+    #[command(flatten)]
+    device: args::DeviceArgs,
     /// Size of the input on the left
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=7))]
     size: u64,
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let device = Device::Cpu;
+    let device = device::open(args.device.device)?;
     let left = args.size as usize;
     let next_exact = (left + 1..).find(|&i| residual(i) == 0).unwrap_or(left);
     let right = args.exact_size.map_or(next_exact, |size| size as usize);

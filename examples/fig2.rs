@@ -95,8 +95,9 @@ fn run(args: &Args) -> Result<()> {
         for (strip, y) in strips.iter().zip([top, top + pitch]) {
             write(area, &strip.caption(), (16.0, y + side / 2.0), from_left(font(10.0)))?;
         }
-        let scale =
-            format!("Grey: black −{RANGE} (background) to white {RANGE} and above. Outside the circle all is 0.");
+        let scale = format!(
+            "Black: −{RANGE}, the background. Grey: 0, what rotation and CircleCrop fill in. White: {RANGE} and above."
+        );
         write(area, &scale, (left, extent.1 - 16.0), from_left(font(9.0)).color(&palette::FAINT_INK))
     })?;
 
