@@ -151,6 +151,7 @@ impl fmt::Display for Isa {
 /// A vector of `LANES` floats.
 pub(crate) trait Simd: Copy {
     type V: Copy;
+    const ISA: Isa;
     const LANES: usize;
     fn splat(value: f32) -> Self::V;
     /// The first `LANES` values of `from`.
@@ -174,6 +175,7 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     type V = [f32; 8];
+    const ISA: Isa = Isa::Portable;
     const LANES: usize = 8;
     #[inline(always)]
     fn splat(value: f32) -> Self::V {
@@ -209,7 +211,7 @@ impl Simd for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Simd, Task};
+    use super::{Isa, Simd, Task};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma")]
@@ -235,6 +237,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx2 {
         type V = __m256;
+        const ISA: Isa = Isa::Avx2;
         const LANES: usize = 8;
         #[inline(always)]
         fn splat(value: f32) -> __m256 {
@@ -269,6 +272,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx512 {
         type V = __m512;
+        const ISA: Isa = Isa::Avx512;
         const LANES: usize = 16;
         #[inline(always)]
         fn splat(value: f32) -> __m512 {
@@ -303,7 +307,7 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::Simd;
+    use super::{Isa, Simd};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -313,6 +317,7 @@ mod arm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Neon {
         type V = float32x4_t;
+        const ISA: Isa = Isa::Neon;
         const LANES: usize = 4;
         #[inline(always)]
         fn splat(value: f32) -> float32x4_t {

@@ -1,6 +1,6 @@
 //! The micro-kernel: a small matrix product whose accumulators stay in registers.
 
-use crate::simd::Simd;
+use crate::simd::{Simd, Task};
 
 /// Operands of [`product`]: `c[m][v] += Σ_k a[m][k] · b[k][v]`, `v` running over two vectors. Distances in floats.
 #[derive(Clone, Copy)]
@@ -28,39 +28,53 @@ pub(super) struct Product {
 }
 
 /// Rows per call that keep accumulators, operands and a broadcast within the registers: 2·12 + 3 of 32, 2·6 + 3 of 16.
-pub(super) const fn tile_rows<S: Simd>() -> usize {
+const fn tile_rows<S: Simd>() -> usize {
     if S::LANES == 8 { 6 } else { 12 }
 }
 
-/// Calls [`product`] for `rows` rows in tiles as even as they come.
+/// `p` for `rows` rows, in tiles as even as they come.
 ///
 /// # Safety
-/// As [`product`], for all `rows` rows.
+/// All addresses that the formula names for `rows` rows, and the `LANES` floats behind those of `b` and `c`, must be in
+/// bounds.
 #[inline(always)]
 pub(super) unsafe fn product_rows<S: Simd>(rows: usize, p: Product) {
-    let tiles = rows.div_ceil(tile_rows::<S>());
-    let mut row = 0;
-    for tile in 0..tiles {
-        let count = rows / tiles + usize::from(tile < rows % tiles);
-        // SAFETY: rows `row .. row + count` of the caller's operands.
-        unsafe {
-            let p = Product { a: p.a.add(row * p.a_row), c: p.c.add(row * p.c_row), ..p };
-            match count {
-                1 => product::<S, 1>(p),
-                2 => product::<S, 2>(p),
-                3 => product::<S, 3>(p),
-                4 => product::<S, 4>(p),
-                5 => product::<S, 5>(p),
-                6 => product::<S, 6>(p),
-                7 => product::<S, 7>(p),
-                8 => product::<S, 8>(p),
-                9 => product::<S, 9>(p),
-                10 => product::<S, 10>(p),
-                11 => product::<S, 11>(p),
-                _ => product::<S, 12>(p),
+    // A function of its own: a dozen tile heights, inlined wherever they are called, make a library of megabytes.
+    S::ISA.run(Rows(rows, p));
+}
+
+struct Rows(usize, Product);
+
+impl Task for Rows {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Rows(rows, p) = self;
+        let tiles = rows.div_ceil(tile_rows::<S>());
+        let mut row = 0;
+        for tile in 0..tiles {
+            let count = rows / tiles + usize::from(tile < rows % tiles);
+            // SAFETY: rows `row .. row + count` of operands that the caller of `product_rows` vouches for.
+            unsafe {
+                let p = Product { a: p.a.add(row * p.a_row), c: p.c.add(row * p.c_row), ..p };
+                match count {
+                    1 => product::<S, 1>(p),
+                    2 => product::<S, 2>(p),
+                    3 => product::<S, 3>(p),
+                    4 => product::<S, 4>(p),
+                    5 => product::<S, 5>(p),
+                    6 => product::<S, 6>(p),
+                    7 => product::<S, 7>(p),
+                    8 => product::<S, 8>(p),
+                    9 => product::<S, 9>(p),
+                    10 => product::<S, 10>(p),
+                    11 => product::<S, 11>(p),
+                    _ => product::<S, 12>(p),
+                }
             }
+            row += count;
         }
-        row += count;
     }
 }
 
