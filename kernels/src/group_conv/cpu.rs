@@ -2,13 +2,16 @@
 
 use super::{
     Conv, Extents,
-    irrep::{Filter, Irreps, Tap, filter_matrices, inverse, spread_gradient, taps, transform},
+    irrep::{
+        Filter, Tap, Term, columns, filter_matrices, filters, inverse, rows_before, spread_gradient, taps, terms,
+        transform,
+    },
     layout::Layout,
     product::{Product, product_rows},
 };
 use crate::{
     Group,
-    simd::{Isa, Portable, Simd, Task},
+    simd::{Isa, Simd, Task},
 };
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
@@ -92,14 +95,13 @@ impl Pass {
         source: &[f32],
         weight: &[f32],
     ) -> HostBuffer {
-        let irreps = Irreps::of(G);
         let taps = taps(e, group);
         let inner = self.cols * taps.len();
-        let mut filters = HostBuffer::scratch((irreps.one + 2 * irreps.columns) * self.rows * inner);
-        filter_matrices::<Portable, G>(e, group, self.filter, weight, &taps, &mut filters);
+        let mut matrices = HostBuffer::scratch(rows_before::<G>(filters::<G>()) * self.rows * inner);
+        filter_matrices::<G>(e, group, self.filter, weight, &taps, &mut matrices);
         let plan = Plan {
             pass: self,
-            filters: &filters,
+            filters: &matrices,
             offsets: tap_offsets(&self.layout, e.k, &taps, self.planes, self.cols),
         };
         let image = self.cols * self.planes * self.layout.height * self.layout.width;
@@ -155,22 +157,19 @@ fn flat_plane(layout: &Layout) -> usize {
     layout.locations().next_multiple_of(GRADIENT_PANEL)
 }
 
-/// Terms of the sum that one panel holds, for `width` locations.
+/// Inner terms that one panel holds, for `width` locations.
 fn panel_terms<const G: usize>(inner: usize, width: usize) -> usize {
-    let irreps = Irreps::of(G);
-    let per_term = width * (irreps.one + if irreps.columns > 0 { 4 } else { 0 });
-    inner.min(PANEL / per_term).max(1)
+    inner.min(PANEL / (width * G)).max(1)
 }
 
 impl PassScratch {
     fn new<const G: usize>(pass: &Pass, inner: usize) -> Self {
         const WIDEST: usize = 32;
-        let values = Irreps::of(G).values();
         PassScratch {
             padded: HostBuffer::zeros(pass.cols * pass.planes * pass.layout.plane() + SLACK),
             // A narrower panel holds more terms, but not more floats.
-            panel: HostBuffer::scratch((PANEL + values * WIDEST).min(inner * values * WIDEST)),
-            products: HostBuffer::scratch(pass.rows * values * WIDEST),
+            panel: HostBuffer::scratch((PANEL + G * WIDEST).min(inner * G * WIDEST)),
+            products: HostBuffer::scratch(pass.rows * G * WIDEST),
             flat: HostBuffer::scratch(pass.rows * G * flat_plane(&pass.layout)),
         }
     }
@@ -259,85 +258,62 @@ fn copy_row(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// F̂ of `2 · LANES` locations from `start` on, for the terms of `offsets`: of each one-dimensional irrep
-/// `[term][location]`, then of each half of the locations `[term, column l][row i][location]`.
+/// F̂ of `2 · LANES` locations from `start` on, for the inner terms of `offsets`: `[value][term][location]`.
 ///
 /// # Safety
 /// `padded` must hold `start + 2 · LANES` floats beyond each of the offsets.
 #[inline(always)]
 unsafe fn pack<S: Simd, const G: usize>(padded: &[f32], start: usize, offsets: &[[usize; G]], panel: &mut [f32]) {
-    let (irreps, terms, width) = (Irreps::of(G), offsets.len(), 2 * S::LANES);
-    assert!(panel.len() >= irreps.values() * terms * width);
+    let width = 2 * S::LANES;
+    let plane = offsets.len() * width;
+    assert!(panel.len() >= G * plane);
     for (term, offsets) in offsets.iter().enumerate() {
         for half in 0..2 {
-            let f = std::array::from_fn(|h| {
-                // SAFETY: the caller's.
-                unsafe { S::load(padded.as_ptr().add(offsets[h] + start + half * S::LANES)) }
-            });
-            let values = transform::<S, G>(f);
-            // SAFETY: the largest offset is that of the last value of the last term, one vector before
-            // `values · terms · width`, which the assertion above bounds.
+            let at = half * S::LANES;
+            // SAFETY: the caller's, and the assertion above.
             unsafe {
-                for s in 0..irreps.one {
-                    S::store(panel.as_mut_ptr().add((s * terms + term) * width + half * S::LANES), values[s]);
-                }
-                if irreps.columns > 0 {
-                    let two = (irreps.one * terms + 2 * (half * terms + term)) * width;
-                    for l in 0..2 {
-                        for i in 0..2 {
-                            let value = values[irreps.one + 2 * i + l];
-                            S::store(panel.as_mut_ptr().add(two + l * width + i * S::LANES), value);
-                        }
-                    }
+                let f = offsets.map(|offset| S::load(padded.as_ptr().add(offset + start + at)));
+                for (i, value) in transform::<S, G>(f).into_iter().enumerate() {
+                    S::store(panel.as_mut_ptr().add(i * plane + term * width + at), value);
                 }
             }
         }
     }
 }
 
-/// ŷ (+)= ψ̃ · F̂ for `terms` terms from `first` on: of each one-dimensional irrep `[row][location]`, then of each half of
-/// the locations `[row, column j][row i][location]`.
+/// ŷ (+)= F̂ · ψ̃ for `count` inner terms from `first` on: `[result][row, column][location]`.
 #[inline(always)]
 fn multiply<S: Simd, const G: usize>(
     pass: &Pass,
-    filters: &[f32],
+    matrices: &[f32],
     inner: usize,
     first: usize,
-    terms: usize,
+    count: usize,
     scratch: &mut PassScratch,
 ) {
-    let (irreps, rows, width) = (Irreps::of(G), pass.rows, 2 * S::LANES);
-    let rows2 = rows * irreps.columns;
-    assert!(filters.len() >= (irreps.one * rows + 2 * rows2) * inner && first + terms <= inner);
-    assert!(scratch.panel.len() >= irreps.values() * terms * width);
-    assert!(scratch.products.len() >= (irreps.one * rows + 2 * rows2) * width);
-    let (a, b, c) = (filters.as_ptr(), scratch.panel.as_ptr(), scratch.products.as_mut_ptr());
-    let common = Product {
-        inner: terms,
-        a,
-        a_row: inner,
-        b,
-        b_step: width,
-        b_gap: S::LANES,
-        c,
-        c_row: width,
-        c_gap: S::LANES,
-        fresh: first == 0,
-    };
-    // SAFETY: the three assertions above are the extents of the operands, in the layouts that `filter_matrices`, `pack`
-    // and this function document.
-    unsafe {
-        for s in 0..irreps.one {
-            let (a, b, c) = (a.add(s * rows * inner + first), b.add(s * terms * width), c.add(s * rows * width));
-            product_rows::<S>(rows, Product { a, b, c, ..common });
-        }
-        if irreps.columns > 0 {
-            let a = a.add(irreps.one * rows * inner + 2 * first);
-            for half in 0..2 {
-                let b = b.add((irreps.one + 2 * half) * terms * width);
-                let c = c.add((irreps.one * rows + half * rows2) * width);
-                product_rows::<S>(rows2, Product { inner: 2 * terms, a, a_row: 2 * inner, b, c, ..common });
-            }
+    let (rows, width) = (pass.rows, 2 * S::LANES);
+    assert!(matrices.len() >= rows_before::<G>(filters::<G>()) * rows * inner && first + count <= inner);
+    assert!(scratch.panel.len() >= G * count * width && scratch.products.len() >= G * rows * width);
+    let mut last = None;
+    for &Term { filter, value, result } in terms::<G>() {
+        let fresh = first == 0 && last != Some(result);
+        last = Some(result);
+        // SAFETY: the assertions above are the extents of the operands: a matrix for each filter, a plane of the panel for
+        // each value, and `G · rows` rows of results.
+        unsafe {
+            let product = Product {
+                inner: count,
+                a: matrices.as_ptr().add(rows_before::<G>(filter) * rows * inner + first),
+                a_row: inner,
+                b: scratch.panel.as_ptr().add(value * count * width),
+                b_step: width,
+                b_gap: S::LANES,
+                c: scratch.products.as_mut_ptr().add(rows_before::<G>(result) * rows * width),
+                c_row: width,
+                c_gap: S::LANES,
+                fresh,
+            };
+            product_rows::<S>(rows * columns::<G>(result), product);
         }
     }
 }
@@ -345,26 +321,19 @@ fn multiply<S: Simd, const G: usize>(
 /// y of one channel and half of a panel's locations.
 #[inline(always)]
 fn untransform<S: Simd, const G: usize>(pass: &Pass, row: usize, half: usize, products: &[f32]) -> [S::V; G] {
-    let (irreps, rows, width) = (Irreps::of(G), pass.rows, 2 * S::LANES);
-    let load = |at: usize| {
+    let values = std::array::from_fn(|i| {
+        let at = result_row::<G>(pass.rows, row, i) * 2 * S::LANES + half * S::LANES;
         let lanes = &products[at..at + S::LANES];
         // SAFETY: the slice has `LANES` elements.
         unsafe { S::load(lanes.as_ptr()) }
-    };
-    let one = std::array::from_fn(|s| {
-        if s < irreps.one { load((s * rows + row) * width + half * S::LANES) } else { S::splat(0.0) }
     });
-    let two = std::array::from_fn(|i| {
-        std::array::from_fn(|j| {
-            if j < irreps.columns {
-                let row2 = (half * rows + row) * irreps.columns + j;
-                load((irreps.one * rows + row2) * width + i * S::LANES)
-            } else {
-                S::splat(0.0)
-            }
-        })
-    });
-    inverse::<S, G>(one, two)
+    inverse::<S, G>(values)
+}
+
+/// The row of the results in which value `i` of channel `row` of `rows` stands.
+const fn result_row<const G: usize>(rows: usize, row: usize, i: usize) -> usize {
+    let (result, column) = if G == 8 && i >= 4 { (4 + (i - 4) / 2, i % 2) } else { (i, 0) };
+    rows_before::<G>(result) * rows + row * columns::<G>(result) + column
 }
 
 /// Gradients of weight and bias: dψ̃ = Σ_locations dŷ · F̂ᵀ, with the terms along the lanes.
@@ -404,10 +373,9 @@ impl GradientPass {
         self.e.c_in.div_ceil(self.block)
     }
 
-    /// Rows of dψ̃: c_out of each one-dimensional irrep, then `[column l][c_out, column j]`.
+    /// Rows of dψ̃: `[filter][c_out, column]`.
     fn rows<const G: usize>(&self) -> usize {
-        let irreps = Irreps::of(G);
-        (irreps.one + 2 * irreps.columns) * self.e.c_out
+        rows_before::<G>(filters::<G>()) * self.e.c_out
     }
 }
 
@@ -427,7 +395,7 @@ fn dw_over_images<const G: usize>(
             layout.sample(row, col)
         })
     });
-    let per_channel = GRADIENT_PANEL * taps.len() * Irreps::of(G).values();
+    let per_channel = GRADIENT_PANEL * taps.len() * G;
     let block = match PANEL / per_channel {
         room if room >= e.c_in => e.c_in,
         room => (room / 16 * 16).max(16).min(e.c_in),
@@ -460,25 +428,22 @@ fn dw_over_images<const G: usize>(
     }
 
     let mut dweight = HostBuffer::zeros(e.weight().len());
-    let (irreps, rows, row) = (Irreps::of(G), pass.rows::<G>(), pass.row());
-    let place = |c: usize, t: usize| {
+    let (rows, row) = (pass.rows::<G>(), pass.row());
+    let gradient = |filter: usize, matrix_row: usize, c: usize, t: usize| {
         let channels = pass.channels(c / pass.block);
-        c / pass.block * rows * row + t * channels.len() + (c - channels.start)
+        let at = c / pass.block * rows + rows_before::<G>(filter) * e.c_out + matrix_row;
+        sums[at * row + t * channels.len() + (c - channels.start)]
     };
-    let one = |o, c, t, s: usize| sums[place(c, t) + (s * e.c_out + o) * row];
-    let two = |o, c, t, l: usize, j: usize| {
-        sums[place(c, t) + (irreps.one * e.c_out + (l * e.c_out + o) * irreps.columns + j) * row]
-    };
-    spread_gradient::<Portable, G>(e, conv.group, &taps, one, two, &mut dweight);
+    spread_gradient::<G>(e, conv.group, &taps, gradient, &mut dweight);
     (dweight, bias)
 }
 
 struct GradientScratch {
     /// The image as `[sample][h][c]`.
     padded: HostBuffer,
-    /// dŷ of one panel: of each one-dimensional irrep `[o][location]`, then `[row i][o, column j][location]`.
+    /// dŷ of one panel: `[result][o, column][location]`.
     left: HostBuffer,
-    /// F̂ of one panel: of each one-dimensional irrep `[location][term]`, then `[row i][column l][location][term]`.
+    /// F̂ of one panel: `[value][location][term]`.
     right: HostBuffer,
     /// `dy` as `[o][g][location]`, zero between rows.
     flat: HostBuffer,
@@ -486,11 +451,11 @@ struct GradientScratch {
 
 impl GradientScratch {
     fn new<const G: usize>(pass: &GradientPass) -> Self {
-        let (e, values) = (&pass.e, Irreps::of(G).values());
+        let e = &pass.e;
         GradientScratch {
             padded: HostBuffer::zeros((pass.layout.plane() + SLACK) * e.g_in * e.c_in + SLACK),
-            left: HostBuffer::zeros(values * e.c_out * GRADIENT_PANEL),
-            right: HostBuffer::zeros(values * GRADIENT_PANEL * pass.row()),
+            left: HostBuffer::zeros(G * e.c_out * GRADIENT_PANEL),
+            right: HostBuffer::zeros(G * GRADIENT_PANEL * pass.row()),
             flat: HostBuffer::zeros(e.c_out * G * flat_plane(&pass.layout)),
         }
     }
@@ -526,8 +491,8 @@ impl<const G: usize> Task for OneGradient<'_, G> {
             for index in 0..pass.blocks() {
                 let channels = pass.channels(index);
                 pack_terms::<S, G>(pass, &scratch.padded, start, channels.clone(), &mut scratch.right);
-                let terms = pass.taps.len() * channels.len();
-                multiply_gradient::<S, G>(pass, terms, scratch, &mut sums[index * block..][..block]);
+                let inner = pass.taps.len() * channels.len();
+                multiply_gradient::<S, G>(pass, inner, scratch, &mut sums[index * block..][..block]);
             }
         }
     }
@@ -559,7 +524,6 @@ fn transform_gradient<S: Simd, const G: usize>(
     left: &mut [f32],
     bias: &mut [f32],
 ) {
-    let irreps = Irreps::of(G);
     let mut lanes = [0.0; 16];
     for o in 0..e.c_out {
         let mut total = S::splat(0.0);
@@ -572,18 +536,10 @@ fn transform_gradient<S: Simd, const G: usize>(
             });
             let values = transform::<S, G>(dy);
             total = S::add(total, values[0]);
-            let mut put = |row: usize, value: S::V| {
-                let lanes = &mut left[row * GRADIENT_PANEL + at..][..S::LANES];
+            for (i, value) in values.into_iter().enumerate() {
+                let lanes = &mut left[result_row::<G>(e.c_out, o, i) * GRADIENT_PANEL + at..][..S::LANES];
                 // SAFETY: the slice has `LANES` elements.
                 unsafe { S::store(lanes.as_mut_ptr(), value) };
-            };
-            for s in 0..irreps.one {
-                put(s * e.c_out + o, values[s]);
-            }
-            for i in 0..2 {
-                for j in 0..irreps.columns {
-                    put(irreps.one * e.c_out + (i * e.c_out + o) * irreps.columns + j, values[irreps.one + 2 * i + j]);
-                }
             }
         }
         // SAFETY: 16 floats are at least `LANES`.
@@ -601,11 +557,11 @@ fn pack_terms<S: Simd, const G: usize>(
     channels: std::ops::Range<usize>,
     right: &mut [f32],
 ) {
-    let (e, irreps, row) = (&pass.e, Irreps::of(G), pass.row());
+    let (e, row) = (&pass.e, pass.row());
     let depth = e.g_in * e.c_in;
     let last = pass.taps.iter().flatten().max().expect("a filter has a tap") + start + GRADIENT_PANEL;
     assert!(padded.len() >= last * depth + S::LANES);
-    assert!(right.len() >= irreps.values() * GRADIENT_PANEL * row);
+    assert!(right.len() >= G * GRADIENT_PANEL * row);
     for location in 0..GRADIENT_PANEL {
         for (t, places) in pass.taps.iter().enumerate() {
             for c in channels.clone().step_by(S::LANES) {
@@ -618,9 +574,9 @@ fn pack_terms<S: Simd, const G: usize>(
                 // Where the channels end within the vector, what is written behind them is overwritten by the next tap,
                 // or lies in the padding of the row, whose sums nobody reads.
                 let at = location * row + t * channels.len() + c - channels.start;
-                for v in 0..irreps.values() {
+                for (i, value) in values.into_iter().enumerate() {
                     // SAFETY: `row` has room for whole vectors behind the last tap; the second assertion.
-                    unsafe { S::store(right.as_mut_ptr().add(v * GRADIENT_PANEL * row + at), values[v]) };
+                    unsafe { S::store(right.as_mut_ptr().add(i * GRADIENT_PANEL * row + at), value) };
                 }
             }
         }
@@ -631,47 +587,32 @@ fn pack_terms<S: Simd, const G: usize>(
 #[inline(always)]
 fn multiply_gradient<S: Simd, const G: usize>(
     pass: &GradientPass,
-    terms: usize,
+    inner: usize,
     scratch: &GradientScratch,
     sums: &mut [f32],
 ) {
-    let (irreps, c_out, row) = (Irreps::of(G), pass.e.c_out, pass.row());
-    let (rows2, right_plane) = (c_out * irreps.columns, GRADIENT_PANEL * row);
-    assert!(scratch.left.len() >= irreps.values().min(irreps.one + 2 * irreps.columns) * c_out * GRADIENT_PANEL);
-    assert!(scratch.right.len() >= irreps.values() * right_plane && terms.next_multiple_of(2 * S::LANES) <= row);
-    assert!(sums.len() >= pass.rows::<G>() * row);
-    let (a, b, c) = (scratch.left.as_ptr(), scratch.right.as_ptr(), sums.as_mut_ptr());
-    let common = Product {
-        inner: GRADIENT_PANEL,
-        a,
-        a_row: GRADIENT_PANEL,
-        b,
-        b_step: row,
-        b_gap: S::LANES,
-        c,
-        c_row: row,
-        c_gap: S::LANES,
-        fresh: false,
-    };
-    // SAFETY: the assertions above are the extents of the operands, in the layouts that `GradientScratch` and
-    // `GradientPass::rows` document; `terms` rounded up to two vectors stay within a row.
-    unsafe {
-        for s in 0..irreps.one {
-            let a = a.add(s * c_out * GRADIENT_PANEL);
-            for k in (0..terms).step_by(2 * S::LANES) {
-                let (b, c) = (b.add(s * right_plane + k), c.add(s * c_out * row + k));
-                product_rows::<S>(c_out, Product { a, b, c, ..common });
-            }
-        }
-        if irreps.columns > 0 {
-            let c = c.add(irreps.one * c_out * row);
-            for k in (0..terms).step_by(S::LANES) {
-                for i in 0..2 {
-                    let a = a.add((irreps.one * c_out + i * rows2) * GRADIENT_PANEL);
-                    let b = b.add((irreps.one + 2 * i) * right_plane + k);
-                    let (b_gap, c_gap) = (right_plane, rows2 * row);
-                    product_rows::<S>(rows2, Product { a, b, b_gap, c: c.add(k), c_gap, ..common });
-                }
+    let (c_out, row) = (pass.e.c_out, pass.row());
+    let plane = GRADIENT_PANEL * row;
+    assert!(scratch.left.len() >= G * c_out * GRADIENT_PANEL && scratch.right.len() >= G * plane);
+    assert!(sums.len() >= pass.rows::<G>() * row && inner.next_multiple_of(2 * S::LANES) <= row);
+    for &Term { filter, value, result } in terms::<G>() {
+        for k in (0..inner).step_by(2 * S::LANES) {
+            // SAFETY: the assertions above are the extents of the operands: `G · c_out` rows of results, a plane for each
+            // value, a matrix for each filter; whole pairs of vectors stay within a row.
+            unsafe {
+                let product = Product {
+                    inner: GRADIENT_PANEL,
+                    a: scratch.left.as_ptr().add(rows_before::<G>(result) * c_out * GRADIENT_PANEL),
+                    a_row: GRADIENT_PANEL,
+                    b: scratch.right.as_ptr().add(value * plane + k),
+                    b_step: row,
+                    b_gap: S::LANES,
+                    c: sums.as_mut_ptr().add(rows_before::<G>(filter) * c_out * row + k),
+                    c_row: row,
+                    c_gap: S::LANES,
+                    fresh: false,
+                };
+                product_rows::<S>(c_out * columns::<G>(result), product);
             }
         }
     }

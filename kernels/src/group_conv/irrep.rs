@@ -3,93 +3,135 @@
 //! With R the quarter turn [[0, −1], [1, 0]] and S = diag(1, −1), element 4m + r has
 //!
 //! - one-dimensional irreps aᵐ·bʳ: C1 has (1, 1); C4 has b = 1, −1; D4 has (a, b) = (1, 1), (−1, 1), (1, −1), (−1, −1);
-//! - the two-dimensional ρ = SᵐRʳ: C4 and D4. Over C4 its two columns carry the same information; only the first is kept
-//!   of products.
+//! - the two-dimensional ρ = SᵐRʳ: C4 and D4. Over C4 F̂ and ŷ have the form [[D, −E], [E, D]], of which (D, E) is kept.
 //!
 //! Turning the input by u multiplies F̂(ρ) by ρ(u) from the left: a signed permutation of its rows. For that to hold to
 //! the last bit, sums run over the pairs {h, r²h} first and over rotations before reflections: these sets are cosets of
 //! normal subgroups, so u maps each onto one of its kind and only swaps the operands of an addition or flips a sign.
 
 use super::Extents;
-use crate::{Group, simd::Simd};
+use crate::{
+    Group,
+    simd::{Scalar, Simd},
+};
 
-/// How many irreps a group has, and how many columns of the two-dimensional one a product keeps.
+/// One matrix product of the sum ŷ(ρ) = Σ F̂(ρ) ψ̃(ρ), entry by entry: `results[result] += filters[filter] · values[value]`.
 #[derive(Clone, Copy)]
-pub(super) struct Irreps {
-    /// One-dimensional irreps.
-    pub one: usize,
-    /// Columns kept of the two-dimensional irrep; 0 if there is none.
-    pub columns: usize,
+pub(super) struct Term {
+    pub filter: usize,
+    pub value: usize,
+    pub result: usize,
 }
 
-impl Irreps {
-    pub(super) const fn of(order: usize) -> Self {
-        match order {
-            1 => Irreps { one: 1, columns: 0 },
-            4 => Irreps { one: 2, columns: 1 },
-            _ => Irreps { one: 4, columns: 2 },
-        }
-    }
+const fn term((filter, value, result): (usize, usize, usize)) -> Term {
+    Term { filter, value, result }
+}
 
-    /// Values of a transformed function: one per one-dimensional irrep and four of the two-dimensional one.
-    pub(super) const fn values(self) -> usize {
-        self.one + if self.columns > 0 { 4 } else { 0 }
+const C1_TERMS: [Term; 1] = [term((0, 0, 0))];
+/// F̂ = [[D, −E], [E, D]], and the first column of ψ̃ is (W_d, −W_e): ŷ₀ = W_d·D + W_e·E and ŷ₁ = W_d·E + (−W_e)·D. Turning
+/// the input makes (D, E) into (−E, D), hence ŷ₀ into −ŷ₁, term by term.
+const C4_TERMS: [Term; 6] =
+    [term((0, 0, 0)), term((1, 1, 1)), term((2, 2, 2)), term((3, 3, 2)), term((2, 3, 3)), term((4, 2, 3))];
+/// Filters 4 and 5 are rows 0 and 1 of ψ̃, results 4 and 5 those of ŷ, with both columns side by side.
+const D4_TERMS: [Term; 8] = [
+    term((0, 0, 0)),
+    term((1, 1, 1)),
+    term((2, 2, 2)),
+    term((3, 3, 3)),
+    term((4, 4, 4)),
+    term((5, 5, 4)),
+    term((4, 6, 5)),
+    term((5, 7, 5)),
+];
+
+/// The products of each group; those of one result stand in the order in which it adds them up.
+pub(super) const fn terms<const G: usize>() -> &'static [Term] {
+    match G {
+        1 => &C1_TERMS,
+        4 => &C4_TERMS,
+        _ => &D4_TERMS,
     }
 }
 
-/// F̂(ρ) = Σ_h f[h] ρ(h): the one-dimensional irreps in order, then F̂₀₀, F̂₀₁, F̂₁₀, F̂₁₁; entries beyond
-/// [`Irreps::values`] are unspecified.
+/// Filters that [`terms`] names.
+pub(super) const fn filters<const G: usize>() -> usize {
+    [1, 5, 6][G / 4]
+}
+
+/// Columns of filter or result `i`: rows of the matrix per channel.
+pub(super) const fn columns<const G: usize>(i: usize) -> usize {
+    if G == 8 && i >= 4 { 2 } else { 1 }
+}
+
+/// Rows per channel of the filters or results before number `i`.
+pub(super) const fn rows_before<const G: usize>(i: usize) -> usize {
+    if G == 8 && i > 4 { 4 + 2 * (i - 4) } else { i }
+}
+
+/// F̂(ρ) = Σ_h f[h] ρ(h), G values: the one-dimensional irreps, then over C4 D = f₀ − f₂ and E = f₁ − f₃, over D4 the rows of
+/// the matrix.
 #[inline(always)]
-pub(super) fn transform<S: Simd, const G: usize>(f: [S::V; G]) -> [S::V; 8] {
-    let negate = |v| S::sub(S::splat(-0.0), v);
+pub(super) fn transform<S: Simd, const G: usize>(f: [S::V; G]) -> [S::V; G] {
     let half = |m: usize| {
         let (f0, f1, f2, f3) = (f[4 * m], f[4 * m + 1], f[4 * m + 2], f[4 * m + 3]);
         let (a, b) = (S::add(f0, f2), S::add(f1, f3));
-        (S::add(a, b), S::sub(a, b), S::sub(f0, f2), S::sub(f1, f3))
+        [S::add(a, b), S::sub(a, b), S::sub(f0, f2), S::sub(f1, f3)]
     };
-    let mut out = [f[0]; 8];
+    let mut values = f;
     if G == 4 {
-        let (plus, minus, d, e) = half(0);
-        out[..6].copy_from_slice(&[plus, minus, d, negate(e), e, d]);
+        values.copy_from_slice(&half(0));
     } else if G == 8 {
-        let ((p0, m0, d0, e0), (p1, m1, d1, e1)) = (half(0), half(1));
-        out = [
+        let ([p0, m0, d0, e0], [p1, m1, d1, e1]) = (half(0), half(1));
+        values.copy_from_slice(&[
             S::add(p0, p1),
             S::sub(p0, p1),
             S::add(m0, m1),
             S::sub(m0, m1),
             S::add(d0, d1),
-            negate(S::add(e0, e1)),
+            S::sub(S::splat(-0.0), S::add(e0, e1)),
             S::sub(e0, e1),
             S::sub(d0, d1),
-        ];
+        ]);
     }
-    out
+    values
 }
 
-/// y[g] = Σ_χ ŷ(χ)χ(g) + Σ_ij ŷ_ij ρ(g)_ij, the factors d_ρ/n being in the weights; `two[i][j]`, over C4 with ŷ_i0 alone.
+/// y[g] = Σ_ρ (ŷ(ρ), ρ(g)), the factors d_ρ/n being in the filters; `values` as [`transform`] orders them.
 #[inline(always)]
-pub(super) fn inverse<S: Simd, const G: usize>(one: [S::V; 4], two: [[S::V; 2]; 2]) -> [S::V; G] {
-    let mut y = [one[0]; G];
+pub(super) fn inverse<S: Simd, const G: usize>(values: [S::V; G]) -> [S::V; G] {
+    let mut y = values;
     if G == 4 {
-        let (even, odd) = (S::add(one[0], one[1]), S::sub(one[0], one[1]));
-        let [[yd, _], [ye, _]] = two;
-        y.copy_from_slice(&[S::add(even, yd), S::add(odd, ye), S::sub(even, yd), S::sub(odd, ye)]);
+        let (even, odd) = (S::add(values[0], values[1]), S::sub(values[0], values[1]));
+        let (d, e) = (values[2], values[3]);
+        y.copy_from_slice(&[S::add(even, d), S::add(odd, e), S::sub(even, d), S::sub(odd, e)]);
     } else if G == 8 {
-        let [[a, b], [c, d]] = two;
-        for m in 0..2 {
-            let sign = |u, v| if m == 0 { S::add(u, v) } else { S::sub(u, v) };
-            let (p, q) = (sign(one[0], one[1]), sign(one[2], one[3]));
-            let (even, odd) = (S::add(p, q), S::sub(p, q));
-            // ρ(m = 0): a + d and c − b; ρ(m = 1): a − d and −(b + c).
-            let (u, v) = (sign(a, d), if m == 0 { S::sub(c, b) } else { S::add(c, b) });
-            y[4 * m] = S::add(even, u);
-            y[4 * m + 2] = S::sub(even, u);
-            y[4 * m + 1] = if m == 0 { S::add(odd, v) } else { S::sub(odd, v) };
-            y[4 * m + 3] = if m == 0 { S::sub(odd, v) } else { S::add(odd, v) };
-        }
+        let (a, b, c, d) = (values[4], values[5], values[6], values[7]);
+        let (p0, p1) = (S::add(values[0], values[1]), S::sub(values[0], values[1]));
+        let (q0, q1) = (S::add(values[2], values[3]), S::sub(values[2], values[3]));
+        // (matrix, ρ): a + d and c − b without the reflection, a − d and −(b + c) with it.
+        let (u0, v0, u1, v1) = (S::add(a, d), S::sub(c, b), S::sub(a, d), S::add(c, b));
+        let (even0, odd0, even1, odd1) = (S::add(p0, q0), S::sub(p0, q0), S::add(p1, q1), S::sub(p1, q1));
+        y.copy_from_slice(&[
+            S::add(even0, u0),
+            S::add(odd0, v0),
+            S::sub(even0, u0),
+            S::sub(odd0, v0),
+            S::add(even1, u1),
+            S::sub(odd1, v1),
+            S::sub(even1, u1),
+            S::add(odd1, v1),
+        ]);
     }
     y
+}
+
+/// d_ρ/n of value `i`, a power of two.
+fn scale<const G: usize>(i: usize) -> f32 {
+    match G {
+        1 => 1.0,
+        4 => [0.25, 0.5][i / 2],
+        _ => [0.125, 0.25][i / 4],
+    }
 }
 
 /// An un-rotated tap q of the filter: the sum of the formula runs over g·d·q for the d of the group.
@@ -137,9 +179,8 @@ fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: 
     taps.iter().map(|tap| std::array::from_fn(|d| place(tap, d))).collect()
 }
 
-/// ψ̃ as the left factors of the products, row-major: of each one-dimensional irrep `[rows, K]`, then of the
-/// two-dimensional one `[rows · columns, K, 2]`; K = (input channel, tap). Scaled by d_ρ/n, a power of two.
-pub(super) fn filter_matrices<S: Simd, const G: usize>(
+/// ψ̃ as the left factors of the products: of each filter `[rows, column][K]`, K = (input channel, tap), scaled by d_ρ/n.
+pub(super) fn filter_matrices<const G: usize>(
     e: &Extents,
     group: Group,
     filter: Filter,
@@ -147,76 +188,58 @@ pub(super) fn filter_matrices<S: Simd, const G: usize>(
     taps: &[Tap],
     out: &mut [f32],
 ) {
-    let irreps = Irreps::of(G);
     let (rows, cols) = if filter == Filter::Forward { (e.c_out, e.c_in) } else { (e.c_in, e.c_out) };
     let inner = cols * taps.len();
     let offsets = psi_offsets::<G>(e, group, filter, taps);
     let pair = e.g_in * e.k * e.k;
-    let (one, two) = out.split_at_mut(irreps.one * rows * inner);
-    let (mut gathered, mut lanes) = ([[0.0; 16]; G], [0.0; 16]);
     for row in 0..rows {
-        for k0 in (0..inner).step_by(S::LANES) {
-            let count = S::LANES.min(inner - k0);
-            for lane in 0..count {
-                let (col, t) = ((k0 + lane) / taps.len(), (k0 + lane) % taps.len());
-                let (o, c) = if filter == Filter::Forward { (row, col) } else { (col, row) };
-                let filters = &weight[(o * e.c_in + c) * pair..][..pair];
-                for d in 0..G {
-                    gathered[d][lane] = filters[offsets[t][d]] * taps[t].share;
-                }
-            }
-            // SAFETY: 16 floats are at least `LANES`.
-            let values = transform::<S, G>(std::array::from_fn(|d| unsafe { S::load(gathered[d].as_ptr()) }));
-            let mut put = |value: S::V, scale: usize, to: &mut [f32], start: usize, step: usize| {
-                // SAFETY: as above.
-                unsafe { S::store(lanes.as_mut_ptr(), value) };
-                for lane in 0..count {
-                    to[start + lane * step] = lanes[lane] * (scale as f32 / G as f32);
-                }
-            };
-            for s in 0..irreps.one {
-                put(values[s], 1, one, (s * rows + row) * inner + k0, 1);
-            }
-            for j in 0..irreps.columns {
-                for l in 0..2 {
-                    // ψ̃ = Σ_d ψ[d] ρ(d)ᵀ, hence the transposed entry.
-                    let start = ((row * irreps.columns + j) * inner + k0) * 2 + l;
-                    put(values[irreps.one + 2 * j + l], 2, two, start, 2);
+        for col in 0..cols {
+            let (o, c) = if filter == Filter::Forward { (row, col) } else { (col, row) };
+            let weight = &weight[(o * e.c_in + c) * pair..][..pair];
+            for (t, tap) in taps.iter().enumerate() {
+                let psi = std::array::from_fn(|d| weight[offsets[t][d]] * tap.share);
+                let values = transform::<Scalar, G>(psi);
+                let mut put = |filter: usize, column: usize, value: f32| {
+                    let before = rows_before::<G>(filter) * rows;
+                    out[(before + row * columns::<G>(filter) + column) * inner + col * taps.len() + t] = value;
+                };
+                for (i, value) in values.into_iter().enumerate() {
+                    let value = value * scale::<G>(i);
+                    match (G, i) {
+                        // ψ̃ = Σ_d ψ[d] ρ(d)ᵀ: entry (l, j) of ψ̃ is entry (j, l) of the transform.
+                        (8, 4..) => put(4 + i % 2, (i - 4) / 2, value),
+                        (4, 3) => [value, -value].into_iter().zip([3, 4]).for_each(|(value, f)| put(f, 0, value)),
+                        _ => put(i, 0, value),
+                    }
                 }
             }
         }
     }
 }
 
-/// The adjoint of [`filter_matrices`], forward: spreads the gradient of ψ̃ over `dweight`. `one(o, c, t, s)` reads that of
-/// one-dimensional irrep s, `two(o, c, t, l, j)` that of entry (l, j) of the two-dimensional one.
-pub(super) fn spread_gradient<S: Simd, const G: usize>(
+/// The adjoint of [`filter_matrices`], forward: spreads the gradient of ψ̃ over `dweight`. `gradient(filter, row, c, t)`
+/// reads row (o, column) of a filter's.
+pub(super) fn spread_gradient<const G: usize>(
     e: &Extents,
     group: Group,
     taps: &[Tap],
-    one: impl Fn(usize, usize, usize, usize) -> f32,
-    two: impl Fn(usize, usize, usize, usize, usize) -> f32,
+    gradient: impl Fn(usize, usize, usize, usize) -> f32,
     dweight: &mut [f32],
 ) {
-    let irreps = Irreps::of(G);
     let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
-    let mut lanes = [0.0; 16];
-    for (pair, filters) in dweight.chunks_exact_mut(e.g_in * e.k * e.k).enumerate() {
+    for (pair, dweight) in dweight.chunks_exact_mut(e.g_in * e.k * e.k).enumerate() {
         let (o, c) = (pair / e.c_in, pair % e.c_in);
         for (t, tap) in taps.iter().enumerate() {
-            let scaled = |value: f32, scale: usize| S::splat(value * (scale as f32 / G as f32));
-            let ones = std::array::from_fn(|s| scaled(if s < irreps.one { one(o, c, t, s) } else { 0.0 }, 1));
-            let entry = |i: usize, j: usize| match irreps.columns {
-                // Over C4, the column of ψ̃ that is kept has the entries W_d and −W_e.
-                1 if j == 0 => two(o, c, t, i, 0) * if i == 0 { 1.0 } else { -1.0 },
-                2 => two(o, c, t, j, i),
-                _ => 0.0,
-            };
-            let twos = std::array::from_fn(|i| std::array::from_fn(|j| scaled(entry(i, j), 2)));
-            for (d, value) in inverse::<S, G>(ones, twos).into_iter().enumerate() {
-                // SAFETY: 16 floats are at least `LANES`.
-                unsafe { S::store(lanes.as_mut_ptr(), value) };
-                filters[offsets[t][d]] += lanes[0] * tap.share;
+            let values = std::array::from_fn(|i| {
+                let value = match (G, i) {
+                    (8, 4..) => gradient(4 + i % 2, 2 * o + (i - 4) / 2, c, t),
+                    (4, 3) => gradient(3, o, c, t) - gradient(4, o, c, t),
+                    _ => gradient(i, o, c, t),
+                };
+                value * scale::<G>(i)
+            });
+            for (d, value) in inverse::<Scalar, G>(values).into_iter().enumerate() {
+                dweight[offsets[t][d]] += value * tap.share;
             }
         }
     }
