@@ -61,10 +61,10 @@ struct Args {
     /// Number of seeds to average over [default: 1; with --full 10]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     seeds: Option<u64>,
-    /// Passes over the training digits [default: MNIST 10, built-in digits 12; with --quick 2, with --full 50]
+    /// Passes over the training digits [default: MNIST 10, built-in digits 12; with --quick 5, with --full 50]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     epochs: Option<u64>,
-    /// Training digits [default: MNIST 8000, built-in digits 2000; with --quick 200, with --full 8000]
+    /// Training digits [default: MNIST 8000, built-in digits 2000; with --quick 400, with --full 8000]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     train: Option<u64>,
     /// Test digits, each tested at every angle [default: MNIST 2000, built-in digits 500; with --quick 100, with
@@ -74,7 +74,7 @@ struct Args {
     /// Test angles, evenly spaced from 0° [default: 36, built-in digits 24; with --quick 8, with --full 36]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     angles: Option<u64>,
-    /// Digits per training step [default: MNIST 256, built-in digits 64; with --quick 32, with --full 256]
+    /// Digits per training step [default: MNIST 256, built-in digits 64; with --quick 16, with --full 256]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     batch: Option<u64>,
     /// Epochs after which the learning rate is halved, again and again [default: 10, built-in digits 4]
@@ -109,7 +109,7 @@ impl Settings {
             Settings { seeds: 10, epochs: 50, train: 8000, test: 60_000, angles: 36, batch: 256, halve_every: 10 };
         let base = match digits {
             _ if args.full => paper,
-            _ if args.quick => Settings { seeds: 1, epochs: 2, train: 200, test: 100, angles: 8, batch: 32, ..paper },
+            _ if args.quick => Settings { seeds: 1, epochs: 5, train: 400, test: 100, angles: 8, batch: 16, ..paper },
             Digits::Mnist(_) => Settings { seeds: 1, epochs: 10, test: 2000, ..paper },
             Digits::BuiltIn => {
                 Settings { seeds: 1, epochs: 12, train: 2000, test: 500, angles: 24, batch: 64, halve_every: 4 }
