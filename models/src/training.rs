@@ -68,8 +68,11 @@ pub fn train_step<N: Network + ?Sized>(
     let tape = Tape::new();
     let loss = network.forward(tape.constant(images.clone()), mode).cross_entropy(labels);
     let gradients = loss.backward()?;
+    let loss = loss.value().clone();
+    // The tape shares the weights; without it they are updated in place.
+    drop(tape);
     optimizer.step(&gradients, lr, |f| network.visit(f))?;
-    Ok(loss.value().clone())
+    Ok(loss)
 }
 
 /// Trains `network`. `batches(epoch)` yields the images `[N, C, 1, H, W]` and labels `[N]` of an epoch. The loss is

@@ -113,6 +113,7 @@ async fn choose(wanted: Option<&str>) -> Result<wgpu::Adapter> {
     fitting.min_by_key(rank).ok_or_else(|| {
         let found = if names.is_empty() { "found none".into() } else { format!("found {}", names.join("; ")) };
         Error::NoGpu(match wanted {
+            Some("software") => format!("there is no software adapter; {found}"),
             Some(name) => format!("no adapter is named '{name}'; {found}"),
             None if names.is_empty() => found,
             None => format!("{found}; {CHOICE}=software uses it"),
