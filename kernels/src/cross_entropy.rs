@@ -14,7 +14,8 @@ use quarterturn_core::{Device, Tensor, common_device};
 /// few exponentials are taken in `f64`.
 ///
 /// # Panics
-/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ.
+/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ. On the GPU, such a label
+/// makes the result NaN.
 #[track_caller]
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     let (n, classes) = batch("cross_entropy", logits, labels);
@@ -179,7 +180,7 @@ fn gpu_reduction(gpu: &Gpu, name: &'static str, logits: &Tensor, labels: &Tensor
 mod tests {
     use super::*;
     use crate::{
-        parity::{Tolerance, check, random, random_labels},
+        parity::{Tolerance, check, devices_and_reference, random, random_labels},
         scale,
     };
 
@@ -214,6 +215,32 @@ mod tests {
         }
         assert_eq!(argmax(&logits).f64s(), [0.0, 0.0]);
         assert_eq!(count_correct(&logits, &labels).f64s(), [1.0]);
+    }
+
+    #[test]
+    fn the_first_of_equal_logits_wins() {
+        for device in devices_and_reference() {
+            let logits = Tensor::from_vec([2, 3], vec![1.0, 2.0, 2.0, 0.0, 0.0, 0.0], &device).unwrap();
+            assert_eq!(argmax(&logits).to_vec().unwrap(), [1.0, 0.0], "{device}");
+            let labels = Tensor::from_vec([2], vec![1.0, 2.0], &device).unwrap();
+            assert_eq!(count_correct(&logits, &labels).to_vec().unwrap(), [1.0], "{device}");
+        }
+    }
+
+    /// The host cannot look at labels on the GPU without waiting for it.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn a_label_beyond_the_classes_makes_the_loss_nan_on_the_gpu() {
+        let Some(gpu) = quarterturn_core::testing::gpu() else { return };
+        let device = Device::Gpu(gpu);
+        for label in [3.0, -1.0, 0.5, f32::NAN] {
+            let logits = Tensor::full([2, 3], 0.0, &device).unwrap();
+            let labels = Tensor::from_vec([2], vec![1.0, label], &device).unwrap();
+            assert!(cross_entropy(&logits, &labels).to_vec().unwrap()[0].is_nan(), "{label}");
+            let dloss = Tensor::full([], 1.0, &device).unwrap();
+            let dlogits = cross_entropy_vjp(&logits, &labels, &dloss).to_vec().unwrap();
+            assert!(dlogits[..3].iter().all(|v| v.is_finite()) && dlogits[3..].iter().all(|v| v.is_nan()), "{label}");
+        }
     }
 
     #[test]

@@ -363,20 +363,24 @@ impl Gpu {
     }
 
     fn make(&self, state: &State, bytes: u64) -> Result<wgpu::Buffer> {
-        if state.pool.held + bytes > self.0.memory_limit {
+        let held = state.pool.held;
+        if held + bytes > self.0.memory_limit {
             let limit = self.0.memory_limit;
-            return Err(Error::OutOfMemory(format!(
-                "{} bytes of GPU memory held and {bytes} more wanted, of the {limit} allowed",
-                state.pool.held
-            )));
+            return Err(Error::OutOfMemory(format!("{held} bytes held and {bytes} more wanted, of {limit} allowed")));
         }
-        caught(&self.0.device, || {
+        let made = caught(&self.0.device, || {
             self.0.device.create_buffer(&wgpu::BufferDescriptor {
                 label: None,
                 size: bytes,
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
+        });
+        made.map_err(|error| match error {
+            Error::OutOfMemory(_) => {
+                Error::OutOfMemory(format!("{held} bytes held and {bytes} more wanted on {}", self.adapter()))
+            }
+            other => other,
         })
     }
 
