@@ -106,7 +106,6 @@ macro_rules! wide {
         $($argument:ident: $type:ty),* $(,)?
     ) $(-> $output:ty)? $body:block) => {
         $(#[$doc])*
-        #[allow(clippy::too_many_arguments)]
         $visibility fn $name $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? {
             #[inline(always)]
             fn body $(<$generic: $bound>)? ($($argument: $type),*) $(-> $output)? $body
