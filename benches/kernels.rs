@@ -8,7 +8,7 @@ mod support;
 
 use criterion::Criterion;
 use quarterturn::{
-    core::{Device, Shape, Stream, Tensor},
+    core::{Shape, Stream, Tensor},
     kernels::{Conv, Group, filter_orbit, group_conv, group_conv_dw, group_conv_dx},
 };
 
