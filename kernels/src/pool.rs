@@ -7,7 +7,7 @@ use crate::{
     sweep::{for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
 use std::borrow::Cow;
@@ -88,7 +88,7 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
             Tensor::reference(x.shape(), dx)
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_each(&gpu, "max_pool_vjp", &[x, dy], x.shape(), geometry),
+        Device::Gpu(gpu) => gpu_max_pool_vjp(&gpu, x, dy, geometry),
     }
 }
 
@@ -462,11 +462,36 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("plane.
 /// A kernel of this file, with an invocation per element of the result.
 #[cfg(feature = "gpu")]
 fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, geometry: Geometry) -> Tensor {
+    gpu_launch(gpu, name, operands, shape, geometry, shape.len())
+}
+
+#[cfg(feature = "gpu")]
+fn gpu_launch(
+    gpu: &Gpu,
+    name: &'static str,
+    operands: &[&Tensor],
+    shape: Shape,
+    geometry: Geometry,
+    threads: usize,
+) -> Tensor {
     let Geometry { x, y, window } = geometry;
     let overrides = [("KERNEL_SIZE", window.kernel_size), ("STRIDE", window.stride), ("PADDING", window.padding)];
     let overrides = overrides.map(|(name, value)| (name, value as f64));
     let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
-    launch::each(gpu, Kernel::new(name, SHADER), &overrides, operands, shape, &extents)
+    launch::result(gpu, Kernel::new(name, SHADER), &overrides, operands, shape, &extents, Size::Threads(threads))
+}
+
+/// Where no sample is in two windows, a kernel finds each window's maximum once, not once per sample.
+#[cfg(feature = "gpu")]
+fn gpu_max_pool_vjp(gpu: &Gpu, x: &Tensor, dy: &Tensor, geometry: Geometry) -> Tensor {
+    let Window { kernel_size, stride, padding } = geometry.window;
+    let operands = [x, dy];
+    if stride < kernel_size || padding > 0 {
+        return gpu_each(gpu, "max_pool_vjp", &operands, x.shape(), geometry);
+    }
+    let Planes { count, height, width } = geometry.x;
+    let cells = count * height.div_ceil(stride) * width.div_ceil(stride);
+    gpu_launch(gpu, "max_pool_vjp_apart", &operands, x.shape(), geometry, cells)
 }
 
 #[cfg(test)]

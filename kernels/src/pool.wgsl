@@ -97,6 +97,36 @@ fn max_pool_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gr
     dx[i] = total;
 }
 
+// As `max_pool_vjp` where windows do not overlap and nothing is padded: an invocation has the STRIDE × STRIDE samples
+// from the start of one window to the next, or what is left of them at the edge.
+@compute @workgroup_size(WORKGROUP)
+fn max_pool_vjp_apart(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                      @builtin(local_invocation_index) lane: u32) {
+    let i = linear_index(group, groups, lane);
+    let rows = (extents.height + STRIDE - 1u) / STRIDE;
+    let columns = (extents.width + STRIDE - 1u) / STRIDE;
+    let plane = i / (rows * columns);
+    plane_start = plane * extents.height * extents.width;
+    if (plane_start >= arrayLength(&dx)) {
+        return;
+    }
+    let at = vec2u(i / columns % rows, i % columns);
+    window = at * STRIDE;
+    let whole = at.x < extents.out_height && at.y < extents.out_width;
+    var best = arrayLength(&dx);
+    var gradient = 0.0;
+    if (whole) {
+        best = first_maximum();
+        gradient = dy[(plane * extents.out_height + at.x) * extents.out_width + at.y];
+    }
+    for (var row = window.x; row < min(window.x + STRIDE, extents.height); row++) {
+        for (var column = window.y; column < min(window.y + STRIDE, extents.width); column++) {
+            let here = plane_start + row * extents.width + column;
+            dx[here] = select(0.0, gradient, here == best);
+        }
+    }
+}
+
 fn sample(row: u32, column: u32) -> f32 {
     let r = window.x + row;
     let s = window.y + column;

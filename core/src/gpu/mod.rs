@@ -56,6 +56,14 @@ struct State {
     uniform_group: wgpu::BindGroup,
 }
 
+impl State {
+    /// Frees what nobody holds, and the bind groups, which hold on to their buffers.
+    fn trim(&mut self) {
+        self.pipelines.forget_bind_groups();
+        self.pool.trim();
+    }
+}
+
 /// How many invocations a launch needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -265,9 +273,7 @@ impl Gpu {
 
     /// Frees the pool's unused memory.
     pub fn trim(&self) {
-        let mut state = self.state();
-        state.pool.trim();
-        state.pipelines.forget_bind_groups();
+        self.state().trim();
     }
 
     fn record(
@@ -348,11 +354,13 @@ impl Gpu {
         if let Some(slot) = state.pool.take(class) {
             return Ok(slot);
         }
+        if state.pool.is_stale(class) {
+            state.trim();
+        }
         let made = self.make(state, class).or_else(|error| match error {
             Error::OutOfMemory(_) => {
                 // Buffers of other sizes may be lying idle; those in recorded work are freed once it has run.
-                state.pipelines.forget_bind_groups();
-                state.pool.trim();
+                state.trim();
                 self.submit(state);
                 self.wait_for_memory()?;
                 self.make(state, class)

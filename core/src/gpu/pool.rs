@@ -25,6 +25,9 @@ pub(super) struct Pool {
     free: HashMap<u64, Vec<Slot>>,
     /// Bytes in all buffers, handed out or free.
     pub held: u64,
+    /// Bytes handed out, now and at most so far.
+    used: u64,
+    most_used: u64,
     /// Buffers made so far.
     pub made: u64,
 }
@@ -32,18 +35,33 @@ pub(super) struct Pool {
 impl Pool {
     /// A free buffer of exactly this class.
     pub fn take(&mut self, class: u64) -> Option<Slot> {
-        self.free.get_mut(&class)?.pop()
+        let slot = self.free.get_mut(&class)?.pop()?;
+        self.count_used(class);
+        Some(slot)
+    }
+
+    /// Whether one more buffer of this class would make more than twice what was ever in use at a time: then sizes have
+    /// changed, and the free buffers are of the old ones.
+    pub fn is_stale(&self, class: u64) -> bool {
+        self.held + class > 2 * self.most_used.max(self.used + class)
+    }
+
+    fn count_used(&mut self, class: u64) {
+        self.used += class;
+        self.most_used = self.most_used.max(self.used);
     }
 
     /// Counts a buffer that was just made.
     pub fn admit(&mut self, buffer: wgpu::Buffer, batch: u64) -> Slot {
         self.held += buffer.size();
+        self.count_used(buffer.size());
         self.made += 1;
         Slot { id: self.made, buffer, batch }
     }
 
     /// Takes a buffer back.
     pub fn give(&mut self, slot: Slot) {
+        self.used -= slot.buffer.size();
         self.free.entry(slot.buffer.size()).or_default().push(slot);
     }
 

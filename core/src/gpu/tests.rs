@@ -93,6 +93,17 @@ fn dropped_buffers_are_used_again() {
 }
 
 #[test]
+fn the_pool_does_not_grow_with_the_number_of_sizes() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    for len in (1000..100_000).step_by(1000) {
+        let values = vec![len as f32; len];
+        assert_eq!(scaled(&gpu.upload(&values).unwrap(), 1.0).read().unwrap(), values);
+    }
+    // The last two buffers, and as much again.
+    assert!(gpu.statistics().bytes <= 4 * 4 * 113_000, "{:?}", gpu.statistics());
+}
+
+#[test]
 fn an_upload_does_not_overtake_recorded_work() {
     let Some(gpu) = own(&GpuOptions::default()) else { return };
     let old = gpu.upload(&[1.0; 100]).unwrap();
