@@ -68,6 +68,12 @@ pub(super) const fn rows_before<const G: usize>(i: usize) -> usize {
     if G == 8 && i > 4 { 4 + 2 * (i - 4) } else { i }
 }
 
+/// The row of the results in which value `i` of channel `row` of `rows` stands.
+pub(super) const fn result_row<const G: usize>(rows: usize, row: usize, i: usize) -> usize {
+    let (result, column) = if G == 8 && i >= 4 { (4 + (i - 4) / 2, i % 2) } else { (i, 0) };
+    rows_before::<G>(result) * rows + row * columns::<G>(result) + column
+}
+
 /// F̂(ρ) = Σ_h f[h] ρ(h), G values: the one-dimensional irreps, then over C4 D = f₀ − f₂ and E = f₁ − f₃, over D4 the rows of
 /// the matrix.
 #[inline(always)]

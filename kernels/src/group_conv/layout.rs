@@ -4,6 +4,9 @@
 //! consecutive floats for any tap. The few ℓ between the end of one row and the start of the next are computed and thrown
 //! away. With stride s the padded image is split into its s² phases, each of which is read at stride 1.
 
+/// Every panel of locations divides this.
+pub(super) const PANEL_LOCATIONS: usize = 64;
+
 /// How the samples of a sliding window lie in a padded image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -84,6 +87,91 @@ impl Layout {
                     copy(r * self.width + c, self.sample(place(r), place(c)), 1);
                 }
             }
+        }
+    }
+
+    /// Floats of a flat plane of results: all locations, up to a whole number of panels.
+    pub(super) fn flat_plane(&self) -> usize {
+        self.locations().next_multiple_of(PANEL_LOCATIONS)
+    }
+
+    /// Copies an image into its padded planes. Their zeros must be there already.
+    #[inline(always)]
+    pub(super) fn pad(&self, source: &[f32], padded: &mut [f32]) {
+        let planes = source.chunks_exact(self.height * self.width);
+        for (source, padded) in planes.zip(padded.chunks_exact_mut(self.plane())) {
+            self.for_each_run(|from, to, count| copy_row(&source[from..from + count], &mut padded[to..to + count]));
+        }
+    }
+
+    /// As [`Layout::pad`], from `[c][h][row][col]` to `[padded sample][h][c]`.
+    #[inline(always)]
+    pub(super) fn pad_interleaved(&self, source: &[f32], planes: usize, channels: usize, padded: &mut [f32]) {
+        let (area, depth) = (self.height * self.width, planes * channels);
+        self.for_each_run(|from, to, count| {
+            let samples = &mut padded[to * depth..(to + count) * depth];
+            for h in 0..planes {
+                let first = h * area + from;
+                // Four samples at a time: half the cost of one.
+                let mut quads = samples.chunks_exact_mut(4 * depth);
+                for (i, quad) in quads.by_ref().enumerate() {
+                    let (ab, cd) = quad.split_at_mut(2 * depth);
+                    let ((a, b), (c, d)) = (ab.split_at_mut(depth), cd.split_at_mut(depth));
+                    let [a, b, c, d] = [a, b, c, d].map(|sample| &mut sample[h * channels..][..channels]);
+                    for channel in 0..channels {
+                        let from = &source[channel * planes * area + first + 4 * i..][..4];
+                        (a[channel], b[channel], c[channel], d[channel]) = (from[0], from[1], from[2], from[3]);
+                    }
+                }
+                let done = count / 4 * 4;
+                for (i, sample) in quads.into_remainder().chunks_exact_mut(depth).enumerate() {
+                    for (channel, to) in sample[h * channels..][..channels].iter_mut().enumerate() {
+                        *to = source[channel * planes * area + first + done + i];
+                    }
+                }
+            }
+        });
+    }
+
+    /// Copies the valid columns of flat planes to dense ones.
+    #[inline(always)]
+    pub(super) fn crop(&self, flat: &[f32], y: &mut [f32]) {
+        for (flat, y) in flat.chunks_exact(self.flat_plane()).zip(y.chunks_exact_mut(self.out_height * self.out_width))
+        {
+            for (row, y) in y.chunks_exact_mut(self.out_width).enumerate() {
+                copy_row(&flat[row * self.pitch..][..self.out_width], y);
+            }
+        }
+    }
+
+    /// The adjoint of [`Layout::crop`], into planes whose other columns must be zero already.
+    #[inline(always)]
+    pub(super) fn uncrop(&self, y: &[f32], flat: &mut [f32]) {
+        let planes = flat.chunks_exact_mut(self.flat_plane());
+        for (y, flat) in y.chunks_exact(self.out_height * self.out_width).zip(planes) {
+            for (row, y) in y.chunks_exact(self.out_width).enumerate() {
+                copy_row(y, &mut flat[row * self.pitch..][..self.out_width]);
+            }
+        }
+    }
+}
+
+/// A short copy: vectors of fixed length, the last one overlapping, where a call to `memcpy` would cost more.
+#[inline(always)]
+fn copy_row(from: &[f32], to: &mut [f32]) {
+    let n = from.len();
+    let to = &mut to[..n];
+    if n >= 16 {
+        for i in (0..n - 15).step_by(16) {
+            to[i..i + 16].copy_from_slice(&from[i..i + 16]);
+        }
+        to[n - 16..].copy_from_slice(&from[n - 16..]);
+    } else if n >= 8 {
+        to[..8].copy_from_slice(&from[..8]);
+        to[n - 8..].copy_from_slice(&from[n - 8..]);
+    } else {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
         }
     }
 }
