@@ -8,9 +8,8 @@
 //! 1. normalised (mean 0.13084, standard deviation 0.04348: the background becomes −3.0),
 //! 2. resized from 28×28 to the network's input, bilinearly,
 //! 3. in tests rotated about its centre, bilinearly. After the resizing, so that what a quarter turn permutes are the
-//!    network's own inputs, at every size,
-//! 4. cropped: CircleCrop sets what lies outside the inscribed circle to 0, in training as in tests. Nothing that the
-//!    rotation fills in lies inside.
+//!    network's own inputs, at every size. What lay outside the image is background,
+//! 4. cropped: CircleCrop sets what lies outside the inscribed circle to 0, in training as in tests.
 
 mod support;
 
@@ -275,7 +274,7 @@ fn prepare(images: &Tensor, size: usize, degrees: f32) -> Tensor {
         x = resize(&x, size, size);
     }
     if degrees != 0.0 {
-        x = rotate(&x, &vec![degrees; n], 0.0);
+        x = rotate(&x, &vec![degrees; n], mnist::papers_normalization().black()[0]);
     }
     circle_crop(&x).reshape([n, channels, 1, size, size])
 }
