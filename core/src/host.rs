@@ -8,15 +8,40 @@ use std::{
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
-/// Bytes the pool keeps at most; what comes back beyond that is freed.
-const KEPT_BYTES: usize = 1 << 30;
 /// Shorter buffers are left to the allocator, which is quick for them.
 const SMALLEST: usize = 4096;
+/// What is in use and kept together never exceeds this many times the most that was ever in use.
+const HELD_TO_PEAK: usize = 2;
 
+/// Lengths count floats; only those from [`SMALLEST`] on.
 #[derive(Default)]
 struct Pool {
     free: HashMap<usize, Vec<Vec<f32>>>,
-    bytes: usize,
+    kept: usize,
+    used: usize,
+    peak: usize,
+}
+
+impl Pool {
+    /// Notes that a buffer of `len` floats is handed out, and finds one if it can.
+    fn hand_out(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.used += len;
+        self.peak = self.peak.max(self.used);
+        let vec = self.free.get_mut(&len)?.pop()?;
+        self.kept -= len;
+        Some(vec)
+    }
+
+    /// Takes a buffer back. When sizes have changed (another batch, another network), the old ones go first.
+    fn take_back(&mut self, vec: Vec<f32>) {
+        self.used -= vec.len();
+        if self.used + self.kept + vec.len() > HELD_TO_PEAK * self.peak {
+            self.free.clear();
+            self.kept = 0;
+        }
+        self.kept += vec.len();
+        self.free.entry(vec.len()).or_default().push(vec);
+    }
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
@@ -32,14 +57,8 @@ pub struct HostBuffer(Vec<f32>);
 impl HostBuffer {
     /// `len` floats of unspecified (but initialised) content: for outputs that are written in full.
     pub fn scratch(len: usize) -> Self {
-        if len >= SMALLEST {
-            let mut pool = pool();
-            if let Some(vec) = pool.free.get_mut(&len).and_then(Vec::pop) {
-                pool.bytes -= len * mem::size_of::<f32>();
-                return HostBuffer(vec);
-            }
-        }
-        HostBuffer(vec![0.0; len])
+        let reused = if len >= SMALLEST { pool().hand_out(len) } else { None };
+        HostBuffer(reused.unwrap_or_else(|| vec![0.0; len]))
     }
 
     /// `len` zeros.
@@ -53,26 +72,26 @@ impl HostBuffer {
 impl Drop for HostBuffer {
     fn drop(&mut self) {
         let vec = mem::take(&mut self.0);
-        let bytes = vec.len() * mem::size_of::<f32>();
         if vec.len() >= SMALLEST {
-            let mut pool = pool();
-            if pool.bytes + bytes <= KEPT_BYTES {
-                pool.bytes += bytes;
-                pool.free.entry(vec.len()).or_default().push(vec);
-            }
+            pool().take_back(vec);
         }
     }
 }
 
 impl From<Vec<f32>> for HostBuffer {
     fn from(vec: Vec<f32>) -> Self {
+        if vec.len() >= SMALLEST {
+            let mut pool = pool();
+            pool.used += vec.len();
+            pool.peak = pool.peak.max(pool.used);
+        }
         HostBuffer(vec)
     }
 }
 
 impl FromIterator<f32> for HostBuffer {
     fn from_iter<I: IntoIterator<Item = f32>>(values: I) -> Self {
-        HostBuffer(values.into_iter().collect())
+        HostBuffer::from(values.into_iter().collect::<Vec<f32>>())
     }
 }
 
@@ -110,6 +129,22 @@ mod tests {
         let second = HostBuffer::scratch(LEN);
         assert_eq!(second.as_ptr(), address);
         assert_eq!(second.len(), LEN);
+    }
+
+    #[test]
+    fn a_change_of_sizes_lets_the_old_ones_go() {
+        let mut pool = Pool::default();
+        for len in [5000, 6000, 7000, 8000] {
+            let fresh = |pool: &mut Pool| pool.hand_out(len).unwrap_or_else(|| vec![0.0; len]);
+            let (a, b) = (fresh(&mut pool), fresh(&mut pool));
+            pool.take_back(a);
+            pool.take_back(b);
+            assert!(pool.used == 0 && pool.kept <= HELD_TO_PEAK * pool.peak);
+            assert_eq!(pool.kept, pool.free.values().flatten().map(Vec::len).sum::<usize>());
+            assert!(pool.hand_out(len).is_some(), "{len} is at hand");
+            pool.used -= len;
+        }
+        assert_eq!(pool.peak, 16_000);
     }
 
     #[test]

@@ -223,7 +223,9 @@ mod tests {
     use quarterturn_core::{Stream, window_residual};
 
     /// (group, lift, batch, c_in, c_out, height, width, k, stride, padding)
-    pub(super) const CASES: &[(Group, bool, usize, usize, usize, usize, usize, usize, usize, usize)] = &[
+    type Case = (Group, bool, usize, usize, usize, usize, usize, usize, usize, usize);
+
+    pub(super) const CASES: &[Case] = &[
         (Group::C1, false, 2, 3, 5, 9, 8, 3, 2, 1),
         (Group::C1, false, 1, 20, 20, 14, 14, 3, 1, 1),
         (Group::C4, true, 2, 1, 4, 7, 7, 3, 1, 1),
