@@ -253,9 +253,8 @@ pub(super) fn dw(gpu: &Gpu, x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: 
 mod tests {
     use super::super::{
         group_conv, group_conv_dw, group_conv_dx,
-        tests::{CASES, close, random},
+        tests::{CASES, close, expected, operands},
     };
-    use super::*;
     use crate::transform_feature_map;
     use quarterturn_core::{Device, testing};
 
@@ -264,20 +263,8 @@ mod tests {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
         for &case in CASES {
-            let (group, lift, n, c_in, c_out, h, w, k, stride, padding) = case;
-            let g_in = if lift { 1 } else { group.order() };
-            let conv = Conv { group, stride, padding };
-            let operands = |device: &Device| {
-                let x = random(Shape::from([n, c_in, g_in, h, w]), 1, device);
-                let weight = random(Shape::from([c_out, c_in, g_in, k, k]), 2, device);
-                (x, weight, random(Shape::from([c_out]), 3, device))
-            };
-            let (x, weight, bias) = operands(&Device::Reference);
-            let y = group_conv(&x, &weight, Some(&bias), conv);
-            let dy = random(y.shape(), 4, &Device::Reference);
-            let dx = group_conv_dx(&dy, &weight, x.shape(), conv);
-            let (dw, db) = group_conv_dw(&x, &dy, weight.shape(), conv);
-            let (x, weight, bias) = operands(&gpu);
+            let [y, dy, dx, dw, db] = expected(case);
+            let (x, weight, bias, conv) = operands(case, &gpu);
             let dy = dy.to_device(&gpu).unwrap();
             let name = |what| format!("{what} {case:?}");
             close(&name("y"), &group_conv(&x, &weight, Some(&bias), conv), &y, 2e-6);
@@ -293,13 +280,10 @@ mod tests {
     fn the_gpu_commutes_with_every_element_to_the_last_bit() {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
-        for &(group, lift, n, c_in, c_out, size, _, k, stride, padding) in CASES {
+        for &case in CASES {
+            let (group, lift, n, c_in, c_out, size, _, k, stride, padding) = case;
             let size = size + (stride - (size + 2 * padding - k) % stride) % stride;
-            let conv = Conv { group, stride, padding };
-            let g_in = if lift { 1 } else { group.order() };
-            let x = random(Shape::from([n, c_in, g_in, size, size]), 1, &gpu);
-            let weight = random(Shape::from([c_out, c_in, g_in, k, k]), 2, &gpu);
-            let bias = random(Shape::from([c_out]), 3, &gpu);
+            let (x, weight, bias, conv) = operands((group, lift, n, c_in, c_out, size, size, k, stride, padding), &gpu);
             let y = group_conv(&x, &weight, Some(&bias), conv);
             for g in group.elements() {
                 let turned = if lift { crate::transform_plane(&x, g) } else { transform_feature_map(&x, g, group) };
