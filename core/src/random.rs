@@ -83,6 +83,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use approx::assert_abs_diff_eq;
 
     /// Known answers of the Random123 distribution (philox4x32-10).
     #[test]
@@ -100,14 +101,15 @@ mod tests {
         let stream = Stream::new(1, 2, 3);
         let n = 100_000;
         let mean = (0..n).map(|i| f64::from(stream.uniform(i))).sum::<f64>() / n as f64;
-        assert!((mean - 0.5).abs() < 0.005, "uniform mean {mean}");
+        assert_abs_diff_eq!(mean, 0.5, epsilon = 0.005);
         let (mut sum, mut squares) = (0.0, 0.0);
         for i in 0..n {
             let v = stream.normal(i);
             sum += v;
             squares += v * v;
         }
-        assert!((sum / n as f64).abs() < 0.02 && (squares / n as f64 - 1.0).abs() < 0.02);
+        assert_abs_diff_eq!(sum / n as f64, 0.0, epsilon = 0.02);
+        assert_abs_diff_eq!(squares / n as f64, 1.0, epsilon = 0.02);
     }
 
     #[test]
