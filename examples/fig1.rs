@@ -15,7 +15,7 @@ use support::{
     csv::Csv,
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, stroke, write},
-    palette, table,
+    palette, say, table,
 };
 
 /// The pooling layer of the figure.
@@ -97,7 +97,7 @@ fn run(args: &Args) -> Result<()> {
         })
         .collect();
     table::print(&["input", "(i − k) mod s", "outputs that differ", "equivariance"], &rows);
-    println!("wrote fig1.csv, fig1.svg and fig1.png to {}", folder.display());
+    say::result(format_args!("wrote fig1.csv, fig1.svg and fig1.png to {}", folder.display()));
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use support::{
     device,
     digits::Digits,
     figure::{self, Area, Drawn, bold, centred, font, from_left, write},
-    palette, raster, table,
+    palette, raster, say, table,
 };
 
 /// Points per pixel.
@@ -103,7 +103,7 @@ fn run(args: &Args) -> Result<()> {
 
     let rows: Vec<Vec<String>> = strips.iter().map(|strip| strip.summary(size)).collect();
     table::print(&["digits", "CircleCrop", "mean at the corners", "mean"], &rows);
-    println!("wrote fig2.csv, fig2.svg and fig2.png to {}", folder.display());
+    say::result(format_args!("wrote fig2.csv, fig2.svg and fig2.png to {}", folder.display()));
     Ok(())
 }
 

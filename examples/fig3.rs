@@ -7,7 +7,7 @@ use clap::Parser;
 use plotters::prelude::*;
 use quarterturn::{
     autograd::Optimizer,
-    core::{Device, Result, Tensor},
+    core::{Device, Error, Result, Tensor},
     kernels::{Group, cross_entropy, transform_feature_map, transform_plane},
     models::{Mode, Network, SubsamplingNet, training::train_step},
 };
@@ -19,7 +19,7 @@ use support::{
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, pt, stroke, write},
     palette,
     progress::Progress,
-    raster, table,
+    raster, say, table,
 };
 
 /// `T`: one quarter turn counter-clockwise.
@@ -40,22 +40,27 @@ struct Args {
     out: args::OutArgs,
     #[command(flatten)]
     device: args::DeviceArgs,
-    /// Input sizes; odd ones are exactly equivariant
+    /// Input sizes from 8 to 128, separated by commas; odd ones are exactly equivariant
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [32, 33],
           value_parser = clap::value_parser!(u64).range(8..=128))]
     size: Vec<u64>,
     /// Training steps, each on both images
     #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     epochs: u64,
-    /// Learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3)]
+    /// Learning rate, above 0
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = rate)]
     lr: f64,
     /// Seed of the starting weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// 50 steps only
+    /// 50 steps only; not with --epochs
     #[arg(long, conflicts_with = "epochs")]
     quick: bool,
+}
+
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if rate.is_finite() && rate > 0.0 { Ok(rate) } else { Err("a finite number above 0 is needed".into()) }
 }
 
 fn main() -> ExitCode {
@@ -96,7 +101,7 @@ fn run(args: &Args) -> Result<()> {
 
     let rows: Vec<Vec<String>> = trials.iter().map(Trial::summary).collect();
     table::print(&["input", "(i + 2p − k) mod s", "last loss", "lowest loss", "ln 2", "logits of x and T(x)"], &rows);
-    println!("wrote fig3.csv, fig3.svg and fig3.png to {}", folder.display());
+    say::result(format_args!("wrote fig3.csv, fig3.svg and fig3.png to {}", folder.display()));
     Ok(())
 }
 
@@ -148,7 +153,13 @@ impl Trial {
         let (mut losses, mut logits) = (Vec::new(), Vec::new());
         for step in 0..=steps {
             let outputs = network.predict(&images)?;
-            losses.push(cross_entropy(&outputs, &labels).to_vec()?[0]);
+            let loss = cross_entropy(&outputs, &labels).to_vec()?[0];
+            if !loss.is_finite() {
+                let message =
+                    format!("{size}×{size}: the loss is {loss} after {step} steps; try a lower --lr than {}", args.lr);
+                return Err(Error::Invalid(message));
+            }
+            losses.push(loss);
             let outputs = outputs.to_vec()?;
             logits.push([outputs[0], outputs[1], outputs[2], outputs[3]]);
             if step < steps {
@@ -195,10 +206,10 @@ impl Trial {
             "{0}×{0}:  (i + 2p − k) mod s = {1},  {2}",
             self.size,
             residual(self.size),
-            if self.identical() {
-                "the same logits for x and T(x)".to_string()
-            } else {
-                format!("told apart, loss {:.3}", self.last_loss())
+            match self.last_loss() {
+                _ if self.identical() => "the same logits for x and T(x)".to_string(),
+                loss if loss < 0.9 * std::f32::consts::LN_2 => format!("told apart, loss {loss:.3}"),
+                loss => format!("logits differ, no better than guessing yet: loss {loss:.3}"),
             }
         );
         write(area, &heading, (x, y + 6.0), from_left(bold(10.5)))?;

@@ -34,7 +34,7 @@ use support::{
     digits::Digits,
     figure,
     progress::Progress,
-    table,
+    say, table,
 };
 
 /// Test digits that are rotated and classified together.
@@ -52,7 +52,7 @@ struct Args {
     data: args::DataArgs,
     #[command(flatten)]
     device: args::DeviceArgs,
-    /// What to train and on which input size, as group:size
+    /// What to train (z2, p4 or p4m) and on which input size (8 to 128), as group:size, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["z2:28", "p4:27", "p4:28", "p4:29"])]
     networks: Vec<Subject>,
     /// First seed; it decides starting weights, training digits, their order, and dropout
@@ -64,10 +64,10 @@ struct Args {
     /// Passes over the training digits [default: MNIST 10, built-in digits 12; with --quick 5, with --full 50]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     epochs: Option<u64>,
-    /// Training digits [default: MNIST 8000, built-in digits 2000; with --quick 400, with --full 8000]
+    /// Training digits: of MNIST, from the 10,000 of its t10k file as in the paper, 2,000 of them set aside [default: MNIST 8000, built-in digits 2000; with --quick 400, with --full 8000]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     train: Option<u64>,
-    /// Test digits, each tested at every angle [default: MNIST 2000, built-in digits 500; with --quick 100, with
+    /// Test digits, each tested at every angle: of MNIST, from the 60,000 of its train file as in the paper [default: MNIST 2000, built-in digits 500; with --quick 100, with
     /// --full 60000]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     test: Option<u64>,
@@ -202,13 +202,17 @@ fn run(args: &Args) -> Result<()> {
         angle_chart::draw(area, (10.0, 54.0), (width - 6.0, height - 8.0), &series)
     })?;
 
-    println!("\n{subtitle}");
+    say::result(format_args!("\n{subtitle}"));
     let rows: Vec<Vec<String>> = outcomes.iter().map(|outcome| outcome.summary(&degrees)).collect();
     table::print(&["network", "input", "parameters", "0°", "90°", "180°", "270°", "all angles", "turns"], &rows);
-    println!("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
-    println!("wrote fig5.csv, fig5.svg and fig5.png to {} in {:.0} s", folder.display(), took.as_secs_f64());
+    say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
+    say::result(format_args!(
+        "wrote fig5.csv, fig5.svg and fig5.png to {} in {:.0} s",
+        folder.display(),
+        took.as_secs_f64()
+    ));
     if matches!(digits, Digits::BuiltIn) {
-        println!("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
+        say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
     }
     Ok(())
 }
@@ -254,7 +258,11 @@ impl FromStr for Subject {
     type Err = String;
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (group, size) = text.split_once(':').ok_or("expected group:size, such as p4:28")?;
-        let size = size.parse().ok().filter(|size| (8..=128).contains(size)).ok_or("the size must be 8 to 128")?;
+        let size = size
+            .parse()
+            .ok()
+            .filter(|size| (8..=128).contains(size))
+            .ok_or("the size must be a whole number from 8 to 128")?;
         Ok(Subject { group: group.parse()?, size })
     }
 }

@@ -59,7 +59,7 @@ pub fn finish(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            super::say::note(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

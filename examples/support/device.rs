@@ -17,11 +17,11 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
             other => other,
         })?,
         DeviceChoice::Auto => gpu().unwrap_or_else(|error| {
-            eprintln!("{error}; the CPU computes instead");
+            super::say::note(format_args!("{error}; the CPU computes instead"));
             Device::Cpu
         }),
     };
-    eprintln!("device: {device}");
+    super::say::note(format_args!("device: {device}"));
     Ok(device)
 }
 

@@ -33,14 +33,19 @@ impl Digits {
     pub fn open(args: &DataArgs) -> Result<Self> {
         if args.download {
             let folder = args.data.clone().unwrap_or_else(|| PathBuf::from(DOWNLOADS));
-            eprintln!("data: MNIST in {}, downloaded as far as it is missing", folder.display());
+            super::say::note(format_args!("data: MNIST in {}, downloaded as far as it is missing", folder.display()));
             return Ok(Digits::Mnist(fetch(&folder)?));
         }
         if let Some(folder) = &args.data {
-            eprintln!("data: MNIST in {}", folder.display());
+            super::say::note(format_args!(
+                "data: MNIST in {}; as in the paper, t10k is trained on and the train file tested on",
+                folder.display()
+            ));
             return Ok(Digits::Mnist(mnist::load(folder)?));
         }
-        eprintln!("data: built-in digits, drawn by the program. For MNIST add --download (11 MB, once), or --data DIR");
+        super::say::note(
+            "data: built-in digits, drawn by the program. For MNIST add --download (11 MB, once), or --data DIR",
+        );
         Ok(Digits::BuiltIn)
     }
 

@@ -6,12 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Creates the folder and its parents.
+/// Creates the folder and its parents, and sees that it takes files: better now than after hours of work.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn create_folder(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|e| Error::io(path, &e))
+    if path.exists() && !path.is_dir() {
+        return Err(Error::Io { path: path.into(), message: "a file, where a folder for results is needed".into() });
+    }
+    fs::create_dir_all(path).map_err(|e| Error::io(path, &e))?;
+    let probe = path.join(format!(".{}.part", std::process::id()));
+    fs::write(&probe, b"results will be written here").map_err(|e| Error::io(path, &e))?;
+    fs::remove_file(&probe).map_err(|e| Error::io(path, &e))
 }
 
 /// Writes `content` beside `path` and renames it into place.

@@ -11,4 +11,5 @@ pub mod files;
 pub mod palette;
 pub mod progress;
 pub mod raster;
+pub mod say;
 pub mod table;

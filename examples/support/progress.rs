@@ -46,7 +46,11 @@ impl Progress {
             let share = self.bar.position() as f64 / self.total.max(1) as f64;
             let gone = self.begun.elapsed().as_secs_f64();
             let left = gone * (1.0 - share) / share.max(1e-9);
-            eprintln!("{:3.0}%  {gone:.0} s gone, {left:.0} s to go  {}", 100.0 * share, self.message);
+            super::say::note(format_args!(
+                "{:3.0}%  {gone:.0} s gone, {left:.0} s to go  {}",
+                100.0 * share,
+                self.message
+            ));
         }
     }
 
@@ -57,7 +61,7 @@ impl Progress {
 
     /// A line that stays above the bar.
     pub fn note(&self, line: &str) {
-        if self.terminal { self.bar.println(line) } else { eprintln!("{line}") }
+        if self.terminal { self.bar.println(line) } else { super::say::note(format_args!("{line}")) }
     }
 
     /// Removes the bar.

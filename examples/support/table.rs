@@ -15,13 +15,13 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
             .zip(&numeric)
             .map(|((cell, &width), &right)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") })
             .collect();
-        println!("{}", padded.join("  ").trim_end());
+        super::say::result(format_args!("{}", padded.join("  ").trim_end()));
     };
-    println!();
+    super::say::result("");
     line(header.to_vec());
-    println!("{}", widths.iter().map(|&w| "─".repeat(w)).collect::<Vec<_>>().join("  "));
+    super::say::result(format_args!("{}", widths.iter().map(|&w| "─".repeat(w)).collect::<Vec<_>>().join("  ")));
     for row in rows {
         line(row.iter().map(String::as_str).collect());
     }
-    println!();
+    super::say::result("");
 }
