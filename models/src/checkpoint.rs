@@ -9,14 +9,14 @@ use crate::{
     safetensors::{self, Archive},
 };
 use half::{bf16, f16};
-use quarterturn_autograd::Param;
-use quarterturn_core::{Device, Error, Result, Tensor};
+use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
     io::Write,
     path::Path,
+    str::FromStr,
 };
 
 /// A checkpoint's content, checked to be a sound safetensors file.
@@ -32,26 +32,46 @@ pub struct Checkpoint {
 /// [`Error::Io`]; or what went wrong on the GPU since the last read-back. A former file at `path` is then unharmed.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
-    let mut tensors = Vec::new();
-    let mut outcome = Ok(());
-    network.visit(&mut |name, param| {
-        if outcome.is_ok() {
-            match encode(param.value()) {
-                Ok((dtype, bytes)) => tensors.push((name.into(), dtype, param.value().dims().to_vec(), bytes)),
-                Err(error) => outcome = Err(error),
-            }
-        }
-    });
-    outcome?;
-    write_atomically(path.as_ref(), &safetensors::serialize(&network.config(), &tensors))
+    Encoder::of(network)?.write(path)
+}
+
+/// What a file will hold.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) struct Encoder {
+    metadata: Config,
+    tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn encode(value: &Tensor) -> Result<(&'static str, Vec<u8>)> {
-    Ok(match value.device() {
-        Device::Reference => ("F64", value.f64s().iter().flat_map(|v| v.to_le_bytes()).collect()),
-        _ => ("F32", value.to_vec()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
-    })
+impl Encoder {
+    /// The network's settings, parameters and buffers.
+    pub fn of<N: Network + ?Sized>(network: &mut N) -> Result<Self> {
+        let mut encoder = Encoder { metadata: network.config(), tensors: Vec::new() };
+        let mut outcome = Ok(());
+        network.visit(&mut |name, param| {
+            if outcome.is_ok() {
+                outcome = encoder.tensor(name.into(), param.value());
+            }
+        });
+        outcome.map(|()| encoder)
+    }
+
+    pub fn tensor(&mut self, name: String, value: &Tensor) -> Result<()> {
+        let (dtype, bytes) = match value.device() {
+            Device::Reference => ("F64", value.f64s().iter().flat_map(|v| v.to_le_bytes()).collect()),
+            _ => ("F32", value.to_vec()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        };
+        self.tensors.push((name, dtype, value.dims().to_vec(), bytes));
+        Ok(())
+    }
+
+    pub fn setting(&mut self, name: String, value: String) {
+        self.metadata.insert(name, value);
+    }
+
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_atomically(path.as_ref(), &safetensors::serialize(&self.metadata, &self.tensors))
+    }
 }
 
 /// Writes a temporary file in the same folder, makes it durable and renames it to `path`.
@@ -119,12 +139,17 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; the network is then unchanged.
     pub fn restore<N: Network + ?Sized>(&self, network: &mut N) -> Result<()> {
+        self.restore_except(network, |_| false)
+    }
+
+    /// As [`Checkpoint::restore`], from a file that may also hold tensors with names that are `foreign`.
+    pub(crate) fn restore_except<N: Network + ?Sized>(
+        &self,
+        network: &mut N,
+        foreign: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         for (name, expected) in network.config() {
-            let found = self.config().get(&name);
-            if found != Some(&expected) {
-                let found = found.map_or("nothing", String::as_str);
-                return Err(Error::Checkpoint { name, message: format!("expected {expected}, found {found}") });
-            }
+            self.expect(&name, &expected)?;
         }
         let mut unused: BTreeSet<&str> = self.archive.tensors.keys().map(String::as_str).collect();
         let mut values = Vec::new();
@@ -132,23 +157,46 @@ impl Checkpoint {
         network.visit(&mut |name, param| {
             unused.remove(name);
             if outcome.is_ok() {
-                outcome = self.value(name, param).map(|tensor| values.push(tensor));
+                outcome = self.tensor(name, param.value().shape(), &param.value().device()).map(|v| values.push(v));
             }
         });
         outcome?;
-        if let Some(name) = unused.first() {
-            return Err(Error::Checkpoint { name: (*name).into(), message: "the network has no such tensor".into() });
+        if let Some(name) = unused.into_iter().find(|name| !foreign(name)) {
+            return Err(Error::Checkpoint { name: name.into(), message: "the network has no such tensor".into() });
         }
         let mut values = values.into_iter();
         network.visit(&mut |_, param| param.set(values.next().expect("visit always reaches the same parameters")));
         Ok(())
     }
 
-    /// The value that the file has for `param`.
-    fn value(&self, name: &str, param: &Param) -> Result<Tensor> {
+    /// Refuses a file whose setting `name` is not `expected`.
+    pub(crate) fn expect(&self, name: &str, expected: &str) -> Result<()> {
+        match self.config().get(name) {
+            Some(found) if found == expected => Ok(()),
+            found => {
+                let found = found.map_or("nothing", String::as_str);
+                let message = format!("expected {expected}, found {found}");
+                Err(Error::Checkpoint { name: name.into(), message })
+            }
+        }
+    }
+
+    /// The value of the setting `name`, which should be `expected`, in words.
+    pub(crate) fn setting<T: FromStr>(&self, name: &str, expected: &str) -> Result<T> {
+        let found = self.config().get(name).map_or("nothing", String::as_str);
+        let message = || format!("expected {expected}, found {found}");
+        found.parse().map_err(|_| Error::Checkpoint { name: name.into(), message: message() })
+    }
+
+    /// Whether the file has a tensor `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.archive.tensors.contains_key(name)
+    }
+
+    /// The tensor `name`, which must have this shape and finite values.
+    pub(crate) fn tensor(&self, name: &str, shape: Shape, device: &Device) -> Result<Tensor> {
         let unfit = |message: String| Error::Checkpoint { name: name.into(), message };
         let entry = self.archive.tensors.get(name).ok_or_else(|| unfit("the file has no such tensor".into()))?;
-        let shape = param.value().shape();
         if entry.shape != shape.dims() {
             return Err(unfit(format!("expected shape {shape:?}, found {:?}", entry.shape)));
         }
@@ -160,7 +208,6 @@ impl Checkpoint {
             "F64" => decode(bytes, f64::from_le_bytes),
             other => return Err(unfit(format!("expected F16, BF16, F32 or F64, found {other}"))),
         };
-        let device = param.value().device();
         let exact = matches!(device, Device::Reference);
         let finite = |v: f64| if exact { v.is_finite() } else { (v as f32).is_finite() };
         if let Some(index) = values.iter().position(|&v| !finite(v)) {
@@ -171,7 +218,7 @@ impl Checkpoint {
         {
             return Err(unfit(format!("value {index} is {}, but a variance is not negative", values[index])));
         }
-        Tensor::from_f64(shape, values, &device)
+        Tensor::from_f64(shape, values, device)
     }
 }
 
@@ -180,19 +227,23 @@ fn decode<const B: usize>(data: &[u8], value: impl Fn([u8; B]) -> f64) -> Vec<f6
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{MnistCnn, MnistCnnConfig, Module, SubsamplingNet};
+    use crate::{MnistCnn, MnistCnnConfig, SubsamplingNet};
     use std::path::PathBuf;
 
     /// A folder that is removed when dropped.
-    struct Folder(PathBuf);
+    pub(crate) struct Folder(PathBuf);
 
     impl Folder {
-        fn new(name: &str) -> Self {
+        pub(crate) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("quarterturn-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Folder(path)
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            &self.0
         }
 
         fn file(&self, name: &str) -> PathBuf {
@@ -240,13 +291,9 @@ mod tests {
     /// The file of a small network with `edit` applied to its tensors and settings.
     fn edited(path: &Path, edit: impl FnOnce(&mut Config, &mut Vec<(String, &'static str, Vec<usize>, Vec<u8>)>)) {
         let mut network = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
-        let (mut config, mut tensors) = (network.config(), Vec::new());
-        network.visit(&mut |name, param| {
-            let (dtype, bytes) = encode(param.value()).unwrap();
-            tensors.push((name.to_string(), dtype, param.value().dims().to_vec(), bytes));
-        });
-        edit(&mut config, &mut tensors);
-        fs::write(path, safetensors::serialize(&config, &tensors)).unwrap();
+        let mut encoder = Encoder::of(&mut network).unwrap();
+        edit(&mut encoder.metadata, &mut encoder.tensors);
+        encoder.write(path).unwrap();
     }
 
     #[test]

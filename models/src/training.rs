@@ -1,10 +1,13 @@
 //! The training loop and the count of correct answers.
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::{Checkpoint, Config, checkpoint::Encoder};
 use crate::{Mode, Network};
-use quarterturn_autograd::{Optimizer, Rule, Schedule, Tape};
+use quarterturn_autograd::{Kind, Optimizer, Rule, Schedule, Tape};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Tensor};
 use quarterturn_kernels as kernels;
 use rayon::prelude::*;
+use std::{ops::ControlFlow, path::Path};
 
 /// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
 const CHUNK: usize = 4;
@@ -76,7 +79,7 @@ pub fn train_step<N: Network + ?Sized>(
 }
 
 /// Trains `network`. `batches(epoch)` yields the images `[N, C, 1, H, W]` and labels `[N]` of an epoch. The loss is
-/// read back once per epoch only. Returns each epoch's mean loss.
+/// read back once per epoch only. Returns each epoch's mean loss. For a run that can be resumed see [`Trainer`].
 ///
 /// # Errors
 /// [`Error::Invalid`] if images do not fit, an epoch has no batch, or the loss is no longer finite; whatever `batches`
@@ -93,43 +96,241 @@ where
     B: FnMut(u32) -> Result<I>,
     I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
 {
-    let mut optimizer = Optimizer::new(training.rule);
-    let mut losses = Vec::new();
-    let mut done: u32 = 0;
-    for epoch in 0..training.epochs {
-        let batches = batches(epoch)?;
-        let steps = batches.len() as u32;
-        let mut lr = 0.0;
-        let mut total: Option<Tensor> = None;
-        let mut count = 0;
-        for (step, batch) in (0..).zip(batches) {
-            let (images, labels) = batch?;
-            lr = training.schedule.lr(epoch, step, training.epochs, steps);
-            let mode = Mode::Train { seed: training.seed, step: done };
-            let loss = train_step(network, &mut optimizer, lr, mode, &images, &labels)?;
-            let weighted = kernels::scale(&loss, images.dims()[0] as f64);
-            total = Some(match total {
-                Some(total) => kernels::add(&total, &weighted),
-                None => weighted,
-            });
-            count += images.dims()[0];
-            done += 1;
-            progress(Progress { epoch, step: step + 1, steps, lr, loss: None });
-        }
-        let Some(total) = total else {
-            return Err(Error::Invalid(format!("epoch {} has no batch to train on", epoch + 1)));
-        };
-        let mean = total.to_f64()?[0] / count as f64;
-        if !mean.is_finite() {
-            let epoch = epoch + 1;
-            return Err(Error::Invalid(format!(
-                "training diverged: the mean loss of epoch {epoch} is {mean}; try a lower learning rate than {lr}"
-            )));
-        }
-        losses.push(mean);
-        progress(Progress { epoch, step: steps, steps, lr, loss: Some(mean) });
+    let mut trainer = Trainer::new(network, training.clone());
+    let _ = trainer.run(
+        |epoch, _| batches(epoch),
+        |_, at| {
+            progress(at);
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
+    Ok(trainer.losses)
+}
+
+/// A training run that can stop after any step and go on, in another process too, with the same bits.
+///
+/// Its state is all that decides what follows: the network's parameters and running statistics, the optimizer's
+/// moments and step, the position in the run (and so in the schedule), the losses so far and the sum of this epoch's.
+/// Random numbers need no state, being functions of the seed and the position. [`Trainer::save`] writes the state to
+/// one file, [`Trainer::resume`] takes it up.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug)]
+pub struct Trainer<'n, N: Network + ?Sized> {
+    network: &'n mut N,
+    training: Training,
+    optimizer: Optimizer,
+    /// The epoch under way, from 0, and the steps made in it and in all.
+    epoch: u32,
+    step: u32,
+    steps: u32,
+    /// Of this epoch: the sum of the images' losses, still on the device, and their number.
+    loss_sum: Option<Tensor>,
+    images: u64,
+    /// The mean loss of each finished epoch.
+    losses: Vec<f64>,
+}
+
+/// Names of the state's tensors that are not the network's begin with one of these.
+#[cfg(not(target_arch = "wasm32"))]
+const OPTIMIZER: &str = "optimizer.";
+#[cfg(not(target_arch = "wasm32"))]
+const TRAINING: &str = "training.";
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<'n, N: Network + ?Sized> Trainer<'n, N> {
+    /// A run that has made no step.
+    pub fn new(network: &'n mut N, training: Training) -> Self {
+        let optimizer = Optimizer::new(training.rule);
+        Trainer { network, training, optimizer, epoch: 0, step: 0, steps: 0, loss_sum: None, images: 0, losses: vec![] }
     }
-    Ok(losses)
+
+    /// The run whose state [`Trainer::save`] wrote to `path`: `network` takes the state's values.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::restore`]; [`Error::Checkpoint`] with the name of the setting if the state is of a run with
+    /// other settings than `training`. The network is then of no use.
+    pub fn resume(network: &'n mut N, training: Training, path: impl AsRef<Path>) -> Result<Self> {
+        let state = Checkpoint::read(path)?;
+        let mut trainer = Self::new(network, training);
+        for (name, expected) in trainer.settings() {
+            state.expect(&name, &expected)?;
+        }
+        trainer.epoch = state.setting(&format!("{TRAINING}epoch"), "a whole number")?;
+        trainer.step = state.setting(&format!("{TRAINING}step"), "a whole number")?;
+        trainer.steps = state.setting(&format!("{TRAINING}steps"), "a whole number")?;
+        trainer.images = state.setting(&format!("{TRAINING}images"), "a whole number")?;
+        trainer.optimizer.set_steps(u64::from(trainer.steps));
+        let own = |name: &str| name.starts_with(OPTIMIZER) || name.starts_with(TRAINING);
+        state.restore_except(trainer.network, own)?;
+
+        let device = trainer.network.device();
+        let (optimizer, mut outcome) = (&mut trainer.optimizer, Ok(()));
+        let names = optimizer.rule().state_names();
+        trainer.network.visit(&mut |name, param| {
+            let first = format!("{OPTIMIZER}{}.{name}", names[0]);
+            if outcome.is_ok() && param.kind() == Kind::Weight && state.has(&first) {
+                let tensor =
+                    |kept: &&str| state.tensor(&format!("{OPTIMIZER}{kept}.{name}"), param.value().shape(), &device);
+                outcome = names.iter().map(tensor).collect::<Result<_>>().and_then(|t| optimizer.set_state(param, t));
+            }
+        });
+        outcome?;
+        let sum = format!("{TRAINING}loss_sum");
+        if state.has(&sum) {
+            trainer.loss_sum = Some(state.tensor(&sum, [].into(), &device)?);
+        }
+        let losses = state.tensor(&format!("{TRAINING}losses"), [trainer.epoch as usize].into(), &Device::Reference)?;
+        trainer.losses = losses.f64s().to_vec();
+        Ok(trainer)
+    }
+
+    /// Writes the state to `path`, whole or not at all: the network's tensors under their own names, the rest behind
+    /// `optimizer.` and `training.`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Invalid`] if the loss is no longer finite, so that a state that cannot be resumed never
+    /// replaces one that can; what went wrong on the GPU. A former file at `path` is then unharmed.
+    pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        if let Some(sum) = &self.loss_sum {
+            self.expect_finite(sum.to_f64()?[0] / self.images as f64)?;
+        }
+        let mut archive = Encoder::of(self.network)?;
+        let (optimizer, mut outcome) = (&self.optimizer, Ok(()));
+        self.network.visit(&mut |name, param| {
+            for (kept, tensor) in optimizer.rule().state_names().iter().zip(optimizer.state(param).unwrap_or_default())
+            {
+                if outcome.is_ok() {
+                    outcome = archive.tensor(format!("{OPTIMIZER}{kept}.{name}"), tensor);
+                }
+            }
+        });
+        outcome?;
+        if let Some(sum) = &self.loss_sum {
+            archive.tensor(format!("{TRAINING}loss_sum"), sum)?;
+        }
+        let losses = Tensor::reference([self.losses.len()], self.losses.clone());
+        archive.tensor(format!("{TRAINING}losses"), &losses)?;
+        let position = [("epoch", self.epoch.into()), ("step", self.step.into()), ("steps", self.steps.into())];
+        for (name, value) in position.into_iter().chain([("images", self.images)]) {
+            archive.setting(format!("{TRAINING}{name}"), value.to_string());
+        }
+        for (name, value) in self.settings() {
+            archive.setting(name, value);
+        }
+        archive.write(path)
+    }
+
+    /// What must not change between the parts of a run.
+    fn settings(&self) -> Config {
+        let Training { epochs, rule, schedule, seed } = &self.training;
+        let named = |name: &str, value: String| (format!("{TRAINING}{name}"), value);
+        Config::from([
+            named("epochs", epochs.to_string()),
+            named("rule", format!("{rule:?}")),
+            named("schedule", format!("{schedule:?}")),
+            named("seed", seed.to_string()),
+        ])
+    }
+
+    /// Trains on to the end of the run, or until `watch` breaks off. `batches(epoch, from)` yields the images
+    /// `[N, C, 1, H, W]` and labels `[N]` of an epoch from its step `from` on, which is not 0 where a run is resumed.
+    /// `watch` sees the trainer after each step, and once more after each epoch; it may save the state. The loss is
+    /// read back once per epoch only.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if images do not fit, an epoch has no batch, or the loss is no longer finite; whatever
+    /// `batches`, `watch` or the device report.
+    pub fn run<B, I>(
+        &mut self,
+        mut batches: B,
+        mut watch: impl FnMut(&mut Self, Progress) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>>
+    where
+        B: FnMut(u32, u32) -> Result<I>,
+        I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
+    {
+        while self.epoch < self.training.epochs {
+            let (epoch, from) = (self.epoch, self.step);
+            let batches = batches(epoch, from)?;
+            let steps = from + batches.len() as u32;
+            let lr = |step| self.training.schedule.lr(epoch, step, self.training.epochs, steps);
+            let rates: Vec<f64> = (from..steps).map(lr).collect();
+            for (batch, &lr) in batches.zip(&rates) {
+                let (images, labels) = batch?;
+                self.step_on(&images, &labels, lr)?;
+                let at = Progress { epoch, step: self.step, steps, lr, loss: None };
+                if watch(self, at)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            let lr = self.training.schedule.lr(epoch, steps.saturating_sub(1), self.training.epochs, steps);
+            let loss = Some(self.end_epoch()?);
+            if watch(self, Progress { epoch, step: steps, steps, lr, loss })?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// One step of this epoch.
+    fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64) -> Result<()> {
+        let mode = Mode::Train { seed: self.training.seed, step: self.steps };
+        let loss = train_step(self.network, &mut self.optimizer, lr, mode, images, labels)?;
+        let n = images.dims()[0];
+        let weighted = kernels::scale(&loss, n as f64);
+        self.loss_sum = Some(match &self.loss_sum {
+            Some(sum) => kernels::add(sum, &weighted),
+            None => weighted,
+        });
+        self.images += n as u64;
+        self.step += 1;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Closes this epoch; its mean loss.
+    fn end_epoch(&mut self) -> Result<f64> {
+        let Some(sum) = &self.loss_sum else {
+            return Err(Error::Invalid(format!("epoch {} has no batch to train on", self.epoch + 1)));
+        };
+        let mean = sum.to_f64()?[0] / self.images as f64;
+        self.expect_finite(mean)?;
+        self.losses.push(mean);
+        self.epoch += 1;
+        (self.step, self.loss_sum, self.images) = (0, None, 0);
+        Ok(mean)
+    }
+
+    fn expect_finite(&self, loss: f64) -> Result<()> {
+        if loss.is_finite() {
+            return Ok(());
+        }
+        let epoch = self.epoch + 1;
+        let lr = self.training.schedule.lr(self.epoch, self.step.saturating_sub(1), self.training.epochs, self.step);
+        Err(Error::Invalid(format!(
+            "training diverged: the mean loss of epoch {epoch} is {loss}; try a lower learning rate than {lr}"
+        )))
+    }
+
+    /// The epoch under way, from 0; the number of epochs if the run has ended.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Steps made in this epoch.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// The mean loss of each finished epoch, over its images as they were met.
+    pub fn losses(&self) -> &[f64] {
+        &self.losses
+    }
+
+    /// The network in training.
+    pub fn network(&self) -> &N {
+        self.network
+    }
 }
 
 /// How many of the images `[N, C, 1, H, W]` the network classifies as `labels` `[N]` say. On the CPU, threads share
@@ -174,7 +375,7 @@ fn rows(x: &Tensor, from: usize, count: usize) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MnistCnn, MnistCnnConfig};
+    use crate::{MnistCnn, MnistCnnConfig, checkpoint::tests::Folder};
     use quarterturn_core::{Shape, Stream};
 
     fn random(shape: impl Into<Shape>, stream: u32) -> Tensor {
@@ -249,6 +450,90 @@ mod tests {
         let steps: Vec<_> = told.iter().map(|p| (p.epoch, p.step, p.steps, p.loss)).collect();
         let expected = |epoch, loss| [(epoch, 1, 2, None), (epoch, 2, 2, None), (epoch, 2, 2, Some(loss))];
         assert_eq!(steps, [expected(0, losses[0]), expected(1, losses[1])].concat());
+    }
+
+    /// The file that [`Trainer::save`] writes at the end of a run that is broken off after every `part` steps and
+    /// taken up by a new network each time.
+    fn in_parts(folder: &Path, part: u32) -> Vec<u8> {
+        let training = Training { epochs: 2, ..Training::mnist(3) };
+        let path = folder.join(format!("{part}.safetensors"));
+        loop {
+            let mut network = small();
+            let mut trainer = match path.exists() {
+                true => Trainer::resume(&mut network, training.clone(), &path).unwrap(),
+                false => Trainer::new(&mut network, training.clone()),
+            };
+            let mut made = 0;
+            let batches =
+                |epoch, from: u32| Ok((from..3).map(move |i| Ok(batch(3 * epoch + i))).collect::<Vec<_>>().into_iter());
+            let outcome = trainer.run(batches, |_, at| {
+                made += u32::from(at.loss.is_none());
+                Ok(if made == part { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            trainer.save(&path).unwrap();
+            if outcome.unwrap().is_continue() {
+                return std::fs::read(&path).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_in_parts_ends_with_the_same_bits() {
+        let folder = Folder::new("parts");
+        let whole = in_parts(folder.path(), u32::MAX);
+        for part in [1, 2, 3, 5] {
+            assert!(in_parts(folder.path(), part) == whole, "parts of {part} steps");
+        }
+        let state = Checkpoint::read(folder.path().join("1.safetensors")).unwrap();
+        assert!(state.has("optimizer.moment2.linear.weight") && state.has("norm7.running_var"));
+    }
+
+    #[test]
+    fn a_state_of_other_settings_or_with_a_broken_tensor_is_refused_by_name() {
+        let folder = Folder::new("states");
+        let path = folder.path().join("state.safetensors");
+        let training = Training { epochs: 2, ..Training::mnist(3) };
+        let mut network = small();
+        let mut trainer = Trainer::new(&mut network, training.clone());
+        let batches = |_, _| Ok([Ok(batch(0)), Ok(batch(1))].into_iter());
+        let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Break(()))).unwrap();
+        trainer.save(&path).unwrap();
+        let refused = |training: Training, name: &str| match Trainer::resume(&mut small(), training, &path) {
+            Err(Error::Checkpoint { name: found, .. }) => assert_eq!(found, name),
+            other => panic!("{other:?}"),
+        };
+        refused(Training { epochs: 3, ..training.clone() }, "training.epochs");
+        refused(Training { seed: 4, ..training.clone() }, "training.seed");
+        refused(Training { rule: Optimizer::adam(0.0).rule(), ..training.clone() }, "training.rule");
+        refused(Training { schedule: Schedule::Constant { lr: 0.1 }, ..training.clone() }, "training.schedule");
+
+        let good = std::fs::read(&path).unwrap();
+        let name = b"optimizer.moment2.norm1.bias";
+        let at = good.windows(name.len()).position(|window| window == name).unwrap();
+        let mut bad = good.clone();
+        bad[at + name.len() - 1] = b'z';
+        std::fs::write(&path, bad).unwrap();
+        refused(training.clone(), "optimizer.moment2.norm1.bias");
+        // The network's checkpoint alone is no state.
+        crate::checkpoint::save(&path, &mut small()).unwrap();
+        refused(training, "training.epochs");
+    }
+
+    #[test]
+    fn a_diverged_state_does_not_replace_a_sound_one() {
+        let folder = Folder::new("diverged");
+        let path = folder.path().join("state.safetensors");
+        let mut network = small();
+        let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..Training::mnist(3) });
+        let batches = |_, _| {
+            let (mut images, labels) = batch(0);
+            images.f32s_mut()[7] = f32::NAN;
+            Ok([Ok(batch(1)), Ok((images, labels)), Ok(batch(2))].into_iter())
+        };
+        let outcome = trainer.run(batches, |trainer, _| trainer.save(&path).map(ControlFlow::Continue));
+        assert!(matches!(&outcome, Err(Error::Invalid(message)) if message.contains("diverged")), "{outcome:?}");
+        let kept: u32 = Checkpoint::read(&path).unwrap().setting("training.steps", "").unwrap();
+        assert_eq!(kept, 1);
     }
 
     #[test]
