@@ -2,7 +2,8 @@
 
 use quarterturn::core::{Error, Result};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +21,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::remove_file(&probe).map_err(|e| Error::io(path, &e))
 }
 
-/// Writes `content` beside `path` and renames it into place.
+/// Writes `content` beside `path`, flushes it to the disk and renames it into place.
 ///
 /// # Errors
 /// When the disk is full, the folder missing or read-only.
@@ -28,7 +29,9 @@ pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let written: io::Result<()> = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    let written: io::Result<()> = File::create(&temporary)
+        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
     written.map_err(|e| {
         // The first error matters; that the leftover cannot be removed either is no news.
         let _ = fs::remove_file(&temporary);

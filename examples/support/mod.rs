@@ -11,5 +11,7 @@ pub mod files;
 pub mod palette;
 pub mod progress;
 pub mod raster;
+pub mod rotations;
+pub mod runner;
 pub mod say;
 pub mod table;
