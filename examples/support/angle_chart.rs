@@ -46,15 +46,39 @@ enum Marker {
     Diamond,
 }
 
+/// The lowest label of the axis of accuracies that shows all of `series`.
+pub fn bottom<'s>(series: impl IntoIterator<Item = &'s Series>) -> f64 {
+    let points = series.into_iter().flat_map(|s| &s.points);
+    let lowest = points.map(|p| p.mean - p.std).fold(100.0, f64::min);
+    (lowest / 10.0 - 0.2).floor().max(0.0) * 10.0
+}
+
 /// Draws the chart with its legend between two corners in points. A band shows ±1 standard deviation.
 ///
 /// # Errors
 /// If plotters fails.
 pub fn draw(area: &Area, (x0, y0): (f64, f64), (x1, y1): (f64, f64), series: &[Series]) -> Drawn {
     let legend = legend(area, (x0 + 46.0, y0 + 6.0), x1, series)?;
-    let area = area.clone().shrink(at(x0, y0 + legend), at(x1 - x0, y1 - y0 - legend));
-    let lowest = series.iter().flat_map(|s| &s.points).map(|p| p.mean - p.std).fold(100.0, f64::min);
-    let bottom = (lowest / 10.0 - 0.2).floor().max(0.0) * 10.0;
+    panel(area, (x0, y0 + legend), (x1, y1), series, bottom(series), &|_| None)
+}
+
+/// Share of the height that the highest point of a density takes.
+const DENSITY: f64 = 0.2;
+
+/// Draws the chart without a legend, accuracies from `bottom` up, and at its foot, in grey, the density of the angles
+/// that the networks were trained on, if there is one.
+///
+/// # Errors
+/// If plotters fails.
+pub fn panel(
+    area: &Area,
+    (x0, y0): (f64, f64),
+    (x1, y1): (f64, f64),
+    series: &[Series],
+    bottom: f64,
+    density: &dyn Fn(f64) -> Option<f64>,
+) -> Drawn {
+    let area = area.clone().shrink(at(x0, y0), at(x1 - x0, y1 - y0));
     let mut chart = ChartBuilder::on(&area)
         .margin_top(pt(6.0))
         .margin_right(pt(14.0))
@@ -76,6 +100,15 @@ pub fn draw(area: &Area, (x0, y0): (f64, f64), (x1, y1): (f64, f64), series: &[S
         .x_desc("Rotation of the test digits, counter-clockwise")
         .y_desc("Accuracy (%)")
         .draw()?;
+    let densities: Option<Vec<(f64, f64)>> =
+        (0..=360).map(|degrees| Some((f64::from(degrees), density(f64::from(degrees))?))).collect();
+    if let Some(densities) = densities {
+        let highest = densities.iter().map(|(_, density)| *density).fold(0.0, f64::max);
+        let height = DENSITY * (100.0 - bottom) / highest;
+        let curve = densities.iter().map(|(degrees, density)| (degrees / TICK, bottom + height * density));
+        let foot = [(360.0 / TICK, bottom), (0.0, bottom)];
+        chart.draw_series([Polygon::new(curve.chain(foot).collect::<Vec<_>>(), palette::GRID)])?;
+    }
     for (series, (color, _)) in series.iter().zip(STYLES.iter().cycle()) {
         if series.points.iter().any(|p| p.std > 0.0) {
             let clamp = |percent: f64| percent.clamp(bottom, 100.0);
@@ -99,7 +132,7 @@ pub fn draw(area: &Area, (x0, y0): (f64, f64), (x1, y1): (f64, f64), series: &[S
 }
 
 /// One entry per series from left to right, in as many lines as needed; returns the height in points.
-fn legend(
+pub fn legend(
     area: &Area,
     (left, top): (f64, f64),
     right: f64,

@@ -56,11 +56,13 @@ pub struct DataArgs {
 
 /// The exit code of an example; prints the error, if there is one.
 pub fn finish(result: Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            super::say::note(format_args!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// As [`finish`], for examples that end in more ways than one.
+pub fn exit(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        super::say::note(format_args!("error: {error}"));
+        ExitCode::FAILURE
+    })
 }

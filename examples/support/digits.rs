@@ -57,6 +57,23 @@ impl Digits {
         }
     }
 
+    /// A number that other digits would almost surely not have, so that results from two data sets of one name are
+    /// told apart.
+    pub fn fingerprint(&self) -> String {
+        match self {
+            Digits::Mnist(mnist) => {
+                let parts = [mnist.train.pixels(), mnist.train.labels(), mnist.test.pixels(), mnist.test.labels()];
+                let bytes = parts.into_iter().flatten();
+                // FNV-1a.
+                let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+                });
+                format!("{hash:016x}")
+            }
+            Digits::BuiltIn => "drawn by the program".into(),
+        }
+    }
+
     /// `n` digits to train on, drawn by `seed`: of MNIST, out of the paper's 8,000.
     ///
     /// # Errors

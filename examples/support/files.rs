@@ -21,6 +21,16 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::remove_file(&probe).map_err(|e| Error::io(path, &e))
 }
 
+/// Removes what processes that were killed left half-written in a folder.
+pub fn remove_unfinished(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "part") {
+            // A leftover does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes `content` beside `path`, flushes it to the disk and renames it into place.
 ///
 /// # Errors

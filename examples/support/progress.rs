@@ -30,7 +30,15 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal();
         let bars = MultiProgress::new();
         let all = Meter::new(&bars, terminal, total, "{elapsed} gone, {eta} to go");
-        Progress { bars, all, run: None, label: String::new(), terminal, spoken: Instant::now(), message: String::new() }
+        Progress {
+            bars,
+            all,
+            run: None,
+            label: String::new(),
+            terminal,
+            spoken: Instant::now(),
+            message: String::new(),
+        }
     }
 
     /// Work of an estimated `total` seconds.
@@ -138,7 +146,8 @@ struct Meter {
 impl Meter {
     fn new(bars: &MultiProgress, terminal: bool, total: u64, times: &str) -> Self {
         let bar = if terminal { bars.insert(0, ProgressBar::new(total)) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template(&format!("{{wide_msg}} [{{bar:30}}] {{percent:>3}}%  {times}")) {
+        if let Ok(style) = ProgressStyle::with_template(&format!("{{wide_msg}} [{{bar:30}}] {{percent:>3}}%  {times}"))
+        {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         }
         Meter { bar, total, skipped: 0, fraction: 0.0, begun: Instant::now() }

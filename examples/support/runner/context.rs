@@ -94,20 +94,6 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Removes what is of use only to a run in progress, and what a killed process left half-written.
-    pub(super) fn forget_states(&self) {
-        let own = |name: &str| {
-            let rest = name.strip_prefix(self.key).and_then(|rest| rest.strip_prefix('.'));
-            rest.is_some_and(|rest| rest != "safetensors")
-        };
-        for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(own) {
-                // A leftover does no harm.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
     /// What is being done now.
     pub fn say(&mut self, message: impl Into<String>) {
         self.progress.say(message);

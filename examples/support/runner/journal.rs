@@ -54,6 +54,11 @@ impl Journal {
         Ok(Journal { lines: read(folder)?, path, file, length: sound })
     }
 
+    /// Whether a run is finished.
+    pub fn has(&self, run: &str) -> bool {
+        self.lines.contains_key(run)
+    }
+
     /// The result of a run, if it is finished.
     pub fn result<R: DeserializeOwned>(&self, run: &str) -> Result<Option<R>> {
         let Some(line) = self.lines.get(run) else { return Ok(None) };
@@ -77,7 +82,11 @@ impl Journal {
             if known.result == line.result {
                 return Ok(());
             }
-            return Err(Error::Invalid(format!("{}: there are two different results of {}", self.path.display(), line.run)));
+            return Err(Error::Invalid(format!(
+                "{}: there are two different results of {}",
+                self.path.display(),
+                line.run
+            )));
         }
         let mut text = serde_json::to_string(&line).map_err(|e| Error::Invalid(format!("{}: {e}", line.run)))?;
         text.push('\n');

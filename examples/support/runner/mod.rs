@@ -34,9 +34,16 @@ use super::{
 };
 use journal::Journal;
 use lock::Lock;
-use quarterturn::core::{Error, Result};
+use quarterturn::core::Result;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{collections::BTreeSet, fmt::Display, fs, path::Path, process::ExitCode, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -89,11 +96,16 @@ impl<S: Display> Grid<'_, S> {
         let _lock = Lock::take(self.folder, shard, || self.settings.establish(self.folder))?;
         let runs_folder = self.folder.join("runs");
         files::create_folder(&runs_folder)?;
+        if shard.is_none() {
+            files::remove_unfinished(self.folder);
+        }
         let mut journal = Journal::open(self.folder, shard)?;
         let mut report = Report { results: Vec::new(), failed: Vec::new(), stopped: false, shard };
         if !self.args.merge.is_empty() {
             merge::merge(&self.args.merge, self.folder, &self.settings, &mut journal)?;
         }
+        // A process that was killed may have had no time for this.
+        forget_states(&runs_folder, |run| journal.has(run));
         report.results = self.runs.iter().map(|run| journal.result(&run.key)).collect::<Result<_>>()?;
         let mine = |i: usize| shard.is_none_or(|shard| shard.takes(i));
         let open: Vec<usize> = (0..self.runs.len()).filter(|&i| mine(i) && report.results[i].is_none()).collect();
@@ -114,12 +126,14 @@ impl<S: Display> Grid<'_, S> {
             let outcome = run(spec, &mut context).and_then(|result| {
                 let Some(result) = result else { return Ok(None) };
                 journal.append(key, begun.elapsed().as_secs_f64(), &result)?;
-                context.forget_states();
                 Ok(Some(result))
             });
             progress.end();
             match outcome {
-                Ok(Some(result)) => report.results[i] = Some(result),
+                Ok(Some(result)) => {
+                    report.results[i] = Some(result);
+                    forget_states(&runs_folder, |run| run == key);
+                }
                 Ok(None) => report.stopped = true,
                 Err(error) => {
                     progress.note(&format!("failed: {spec}: {error}"));
@@ -141,10 +155,7 @@ impl<S: Display> Grid<'_, S> {
 
     /// The plan and its cost.
     fn announce(&self, open: &[usize], seconds: &[f64], runs_folder: &Path) -> Result<()> {
-        let begun: BTreeSet<String> = fs::read_dir(runs_folder)
-            .map_err(|e| Error::io(runs_folder, &e))?
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.split_once('.')?.0.to_string()))
-            .collect();
+        let begun: BTreeSet<String> = files_by_run(runs_folder).map(|(run, _)| run).collect();
         let number = |count: usize| if count == 0 { "none".into() } else { count.to_string() };
         let others = match self.args.shard {
             Some(shard) => format!(", this is shard {shard}"),
@@ -165,6 +176,23 @@ impl<S: Display> Grid<'_, S> {
             say::note(format_args!("  and {} more", open.len() - PLANNED));
         }
         Ok(())
+    }
+}
+
+/// The files in the folder of runs, with the key of the run that each belongs to.
+fn files_by_run(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.split_once('.')?.0.to_string(), entry.path())))
+}
+
+/// Removes what is of use only to runs in progress, and what a killed process left half-written, of the runs that have
+/// ended: their networks alone stay.
+fn forget_states(folder: &Path, ended: impl Fn(&str) -> bool) {
+    for (run, path) in files_by_run(folder) {
+        if ended(&run) && path.file_name() != Some(format!("{run}.safetensors").as_ref()) {
+            // A leftover does no harm.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

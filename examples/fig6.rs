@@ -1,0 +1,94 @@
+//! Figure 6: networks trained on digits whose angles are biased (normal around 45°), tested on all angles. The exactly
+//! equivariant network carries over what it learns to the other three quarters; the others do as far as their
+//! equivariance holds.
+//!
+//! What is trained and tested, and how an image is prepared: `support/rotations`.
+
+mod support;
+
+use clap::Parser;
+use quarterturn::core::Result;
+use std::process::ExitCode;
+use support::{
+    angle_chart, args,
+    digits::Digits,
+    figure::{self, bold, from_left, write},
+    rotations::{self, Outcome, RotationArgs, Sizes, Turns},
+    say, table,
+};
+
+/// Points of a panel.
+const PANEL: (f64, f64) = (470.0, 350.0);
+/// Panels beside each other.
+const COLUMNS: usize = 2;
+/// Points above the panels.
+const HEAD: f64 = 88.0;
+
+/// Figure 6: Z2CNN and P4CNN, trained on digits turned by angles around 45°, tested on all angles
+#[derive(Parser)]
+#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
+                        where the last one was stopped.")]
+struct Args {
+    /// How the training digits are turned, one panel each: upright, uniform (a new angle each epoch), rotmnist (each
+    /// digit by one angle throughout), normal:MEAN:STD in degrees; separated by commas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["normal:45:20", "normal:45:40"])]
+    training: Vec<Turns>,
+    #[command(flatten)]
+    rotations: RotationArgs,
+}
+
+fn main() -> ExitCode {
+    args::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    let findings = rotations::run("fig6", &args.rotations, &args.training, &Sizes { seeds: 1, full_seeds: 10 })?;
+    if findings.report.draws() {
+        let trained: Vec<(Turns, Vec<Outcome>)> = args
+            .training
+            .iter()
+            .map(|&turns| (turns, rotations::outcomes(&findings, turns)))
+            .filter(|(_, outcomes)| !outcomes.is_empty())
+            .collect();
+        let panels: Vec<_> = trained
+            .iter()
+            .map(|(turns, outcomes)| {
+                (turns, outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect::<Vec<_>>())
+            })
+            .collect();
+        let subtitle = findings.subtitle(args.rotations.seed, "turned");
+        let bottom = angle_chart::bottom(panels.iter().flat_map(|(_, series)| series));
+        let width = PANEL.0 * panels.len().min(COLUMNS) as f64;
+        let height = HEAD + PANEL.1 * panels.len().div_ceil(COLUMNS) as f64 + 8.0;
+        figure::save(&findings.folder.join("fig6"), (width, height), |area| {
+            figure::heading(area, "Accuracy on rotated digits, by the angles of the training digits", &subtitle)?;
+            if let Some((_, series)) = panels.first() {
+                angle_chart::legend(area, (16.0, 62.0), width, series)?;
+            }
+            for (place, (turns, series)) in panels.iter().enumerate() {
+                let x = 10.0 + PANEL.0 * (place % COLUMNS) as f64;
+                let y = HEAD + PANEL.1 * (place / COLUMNS) as f64;
+                let title = format!("Trained on {}", turns.title());
+                write(area, &title, (x + 46.0, y + 8.0), from_left(bold(10.5)))?;
+                let corner = (x + PANEL.0 - 16.0, y + PANEL.1);
+                angle_chart::panel(area, (x, y + 20.0), corner, series, bottom, &|angle| turns.density(angle))?;
+            }
+            Ok(())
+        })?;
+
+        say::result(format_args!("\n{subtitle}"));
+        for (turns, outcomes) in &trained {
+            say::result(format_args!("\ntrained on {}", turns.title()));
+            let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
+            table::print(&Outcome::COLUMNS, &rows);
+        }
+        say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
+        say::result(format_args!("wrote fig6.csv, fig6.svg and fig6.png to {}", findings.folder.display()));
+        if matches!(findings.digits, Digits::BuiltIn) {
+            say::result(
+                "These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.",
+            );
+        }
+    }
+    Ok(findings.report.finish())
+}

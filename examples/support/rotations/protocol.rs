@@ -1,0 +1,94 @@
+//! From normalised digits to what a network sees.
+
+use super::Turns;
+use clap::ValueEnum;
+use quarterturn::{
+    core::{Result, Tensor},
+    data::{Dataset, Normalization, mnist},
+    kernels::{circle_crop, resize, rotate},
+};
+use std::fmt;
+
+/// How an image is prepared. Either way it is normalised (mean 0.13084, standard deviation 0.04348: the background
+/// becomes −3.0), resized from 28×28 to the network's input, bilinearly, and then rotated about its centre,
+/// bilinearly: after the resizing, so that what a quarter turn permutes are the network's own inputs, at every size.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// One channel; what a rotation brings in from outside is background; CircleCrop sets what lies outside the
+    /// inscribed circle to 0, in training as in tests; each digit is turned by an angle of its own
+    Paper,
+    /// Three equal channels; what a rotation brings in from outside is 0, brighter than the background; no CircleCrop;
+    /// each training batch is turned by one angle
+    Published,
+}
+
+impl Protocol {
+    /// Channels of the images.
+    pub fn channels(self) -> usize {
+        match self {
+            Protocol::Paper => 1,
+            Protocol::Published => 3,
+        }
+    }
+
+    /// A data set of one channel, with the channels that this protocol has.
+    ///
+    /// # Errors
+    /// None that a data set of one channel could cause.
+    pub fn dataset(self, digits: Dataset) -> Result<Dataset> {
+        let [channels, height, width] = digits.extents();
+        if channels == self.channels() {
+            return Ok(digits);
+        }
+        let copies = self.channels();
+        let images = digits.pixels().chunks_exact(height * width);
+        let pixels = images.flat_map(|image| image.repeat(copies)).collect();
+        Dataset::new(digits.name(), pixels, digits.labels().to_vec(), [copies, height, width], digits.classes())
+    }
+
+    /// The normalisation of every channel.
+    pub fn normalization(self) -> Normalization {
+        let Normalization { mean, std } = mnist::papers_normalization();
+        Normalization { mean: mean.repeat(self.channels()), std: std.repeat(self.channels()) }
+    }
+
+    /// Images `[N, C, 1, H, W]` as `[N, C, size, size]`.
+    pub fn resized(self, images: &Tensor, size: usize) -> Tensor {
+        let [n, channels, _, height, width] = *images.dims() else { unreachable!("batches have five axes") };
+        let images = images.reshape([n, channels, height, width]);
+        if (height, width) == (size, size) { images } else { resize(&images, size, size) }
+    }
+
+    /// [`Protocol::resized`] images, turned by `degrees` and ready for a network.
+    pub fn turned(self, resized: &Tensor, degrees: &[f32]) -> Tensor {
+        let [n, channels, height, width] = *resized.dims() else { unreachable!("resized images have four axes") };
+        let fill = match self {
+            Protocol::Paper => mnist::papers_normalization().black()[0],
+            Protocol::Published => 0.0,
+        };
+        let upright = degrees.iter().all(|&degrees| degrees == 0.0);
+        let turned = if upright { resized.clone() } else { rotate(resized, degrees, fill) };
+        let seen = match self {
+            Protocol::Paper => circle_crop(&turned),
+            Protocol::Published => turned,
+        };
+        seen.reshape([n, channels, 1, height, width])
+    }
+
+    /// The angles of a training batch: step `step` of `epoch`, the digits `indices` of the training set.
+    pub fn angles(self, turns: Turns, seed: u64, epoch: u32, step: u32, indices: &[usize]) -> Vec<f32> {
+        match self {
+            Protocol::Paper => turns.of_digits(seed, epoch, indices),
+            Protocol::Published => turns.of_batch(seed, epoch, step, indices),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Paper => "paper",
+            Protocol::Published => "published",
+        })
+    }
+}

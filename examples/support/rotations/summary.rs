@@ -1,0 +1,115 @@
+//! What was found of each network, over its seeds.
+
+use super::{Findings, Settings, Subject, Turns};
+use crate::support::angle_chart::{Point, Series};
+
+/// One network, trained in one way.
+pub struct Outcome {
+    pub subject: Subject,
+    pub turns: Turns,
+    pub parameters: u64,
+    /// In percent, by seed and angle.
+    pub accuracies: Vec<Vec<f64>>,
+    /// Whether quarter turns left every bit of the logits, for all seeds.
+    pub exact: bool,
+}
+
+/// The outcomes of one way of training, in the order of the networks.
+pub fn outcomes(findings: &Findings, turns: Turns) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (trial, result) in findings.trials.iter().zip(&findings.report.results) {
+        let Some(result) = result.as_ref().filter(|_| trial.turns == turns) else { continue };
+        let subject = trial.subject;
+        let at = outcomes.iter().position(|outcome| outcome.subject == subject).unwrap_or_else(|| {
+            let parameters = result.parameters;
+            outcomes.push(Outcome { subject, turns, parameters, accuracies: Vec::new(), exact: true });
+            outcomes.len() - 1
+        });
+        let total = findings.settings.test as f64;
+        outcomes[at].exact &= result.exact;
+        outcomes[at].accuracies.push(result.correct.iter().map(|&correct| 100.0 * correct as f64 / total).collect());
+    }
+    outcomes
+}
+
+/// Mean and standard deviation; of one value, the deviation is 0.
+pub fn statistics(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
+}
+
+impl Outcome {
+    /// What `pick` takes from the accuracies of each seed.
+    pub fn each(&self, pick: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+        self.accuracies.iter().map(|seed| pick(seed)).collect()
+    }
+
+    /// For the chart.
+    pub fn series(&self, settings: &Settings) -> Series {
+        let degrees = settings.degrees();
+        // 360° is 0° again.
+        let angles = degrees.iter().copied().chain([360.0]).zip((0..degrees.len()).chain([0]));
+        let points = angles.map(|(angle, i)| {
+            let (mean, std) = statistics(&self.each(|seed| seed[i]));
+            Point { angle, mean, std }
+        });
+        let label = format!("{}{}", self.subject, if self.exact { ", exact" } else { "" });
+        Series { label, points: points.collect() }
+    }
+
+    /// The columns of [`Outcome::row`].
+    pub const COLUMNS: [&str; 9] =
+        ["network", "input", "parameters", "0°", "90°", "180°", "270°", "all angles", "turns"];
+
+    /// For the table.
+    pub fn row(&self, settings: &Settings) -> Vec<String> {
+        let percent = |values: Vec<f64>| match statistics(&values) {
+            (mean, std) if values.len() > 1 => format!("{mean:.2} ± {std:.2}"),
+            (mean, _) => format!("{mean:.2}"),
+        };
+        let degrees = settings.degrees();
+        let at = |angle: f64| {
+            let found = degrees.iter().position(|&d| d == angle);
+            found.map_or("–".into(), |i| percent(self.each(|seed| seed[i])))
+        };
+        vec![
+            self.subject.model().to_string(),
+            format!("{0}×{0}", self.subject.size),
+            self.parameters.to_string(),
+            at(0.0),
+            at(90.0),
+            at(180.0),
+            at(270.0),
+            percent(self.each(|seed| seed.iter().sum::<f64>() / seed.len() as f64)),
+            if self.exact { "exact" } else { "not exact" }.to_string(),
+        ]
+    }
+}
+
+impl Findings {
+    /// The line under a figure's title that says what was done.
+    pub fn subtitle(&self, first_seed: u64, digits: &str) -> String {
+        let Settings { train, test, epochs, seeds, .. } = self.settings;
+        let seeds = match seeds {
+            1 => format!("seed {first_seed}"),
+            seeds => format!("{seeds} seeds, mean ± 1 std"),
+        };
+        let protocol = match self.settings.protocol {
+            super::Protocol::Paper => "",
+            super::Protocol::Published => "  ·  published protocol",
+        };
+        format!(
+            "{}: {train} {digits} to train on, {test} rotated to test on  ·  {}, {seeds}{protocol}  ·  {}",
+            self.digits.name(),
+            counted(epochs, "epoch"),
+            self.device
+        )
+    }
+}
+
+/// `1 epoch`, `2 epochs`.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
