@@ -1,5 +1,5 @@
 //! What the examples share: command line, device and data choice, figures, tables, files, progress.
-#![allow(dead_code, reason = "each example uses a part")]
+#![allow(dead_code, unused_imports, reason = "each example uses a part")]
 
 pub mod angle_chart;
 pub mod args;
@@ -14,4 +14,5 @@ pub mod raster;
 pub mod rotations;
 pub mod runner;
 pub mod say;
+pub mod significance;
 pub mod table;

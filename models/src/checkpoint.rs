@@ -5,13 +5,13 @@
 //! Reading trusts nothing: whatever the bytes are, the outcome is an [`Error`] or a network whose every value is finite.
 
 use crate::{
-    Config, Network,
+    Config, MnistCnn, Network, SubsamplingNet,
     safetensors::{self, Archive},
 };
 use half::{bf16, f16};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, File},
     io::Write,
@@ -33,6 +33,14 @@ pub struct Checkpoint {
 #[cfg(not(target_arch = "wasm32"))]
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
     Encoder::of(network)?.write(path)
+}
+
+/// The network that the file at `path` holds, of whatever architecture: its settings tell.
+///
+/// # Errors
+/// As [`Checkpoint::read`] and [`Checkpoint::network`].
+pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Box<dyn Network>> {
+    Checkpoint::read(path)?.network(device)
 }
 
 /// What a file will hold.
@@ -113,6 +121,55 @@ impl Checkpoint {
                 Err(Error::Corrupt { path: path.into(), offset: error.offset as u64, message: error.message })
             }
         }
+    }
+
+    /// The network that it holds, built as its settings say; `model` among them names the architecture.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; or when the GPU has no room.
+    pub fn network(&self, device: &Device) -> Result<Box<dyn Network>> {
+        match self.config().get("model").map_or("nothing", String::as_str) {
+            "mnist_cnn" => Ok(Box::new(MnistCnn::restored(self, device)?)),
+            "subsampling_net" => {
+                let mut network = SubsamplingNet::new(0, device)?;
+                self.restore(&mut network)?;
+                Ok(Box::new(network))
+            }
+            found => {
+                let message = format!("expected mnist_cnn or subsampling_net, found {found}");
+                Err(Error::Checkpoint { name: "model".into(), message })
+            }
+        }
+    }
+
+    /// The names of its tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.archive.tensors.keys().map(String::as_str)
+    }
+
+    /// The same tensors under the names that `rename` gives them, without those for which it gives `None`: for weights
+    /// that another program trained. Feature maps and weights follow GrouPy's conventions, so values stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if two tensors would have the same name.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (old, entry) in self.archive.tensors {
+            let Some(new) = rename(&old) else { continue };
+            if tensors.insert(new.clone(), entry).is_some() {
+                return Err(Error::Checkpoint { name: new, message: format!("{old} is the second to get this name") });
+            }
+        }
+        self.archive.tensors = tensors;
+        Ok(self)
+    }
+
+    /// The same tensors with these settings added, in place of those of the same name: a file of another program says
+    /// nothing about the network.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Config) -> Self {
+        self.archive.metadata.extend(settings);
+        self
     }
 
     /// The settings of the network that it holds.
@@ -229,7 +286,7 @@ fn decode<const B: usize>(data: &[u8], value: impl Fn([u8; B]) -> f64) -> Vec<f6
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{MnistCnn, MnistCnnConfig, SubsamplingNet};
+    use crate::MnistCnnConfig;
     use std::path::PathBuf;
 
     /// A folder that is removed when dropped.
@@ -335,6 +392,47 @@ pub(crate) mod tests {
         let mut other = SubsamplingNet::new(1, &Device::Cpu).unwrap();
         edited(&path, |_, _| ());
         checkpoint_error(Checkpoint::read(&path).unwrap().restore(&mut other), "model", "found mnist_cnn");
+    }
+
+    #[test]
+    fn the_settings_choose_the_architecture() {
+        let folder = Folder::new("architectures");
+        let path = folder.file("net.safetensors");
+        let networks: [Box<dyn Network>; 2] = [
+            Box::new(MnistCnn::new(small(), 7, &Device::Cpu).unwrap()),
+            Box::new(SubsamplingNet::new(7, &Device::Cpu).unwrap()),
+        ];
+        for mut network in networks {
+            save(&path, &mut *network).unwrap();
+            let mut loaded = load(&path, &Device::Cpu).unwrap();
+            assert_eq!(loaded.config(), network.config());
+            assert_eq!(values(&mut *loaded), values(&mut *network));
+        }
+        edited(&path, |config, _| drop(config.insert("model".into(), "transformer".into())));
+        let loaded = load(&path, &Device::Cpu).map(|_| ());
+        checkpoint_error(loaded, "model", "expected mnist_cnn or subsampling_net, found transformer");
+    }
+
+    #[test]
+    fn tensors_of_another_program_are_renamed() {
+        let folder = Folder::new("renamed");
+        let path = folder.file("net.safetensors");
+        edited(&path, |config, tensors| {
+            config.clear();
+            for (name, ..) in tensors.iter_mut() {
+                *name = name.replace("norm", "bn").replace("linear", "fc");
+            }
+            tensors.push(("bn1.num_batches_tracked".into(), "I64", vec![], vec![0; 8]));
+        });
+        let mut original = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+        let ours = |name: &str| {
+            (!name.ends_with("num_batches_tracked")).then(|| name.replace("bn", "norm").replace("fc", "linear"))
+        };
+        let read = || Checkpoint::read(&path).unwrap();
+        let mut loaded = read().renamed(ours).unwrap().with_settings(original.config()).network(&Device::Cpu).unwrap();
+        assert_eq!(values(&mut *loaded), values(&mut original));
+        checkpoint_error(read().renamed(|_| Some("conv1.weight".into())), "conv1.weight", "is the second");
+        checkpoint_error(read().network(&Device::Cpu).map(|_| ()), "model", "found nothing");
     }
 
     #[test]

@@ -140,7 +140,14 @@ impl MnistCnn {
     /// # Errors
     /// See [`Checkpoint`].
     pub fn from_checkpoint(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::read(path)?;
+        Self::restored(&Checkpoint::read(path)?, device)
+    }
+
+    /// The network that a checkpoint, already read, holds.
+    ///
+    /// # Errors
+    /// See [`Checkpoint`].
+    pub fn restored(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = MnistCnnConfig::from_config(checkpoint.config())?;
         config.check()?;
         checkpoint.expect_values(config.parameters())?;

@@ -18,8 +18,8 @@ pub use args::RotationArgs;
 pub use protocol::Protocol;
 pub use settings::{Settings, Sizes};
 pub use subject::Subject;
-pub use summary::{Outcome, outcomes};
-pub use trial::{Tested, Trial};
+pub use summary::{Outcome, outcomes, statistics};
+pub use trial::{Tested, Trial, turns_leave_every_bit};
 pub use turns::Turns;
 
 use super::{

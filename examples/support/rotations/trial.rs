@@ -1,6 +1,6 @@
 //! One run: a network, trained with one seed on one distribution of angles, and tested at every angle.
 
-use super::{Settings, Subject, Turns};
+use super::{Protocol, Settings, Subject, Turns};
 use crate::support::{digits::Digits, runner::Context};
 use quarterturn::{
     autograd::Optimizer,
@@ -149,7 +149,8 @@ impl<'a> Bench<'a> {
         let speed = self.speed(trial.subject)?;
         let Some(mut network) = self.train(trial, speed, context)? else { return Ok(None) };
         let Some(correct) = self.test(&network, trial, speed, context)? else { return Ok(None) };
-        let exact = self.turns_leave_every_bit(&network, trial.subject)?;
+        let Settings { protocol, .. } = *self.settings;
+        let exact = turns_leave_every_bit(&network, protocol, trial.subject.size, &self.test, self.device)?;
         Ok(Some(Tested { correct, exact, parameters: network.parameters() as u64 }))
     }
 
@@ -245,24 +246,33 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Whether `f(T x) = f(x)` to the last bit, for every quarter turn of some test digits.
-    fn turns_leave_every_bit(&self, network: &MnistCnn, subject: Subject) -> Result<bool> {
-        let probes = self.test.first(PROBES.min(self.test.len()))?;
-        let batch: Option<Batch> = self.batches(&probes, PROBES).next().transpose()?;
-        let Some(batch) = batch else { return Err(Error::Invalid("there is no digit to test on".into())) };
-        let protocol = self.settings.protocol;
-        let images = protocol.turned(&protocol.resized(&batch.images, subject.size), &vec![0.0; probes.len()]);
-        let logits = |images: &Tensor| network.predict(images)?.to_vec();
-        let upright = logits(&images)?;
-        for turn in 1..4 {
-            if logits(&transform_plane(&images, turn))?.iter().zip(&upright).any(|(a, b)| a.to_bits() != b.to_bits()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn batches<'d>(&self, dataset: &'d Dataset, size: usize) -> quarterturn::data::Batches<'d> {
         dataset.batches(size).normalized(&self.settings.protocol.normalization()).on(self.device)
     }
+}
+
+/// Whether `f(T x) = f(x)` to the last bit, for every quarter turn of some test digits.
+///
+/// # Errors
+/// If there is none, or the device fails.
+pub fn turns_leave_every_bit<N: Network + ?Sized>(
+    network: &N,
+    protocol: Protocol,
+    size: usize,
+    test: &Dataset,
+    device: &Device,
+) -> Result<bool> {
+    let probes = test.first(PROBES.min(test.len()))?;
+    let batch: Option<Batch> =
+        probes.batches(PROBES).normalized(&protocol.normalization()).on(device).next().transpose()?;
+    let Some(batch) = batch else { return Err(Error::Invalid("there is no digit to test on".into())) };
+    let images = protocol.turned(&protocol.resized(&batch.images, size), &vec![0.0; probes.len()]);
+    let logits = |images: &Tensor| network.predict(images)?.to_vec();
+    let upright = logits(&images)?;
+    for turn in 1..4 {
+        if logits(&transform_plane(&images, turn))?.iter().zip(&upright).any(|(a, b)| a.to_bits() != b.to_bits()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,0 +1,39 @@
+//! Whether two samples differ: intervals of means, and Welch's t-test, which takes no variances to be equal.
+
+use super::rotations::statistics;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Half the width of the interval around the mean that covers the true one with probability 95%: `t₀.₉₇₅(n−1)·s/√n`.
+/// `None` with fewer than two values.
+pub fn interval95(values: &[f64]) -> Option<f64> {
+    let (_, std) = statistics(values);
+    let n = values.len() as f64;
+    let students = StudentsT::new(0.0, 1.0, n - 1.0).ok().filter(|_| values.len() > 1)?;
+    Some(students.inverse_cdf(0.975) * std / n.sqrt())
+}
+
+/// The outcome of a t-test.
+#[derive(Clone, Copy, Debug)]
+pub struct Welch {
+    /// `mean(a) − mean(b)` in units of its standard error.
+    pub t: f64,
+    /// Degrees of freedom.
+    pub freedom: f64,
+    /// Probability of a difference as large or larger, either way, if the true means are equal.
+    pub p: f64,
+}
+
+/// Compares the means of two samples (Welch 1947). `None` with fewer than two values in one, or if neither varies.
+pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
+    if a.len() < 2 || b.len() < 2 {
+        return None;
+    }
+    let ((mean_a, std_a), (mean_b, std_b)) = (statistics(a), statistics(b));
+    let (n_a, n_b) = (a.len() as f64, b.len() as f64);
+    let (error_a, error_b) = (std_a * std_a / n_a, std_b * std_b / n_b);
+    let error = error_a + error_b;
+    let freedom = error * error / (error_a * error_a / (n_a - 1.0) + error_b * error_b / (n_b - 1.0));
+    let t = (mean_a - mean_b) / error.sqrt();
+    let students = StudentsT::new(0.0, 1.0, freedom).ok()?;
+    Some(Welch { t, freedom, p: 2.0 * students.sf(t.abs()) })
+}

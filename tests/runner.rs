@@ -1,0 +1,337 @@
+//! The experiments survive what happens to them: `fig6` as a process that is killed, locked out, split and misled.
+//!
+//! `QUARTERTURN_KILLS` says how often the process is killed (5 unless set).
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::LazyLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A folder of its own for each test, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = env::temp_dir().join(format!("quarterturn-runner-{}-{test}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The examples' folder. Cargo builds them for a whole `cargo test`, but not for `cargo test --test runner`.
+static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let mut build = Command::new(env::var("CARGO").unwrap_or("cargo".into()));
+    build.args(["build", "--quiet", "--example", "fig6", "--example", "table1", "--example", "evaluate"]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(feature = "gpu") {
+        build.arg("--no-default-features");
+    }
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "the examples do not build");
+    // target/debug/deps/runner-…
+    env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples")
+});
+
+/// An example on the CPU with little to do.
+fn example(name: &str, out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(EXAMPLES.join(name));
+    command.args(["--device", "cpu", "--out"]).arg(out).args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `fig6` in four runs of six steps and two slices of tests, with a checkpoint after each.
+fn fig6(out: &Path, more: &[&str]) -> Command {
+    let mut command = example("fig6", out, &["--quick", "--train", "48", "--test", "300", "--angles", "4"]);
+    command.args(["--epochs", "2", "--networks", "z2:12,p4:12", "--checkpoint-every", "0"]).args(more);
+    command
+}
+
+fn succeeds(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output.stderr));
+    output
+}
+
+fn fails(mut command: Command, message: &str) {
+    let output = command.output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(message), "expected …{message}…, got {error}");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What does not depend on how a grid was computed: networks and results, by path below the folder.
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut content = BTreeMap::new();
+    for entry in fs::read_dir(folder.join("runs")).unwrap() {
+        let path = entry.unwrap().path();
+        content.insert(path.file_name().unwrap().to_str().unwrap().to_string(), fs::read(path).unwrap());
+    }
+    content.insert("fig6.csv".into(), fs::read(folder.join("fig6.csv")).unwrap());
+    content
+}
+
+fn lines(folder: &Path) -> usize {
+    fs::read_to_string(folder.join("results.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Waits until `reached` holds, or the process has ended.
+fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !reached() && child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(300), "nothing happens");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    let folder = Folder::new("kill");
+    let (whole, killed) = (folder.join("whole"), folder.join("killed"));
+    let begun = Instant::now();
+    succeeds(fig6(&whole, &[]));
+    let took = begun.elapsed();
+    assert_eq!(content(&whole).len(), 5, "four networks and the CSV");
+
+    let kills: u64 =
+        env::var("QUARTERTURN_KILLS").map_or(5, |kills| kills.parse().expect("QUARTERTURN_KILLS: a number"));
+    let moments = quarterturn::core::Stream::new(took.as_nanos() as u64, 0, 0);
+    let mut made = 0;
+    while made < kills {
+        let mut child = fig6(&killed, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A new start costs about a sixth of the whole, so that it gets on between most kills, and not to the end.
+        let patience = took.mul_f32(0.5 * moments.uniform(made) * (4.0 / kills as f32).min(1.0) + 0.02);
+        thread::sleep(patience);
+        if child.try_wait().unwrap().is_some() {
+            // It got to the end too early to be killed as often as it should: begin again with what there is to kill.
+            fs::remove_dir_all(&killed).unwrap();
+            continue;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        made += 1;
+    }
+    succeeds(fig6(&killed, &[]));
+    assert!(content(&killed) == content(&whole), "another result after {kills} kills");
+    assert_eq!(lines(&killed), 4, "a run was repeated");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_after_a_checkpoint() {
+    let folder = Folder::new("interrupt");
+    let out = folder.join("out");
+    let mut child = fig6(&out, &["--epochs", "200"]).spawn().unwrap();
+    let begun = |out: &Path| fs::read_dir(out.join("runs")).is_ok_and(|mut files| files.next().is_some());
+    wait_until(&mut child, || begun(&out));
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("0 of 4 runs are finished. The same command goes on from here"), "{error}");
+    let states = content(&out).into_keys().filter(|name| name.contains(".training.")).count();
+    assert_eq!(states, 1);
+}
+
+#[test]
+fn two_processes_and_changed_settings_are_kept_out() {
+    let folder = Folder::new("lock");
+    let out = folder.join("out");
+    let mut child = fig6(&out, &["--epochs", "1000"]).spawn().unwrap();
+    wait_until(&mut child, || fs::read(out.join("lock")).is_ok_and(|note| !note.is_empty()));
+    let holder = format!("in use by process {} on ", child.id());
+    fails(fig6(&out, &["--epochs", "1000"]), &holder);
+    fails(fig6(&out, &["--epochs", "1000", "--shard", "1/2"]), &holder);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    fails(fig6(&out, &[]), "epochs was \"1000\", now it is \"2\"");
+    fails(fig6(&out, &["--epochs", "1000", "--protocol", "published"]), "protocol was \"paper\"");
+    fails(fig6(&out, &["--epochs", "1000", "--lr", "0.1"]), "lr was \"0.01\"");
+    // More seeds, networks or trainings are more runs, not other settings.
+    let other = folder.join("other");
+    succeeds(fig6(&other, &["--training", "upright", "--networks", "z2:12"]));
+    succeeds(fig6(&other, &["--training", "upright", "--networks", "z2:12,z2:13"]));
+    assert_eq!(lines(&other), 2);
+}
+
+#[test]
+fn shards_in_two_folders_or_in_one_are_joined() {
+    let folder = Folder::new("shards");
+    let whole = folder.join("whole");
+    succeeds(fig6(&whole, &[]));
+    let (first, second, joined) = (folder.join("first"), folder.join("second"), folder.join("joined"));
+    succeeds(fig6(&first, &["--shard", "1/2"]));
+    let sources = [first.to_str().unwrap(), second.to_str().unwrap()];
+
+    fails(fig6(&joined, &["--merge", sources[0], sources[1]]), "holds no runs");
+    succeeds(fig6(&joined, &["--merge", sources[0]]));
+    assert_eq!(lines(&joined), 2);
+    succeeds(fig6(&second, &["--shard", "2/2"]));
+    let output = succeeds(fig6(&joined, &["--merge", sources[0], sources[1]]));
+    assert!(text(&output.stdout).contains("wrote fig6.csv"));
+    assert!(content(&joined) == content(&whole), "joined from two folders");
+
+    // Both shards at once in one folder, which needs no joining.
+    let shared = folder.join("shared");
+    let shards = ["1/2", "2/2"].map(|shard| fig6(&shared, &["--shard", shard]).spawn().unwrap());
+    for shard in shards {
+        let output = shard.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let output = succeeds(fig6(&shared, &[]));
+    assert!(!text(&output.stderr).contains("plan:"), "all is there");
+    assert!(content(&shared) == content(&whole), "joined in one folder");
+}
+
+#[test]
+fn a_torn_line_is_dropped_and_a_foreign_one_refused() {
+    let folder = Folder::new("torn");
+    let out = folder.join("out");
+    succeeds(fig6(&out, &[]));
+    let (before, journal) = (content(&out), out.join("results.jsonl"));
+    let all = fs::read(&journal).unwrap();
+    fs::write(&journal, &all[..all.len() - 9]).unwrap();
+    let output = succeeds(fig6(&out, &[]));
+    assert!(text(&output.stderr).contains("of a line that was never finished; dropped"));
+    assert!(content(&out) == before);
+    assert_eq!(lines(&out), 4);
+
+    let mut bad = all.clone();
+    bad[3] = b'x';
+    bad[1] = b'x';
+    fs::write(&journal, bad).unwrap();
+    fails(fig6(&out, &[]), "at byte 0: this line is no result");
+}
+
+#[test]
+fn a_run_that_diverges_is_reported_and_the_others_go_on() {
+    let folder = Folder::new("diverges");
+    let out = folder.join("out");
+    let diverging = ["--training", "upright", "--networks", "z2:12,p4:12", "--lr", "1e38"];
+    let output = fig6(&out, &diverging).output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for network in ["Z2CNN", "P4CNN"] {
+        assert!(
+            error.contains(&format!("failed: {network} 12×12, upright digits, seed 0: training diverged")),
+            "{error}"
+        );
+    }
+    assert!(error.contains("0 of 2 runs are finished"), "{error}");
+
+    // A run whose state cannot be read fails alone, by name.
+    let out = folder.join("corrupt");
+    fs::create_dir_all(out.join("runs")).unwrap();
+    fs::write(out.join("runs/z2-12_upright_seed-0.training.safetensors"), b"no state").unwrap();
+    let output = fig6(&out, &["--training", "upright"]).output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("z2-12_upright_seed-0.training.safetensors") && error.contains("begins anew"), "{error}");
+    assert_eq!(lines(&out), 1);
+    assert!(fs::read_to_string(out.join("fig6.csv")).unwrap().contains("P4CNN"));
+}
+
+#[test]
+fn table_1_counts_over_seeds_and_marks_the_papers_numbers() {
+    let folder = Folder::new("table1");
+    let out = folder.join("out");
+    let small = ["--quick", "--train", "48", "--test", "40", "--angles", "4", "--epochs", "1", "--seeds", "3"];
+    let mut command = example("table1", &out, &small);
+    command.args(["--networks", "p4:12,p4:13"]);
+    let output = text(&succeeds(command).stdout);
+    assert!(output.contains("exact minus this") && !output.contains("98.47"), "{output}");
+    let summary = fs::read_to_string(out.join("table1-summary.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = summary.lines().map(|line| line.split(',').collect()).collect();
+    let column = |name: &str| rows[0].iter().position(|&column| column == name).unwrap();
+    assert_eq!(rows.len(), 1 + 8, "two trainings, two measures, two networks");
+    for row in &rows[1..] {
+        assert_eq!(row[column("seeds")], "3");
+        // At 12 the pooling fits, at 13 it leaves a row and a column over.
+        assert_eq!(row[column("exact")], (row[column("input_size")] == "12").to_string());
+    }
+    let csv = fs::read_to_string(out.join("table1.csv")).unwrap();
+    let accuracy = |training: &str| {
+        let upright = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let counts: Vec<f64> = upright
+            .filter(|row| row[2] == training && row[5] == "13" && row[7] == "0")
+            .map(|row| row[8].parse().unwrap())
+            .collect();
+        assert_eq!(counts.len(), 3);
+        100.0 * counts.iter().sum::<f64>() / 3.0 / 40.0
+    };
+    for (training, title) in [("upright", "MNIST"), ("rotmnist", "RotMNIST")] {
+        let row = rows.iter().find(|row| row[2] == title && row[3] == "accuracy at 0°" && row[6] == "13").unwrap();
+        assert!((row[column("mean")].parse::<f64>().unwrap() - accuracy(training)).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn a_network_with_the_published_names_is_evaluated_as_the_original() {
+    let folder = Folder::new("evaluate");
+    let out = folder.join("out");
+    succeeds(fig6(&out, &["--training", "upright", "--networks", "p4:12"]));
+    let network = out.join("runs/p4-12_upright_seed-0.safetensors");
+    let evaluate = |file: &Path, to: &str, more: &[&str]| {
+        let small = ["--size", "12", "--angles", "4", "--test", "300", "--checkpoint", file.to_str().unwrap()];
+        let mut command = example("evaluate", &folder.join(to), &small);
+        command.args(more);
+        command
+    };
+    succeeds(evaluate(&network, "ours", &[]));
+    let counts = |csv: &Path, column: usize| -> Vec<String> {
+        let text = fs::read_to_string(csv).unwrap();
+        text.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().to_string()).collect()
+    };
+    let expected = counts(&out.join("fig6.csv"), 8);
+    assert_eq!(expected.len(), 4);
+    assert_eq!(counts(&folder.join("ours/evaluate.csv"), 4), expected, "the test of the experiment");
+
+    // The published networks say bn1 … bn7 and fc, and nothing about themselves. Names of equal length keep the header's.
+    let mut bytes = fs::read(&network).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = text(&bytes[8..end]);
+    let (start, stop) = (header.find("\"__metadata__\"").unwrap(), header.find("},").unwrap() + 2);
+    let renamed = format!("{{{}", &header[stop..]).replace("\"norm", "\"bn").replace("\"linear.", "\"fc.");
+    assert!(start == 1 && renamed.contains("\"bn1.running_mean\"") && renamed.contains("\"fc.weight\""));
+    let padded = format!("{renamed:<width$}", width = header.len());
+    bytes[8..end].copy_from_slice(padded.as_bytes());
+    let published = folder.join("published.safetensors");
+    fs::write(&published, &bytes).unwrap();
+    fails(evaluate(&published, "x", &[]), "model: expected mnist_cnn");
+
+    let names: Vec<String> = (1..=7).map(|i| format!("\"bn{i}\": \"norm{i}\"")).collect();
+    let settings = "\"model\": \"mnist_cnn\", \"group\": \"p4\", \"width\": \"10\", \"in_channels\": \"1\", \
+                    \"classes\": \"10\", \"dropout\": \"0.3\"";
+    let json = format!("{{\"settings\": {{{settings}}}, \"names\": {{{}}}}}", names.join(", "));
+    let map = folder.join("names.json");
+    fs::write(&map, json).unwrap();
+    let map = ["--names", map.to_str().unwrap()];
+    fails(evaluate(&published, "x", &map), "linear.weight: the file has no such tensor");
+    fails(evaluate(&published, "x", &[&map[..], &["--rename", "head=linear"]].concat()), "head: is to be renamed");
+    succeeds(evaluate(&published, "theirs", &[&map[..], &["--rename", "fc=linear"]].concat()));
+    assert_eq!(counts(&folder.join("theirs/evaluate.csv"), 4), expected);
+}
