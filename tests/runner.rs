@@ -58,10 +58,22 @@ fn example(name: &str, out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// `fig6` in four runs of six steps and two slices of tests, with a checkpoint after each.
+/// `fig6` in four runs of six steps and two slices of tests, with a checkpoint after each; `more` takes precedence.
 fn fig6(out: &Path, more: &[&str]) -> Command {
-    let mut command = example("fig6", out, &["--quick", "--train", "48", "--test", "300", "--angles", "4"]);
-    command.args(["--epochs", "2", "--networks", "z2:12,p4:12", "--checkpoint-every", "0"]).args(more);
+    let mut command = example("fig6", out, &["--quick"]);
+    for [name, value] in [
+        ["--train", "48"],
+        ["--test", "300"],
+        ["--angles", "4"],
+        ["--epochs", "2"],
+        ["--networks", "z2:12,p4:12"],
+        ["--checkpoint-every", "0"],
+    ] {
+        if !more.contains(&name) {
+            command.args([name, value]);
+        }
+    }
+    command.args(more);
     command
 }
 
