@@ -122,29 +122,35 @@ fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     let folder = Folder::new("kill");
     let (whole, killed) = (folder.join("whole"), folder.join("killed"));
+    LazyLock::force(&EXAMPLES);
     let begun = Instant::now();
     succeeds(fig6(&whole, &[]));
     let took = begun.elapsed();
     assert_eq!(content(&whole).len(), 5, "four networks and the CSV");
 
-    let kills: u64 =
+    let kills: u32 =
         env::var("QUARTERTURN_KILLS").map_or(5, |kills| kills.parse().expect("QUARTERTURN_KILLS: a number"));
+    // Other moments each time; together about as long as the whole takes.
     let moments = quarterturn::core::Stream::new(took.as_nanos() as u64, 0, 0);
-    let mut made = 0;
-    while made < kills {
+    let (mut made, mut at_work) = (0, 0);
+    for attempt in 0..100 * kills {
+        if made == kills {
+            break;
+        }
         let mut child = fig6(&killed, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // A new start costs about a sixth of the whole, so that it gets on between most kills, and not to the end.
-        let patience = took.mul_f32(0.5 * moments.uniform(made) * (4.0 / kills as f32).min(1.0) + 0.02);
-        thread::sleep(patience);
+        thread::sleep(took.mul_f32(2.0 * moments.uniform(attempt.into()) / kills.max(4) as f32));
         if child.try_wait().unwrap().is_some() {
-            // It got to the end too early to be killed as often as it should: begin again with what there is to kill.
+            // It came to the end before it was killed often enough: so once more from the beginning.
             fs::remove_dir_all(&killed).unwrap();
             continue;
         }
         child.kill().unwrap();
         child.wait().unwrap();
         made += 1;
+        at_work += u32::from(killed.join("runs").is_dir());
     }
+    assert_eq!(made, kills);
+    println!("killed {made} times, {at_work} times with work under way or done");
     succeeds(fig6(&killed, &[]));
     assert!(content(&killed) == content(&whole), "another result after {kills} kills");
     assert_eq!(lines(&killed), 4, "a run was repeated");
