@@ -15,3 +15,8 @@ pub fn note(line: impl Display) {
 pub fn result(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
+
+/// `1 epoch`, `2 epochs`.
+pub fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}

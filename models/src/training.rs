@@ -595,6 +595,62 @@ mod tests {
         assert!(state.has("optimizer.moment2.linear.weight") && state.has("norm7.running_var"));
     }
 
+    /// On a GPU one value is read back per epoch, none per step; a tally reads each view once. And a state that is
+    /// saved there and taken up goes on with the same bits.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn a_gpu_is_not_waited_for_and_resumes_too() {
+        use quarterturn_core::gpu::{Gpu, GpuOptions};
+        let Some(shared) = quarterturn_core::testing::gpu() else { return };
+        // Of its own, so that other tests do not count.
+        let name = Some(shared.adapter().name.clone());
+        let gpu = Gpu::open(&GpuOptions { adapter: name, ..GpuOptions::default() }).unwrap();
+        let device = Device::Gpu(gpu.clone());
+        let folder = Folder::new("gpu");
+        let path = folder.path().join("state.safetensors");
+        let training = Training { epochs: 2, ..Training::mnist(3) };
+        let on = |i| {
+            let (images, labels) = batch(i);
+            Ok((images.to_device(&device)?, labels.to_device(&device)?))
+        };
+        let batches = |epoch, from: u32| Ok((from..3).map(|i| on(3 * epoch + i)).collect::<Vec<_>>().into_iter());
+        let fresh = || {
+            let mut network = small();
+            network.to_device(&device).unwrap();
+            network
+        };
+        let bits = |network: &mut MnistCnn| {
+            let mut values = Vec::new();
+            crate::Module::visit(network, &mut |_, param| values.extend(param.value().to_vec().unwrap()));
+            values
+        };
+
+        let mut whole = fresh();
+        let mut trainer = Trainer::new(&mut whole, training.clone());
+        let before = gpu.statistics().read_backs;
+        let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+        assert_eq!(gpu.statistics().read_backs - before, 2);
+        let (images, labels) = on(9).unwrap();
+        let mut tally = Tally::new(5);
+        for _ in 0..4 {
+            tally.count(&whole, &images, &labels, |images, _| images.clone()).unwrap();
+        }
+        assert_eq!(gpu.statistics().read_backs - before, 2);
+        tally.read().unwrap();
+        assert_eq!(gpu.statistics().read_backs - before, 2 + 5);
+
+        let mut first = fresh();
+        let stop = |trainer: &mut Trainer<MnistCnn>, at: Progress| {
+            trainer.save(&path)?;
+            Ok(if (at.epoch, at.step) == (1, 2) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        assert!(Trainer::new(&mut first, training.clone()).run(batches, stop).unwrap().is_break());
+        let mut second = fresh();
+        let mut trainer = Trainer::resume(&mut second, training, &path).unwrap();
+        let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+        assert!(bits(&mut second) == bits(&mut whole));
+    }
+
     #[test]
     fn a_state_of_other_settings_or_with_a_broken_tensor_is_refused_by_name() {
         let folder = Folder::new("states");

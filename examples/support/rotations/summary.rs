@@ -1,7 +1,10 @@
 //! What was found of each network, over its seeds.
 
 use super::{Findings, Settings, Subject, Turns};
-use crate::support::angle_chart::{Point, Series};
+use crate::support::{
+    angle_chart::{Point, Series},
+    say::counted,
+};
 
 /// One network, trained in one way.
 pub struct Outcome {
@@ -107,9 +110,4 @@ impl Findings {
             self.device
         )
     }
-}
-
-/// `1 epoch`, `2 epochs`.
-pub fn counted(n: u64, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }

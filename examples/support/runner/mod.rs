@@ -30,7 +30,7 @@ pub use settings::Settings;
 use super::{
     files,
     progress::{Progress, duration},
-    say,
+    say::{self, counted},
 };
 use journal::Journal;
 use lock::Lock;
@@ -162,8 +162,8 @@ impl<S: Display> Grid<'_, S> {
             None => String::new(),
         };
         say::note(format_args!(
-            "plan: {} runs in {}{others}; to do: {}, of which begun before: {}; estimate: {}",
-            self.runs.len(),
+            "plan: {} in {}{others}; to do: {}, of which begun before: {}; estimate: {}",
+            counted(self.runs.len() as u64, "run"),
             self.folder.display(),
             open.len(),
             number(open.iter().filter(|&&i| begun.contains(&self.runs[i].key)).count()),
