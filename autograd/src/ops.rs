@@ -13,6 +13,20 @@ impl<'t> Var<'t> {
         self.result(kernels::add(self.value(), other.value()), [self.edge(Tensor::clone), other.edge(Tensor::clone)])
     }
 
+    /// `max(self + other, 0)`: [`kernels::add_relu`].
+    #[track_caller]
+    pub fn add_relu(&self, other: &Var<'t>) -> Var<'t> {
+        let y = kernels::add_relu(self.value(), other.value());
+        let vjp = {
+            let y = y.clone();
+            move |dy: &Tensor| {
+                let d = kernels::relu_vjp(&y, dy);
+                vec![d.clone(), d]
+            }
+        };
+        self.result(y, [Edge::joint([self, other], vjp)])
+    }
+
     /// `self · other`, elementwise: [`kernels::mul`].
     #[track_caller]
     pub fn mul(&self, other: &Var<'t>) -> Var<'t> {
@@ -294,6 +308,7 @@ mod tests {
             rows.push(Row { name: name.into(), shapes, linear, op });
         };
         row("add", NONLINEAR, &[&[2, 3], &[2, 3]], op(|_, v| v[0].add(&v[1])));
+        row("add_relu", NONLINEAR, &[&[4, 4], &[4, 4]], op(|_, v| v[0].add_relu(&v[1])));
         row("mul", LINEAR, &[&[2, 3], &[2, 3]], op(|_, v| v[0].mul(&v[1])));
         row("scale", LINEAR, &[&[5]], op(|_, v| v[0].scale(-1.5)));
         row("relu", NONLINEAR, &[&[4, 4]], op(|_, v| v[0].relu()));

@@ -1,4 +1,4 @@
-//! Elementwise add, multiply, scale, ReLU; sum of all elements.
+//! Elementwise add (with or without ReLU), multiply, scale, ReLU; sum of all elements.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::sweep;
@@ -20,6 +20,21 @@ pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
         Device::Reference => reference_zip(a, b, |a, b| a + b),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "add", &[a, b], a.shape(), &[]),
+    }
+}
+
+/// `y = max(a + b, 0)`, same shape, in one sweep: how a residual block ends. Both gradients are [`relu_vjp`]. NaN as [`relu`].
+///
+/// # Panics
+/// If shapes or devices differ.
+#[track_caller]
+pub fn add_relu(a: &Tensor, b: &Tensor) -> Tensor {
+    assert_same_shape("add_relu", a, b);
+    match common_device("add_relu", &[a, b]) {
+        Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| positive_part(a + b))),
+        Device::Reference => reference_zip(a, b, |a, b| positive_part(a + b)),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_each(&gpu, "add_relu", &[a, b], a.shape(), &[]),
     }
 }
 
@@ -54,11 +69,17 @@ pub fn scale(x: &Tensor, factor: f64) -> Tensor {
 /// `y = max(x, 0)`. NaN stays NaN on the CPU (WGSL leaves NaN open).
 pub fn relu(x: &Tensor) -> Tensor {
     match x.device() {
-        Device::Cpu => Tensor::cpu(x.shape(), sweep::map(x.f32s(), |x| if 0.0 > x { 0.0 } else { x })),
-        Device::Reference => reference_map(x, |x| if 0.0 > x { 0.0 } else { x }),
+        Device::Cpu => Tensor::cpu(x.shape(), sweep::map(x.f32s(), positive_part)),
+        Device::Reference => reference_map(x, positive_part),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "relu", &[x], x.shape(), &[]),
     }
+}
+
+/// `max(x, 0)`, or NaN.
+#[inline(always)]
+fn positive_part<T: PartialOrd + Default>(x: T) -> T {
+    if T::default() > x { T::default() } else { x }
 }
 
 /// `dx = dy where y > 0, else 0`; `y` is the output of [`relu`].
@@ -162,6 +183,7 @@ mod tests {
         for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
             let (a, b) = (random([n], 1), random([n], 2));
             check(&format!("add {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![add(&t[0], &t[1])]);
+            check(&format!("add_relu {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![add_relu(&t[0], &t[1])]);
             check(&format!("mul {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![mul(&t[0], &t[1])]);
             check(&format!("scale {n}"), &[&a], Tolerance::Terms(1), |t| vec![scale(&t[0], -0.3)]);
             check(&format!("relu {n}"), &[&a], Tolerance::Exact, |t| vec![relu(&t[0])]);
@@ -187,6 +209,9 @@ mod tests {
         let y = relu(&x);
         assert_eq!(y.f32s()[..3], [0.0, 0.0, 2.0]);
         assert!(y.f32s()[3].is_nan());
+        let halves = crate::scale(&x, 0.5);
+        assert_eq!(add_relu(&halves, &halves).f32s()[..3], [0.0, 0.0, 2.0]);
+        assert!(add_relu(&halves, &halves).f32s()[3].is_nan());
         let dy = Tensor::full([5], 3.0, &Device::Cpu).unwrap();
         assert_eq!(relu_vjp(&y, &dy).f32s(), [0.0, 0.0, 3.0, 0.0, 0.0]);
     }

@@ -12,6 +12,15 @@ fn add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
 }
 
 @compute @workgroup_size(WORKGROUP)
+fn add_relu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) lane: u32) {
+    let i = linear_index(group, groups, lane);
+    if (i < arrayLength(&c)) {
+        c[i] = max(a[i] + b[i], 0.0);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
 fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
        @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
