@@ -1,8 +1,8 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
-use crate::{GroupConv, Mode, Module};
+use crate::{Mode, Module, Pass, Trace};
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Stream, Tensor};
+use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::{self as kernels, Activation, GivenNorm};
 
 /// The first of the streams that dropout draws from; each layer adds its number.
@@ -57,37 +57,30 @@ impl BatchNorm {
         self
     }
 
-    /// The norm of what `conv` makes of `x`. In evaluation without gradients, one operation.
-    ///
-    /// In training, the norm subtracts whatever the convolution's bias adds, so that the bias's gradient is exactly 0: it
-    /// is not computed, and the bias keeps its value. Unlike in PyTorch, where Adam scales what rounding leaves of that
-    /// gradient up to whole steps, behind which the running mean then lags.
-    pub fn after<'t>(&self, conv: &GroupConv, x: Var<'t>, mode: Mode) -> Var<'t> {
-        if mode != Mode::Eval {
-            return self.forward(conv.forward_fixed_bias(x), mode);
-        }
-        if x.tape().is_recording() {
-            return self.forward(conv.forward(x, mode), mode);
-        }
-        let norm = GivenNorm {
+    /// Whether a ReLU follows.
+    pub(crate) fn has_relu(&self) -> bool {
+        self.relu
+    }
+
+    /// The norm with its running statistics, for a kernel that does more at once.
+    pub(crate) fn given(&self) -> GivenNorm<'_> {
+        GivenNorm {
             weight: self.weight.value(),
             bias: self.bias.value(),
             mean: self.running_mean.value(),
             var: self.running_var.value(),
             eps: self.eps,
             relu: self.relu,
-        };
-        let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
-        x.tape().constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm))
+        }
     }
 }
 
 impl Module for BatchNorm {
-    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let tape = x.tape();
         let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
         let (mean, var) = (self.running_mean.value(), self.running_var.value());
-        match mode {
+        match pass.mode() {
             Mode::Eval => {
                 let activation = Activation { relu: self.relu, dropout: None };
                 x.batch_norm_eval(&weight, &bias, mean, var, self.eps, activation)
@@ -105,10 +98,22 @@ impl Module for BatchNorm {
         }
     }
 
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let channels = self.weight.value().len();
+        match x.dims() {
+            [_, c, ..] if *c == channels => Ok(x),
+            _ => Err(trace.unfit(format!("expected {channels} channels, got {x:?}"))),
+        }
+    }
+
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
         f("weight", &mut self.weight);
         f("bias", &mut self.bias);
         f("running_mean", &mut self.running_mean);
         f("running_var", &mut self.running_var);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.weight.value().device())
     }
 }

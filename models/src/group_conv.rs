@@ -1,9 +1,9 @@
 //! The convolution layer: plain, lifting or on the group.
 
-use crate::{Init, Mode, Module};
+use crate::{Init, LayerKind, Module, Pass, Trace};
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Error, Result, Shape, window_extent};
-use quarterturn_kernels::Conv;
+use quarterturn_core::{Device, Result, Shape};
+use quarterturn_kernels::{Conv, Group, Window};
 
 /// `y = weight ⋆ x + bias`. Weight `[C_out, C_in, G_in, k, k]`, one bias per output channel.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub struct GroupConv {
 }
 
 impl GroupConv {
-    /// A convolution on the group: `[N, in, G, H, W]` → `[N, out, G, H', W']`; plain for [`quarterturn_kernels::Group::C1`]. Starts at
-    /// PyTorch's default, U(±1/√fan_in), with the true fan-in `C_in · G_in · k²`; so does the bias.
+    /// A convolution on the group: `[N, in, G, H, W]` → `[N, out, G, H', W']`; plain for [`Group::C1`]. The weight starts as
+    /// `init` says, the bias at PyTorch's default, U(±1/√fan_in), with the true fan-in `C_in · G_in · k²`.
     ///
     /// # Errors
     /// When the GPU has no room.
@@ -56,7 +56,7 @@ impl GroupConv {
     ) -> Result<Self> {
         let fan_in = in_channels * g_in * kernel_size * kernel_size;
         let shape = [out_channels, in_channels, g_in, kernel_size, kernel_size];
-        let weight = Param::weight(init.uniform(shape, fan_in, device)?);
+        let weight = Param::weight(init.filters(shape, conv.group, device)?);
         let bias = Some(Param::weight(init.uniform([out_channels], fan_in, device)?));
         Ok(GroupConv { weight, bias, conv })
     }
@@ -83,36 +83,13 @@ impl GroupConv {
         self.bias.as_ref()
     }
 
-    /// The shape of the output for an input of shape `x`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with `layer`'s name.
-    pub fn output_shape(&self, layer: &str, x: Shape) -> Result<Shape> {
-        let w = self.weight.value().shape();
-        let Conv { group, stride, padding } = self.conv;
-        let &[n, c, g, height, width] = x.dims() else {
-            return Err(Error::Invalid(format!("{layer}: expected an input [N, C, G, H, W], got {x:?}")));
-        };
-        if n == 0 {
-            return Err(Error::Invalid(format!("{layer}: expected at least one image, got {x:?}")));
-        }
-        if (c, g) != (w[1], w[2]) {
-            let (channels, order) = (w[1], w[2]);
-            return Err(Error::Invalid(format!(
-                "{layer}: expected {channels} channels and a group axis of {order}, got {x:?}"
-            )));
-        }
-        let extents = [height, width].map(|i| window_extent(i, w[3], stride, padding));
-        let [Some(height), Some(width)] = extents else {
-            let k = w[3];
-            return Err(Error::Invalid(format!("{layer}: a {k}×{k} filter does not fit a {height}×{width} input")));
-        };
-        Ok(Shape::from([n, w[0], group.order(), height, width]))
+    /// What slides over the input.
+    pub fn window(&self) -> Window {
+        let Conv { stride, padding, .. } = self.conv;
+        Window { kernel_size: self.weight.value().shape()[3], stride, padding }
     }
-}
 
-impl GroupConv {
-    /// As [`Module::forward`], but without a gradient of the bias, which keeps its value.
+    /// As [`Module::apply`], but without a gradient of the bias, which keeps its value.
     pub(crate) fn forward_fixed_bias<'t>(&self, x: Var<'t>) -> Var<'t> {
         let tape = x.tape();
         let bias = self.bias.as_ref().map(|bias| tape.constant(bias.value().clone()));
@@ -121,10 +98,31 @@ impl GroupConv {
 }
 
 impl Module for GroupConv {
-    fn forward<'t>(&self, x: Var<'t>, _: Mode) -> Var<'t> {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
         let tape = x.tape();
         let bias = self.bias.as_ref().map(|bias| tape.param(bias));
         x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let (w, group) = (self.weight.value().shape(), self.conv.group);
+        let &[n, c, g, _, _] = x.dims() else {
+            return Err(trace.unfit(format!("expected an input [N, C, G, H, W], got {x:?}")));
+        };
+        if n == 0 {
+            return Err(trace.unfit(format!("expected at least one image, got {x:?}")));
+        }
+        if (c, g) != (w[1], w[2]) {
+            let (channels, order) = (w[1], w[2]);
+            return Err(trace.unfit(format!("expected {channels} channels and a group axis of {order}, got {x:?}")));
+        }
+        let kind = match (group, w[2]) {
+            (Group::C1, _) => LayerKind::Conv,
+            (_, 1) => LayerKind::LiftConv,
+            _ => LayerKind::GroupConv,
+        };
+        let [height, width] = trace.window(kind, x, self.window())?;
+        Ok(Shape::from([n, w[0], group.order(), height, width]))
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
@@ -132,5 +130,9 @@ impl Module for GroupConv {
         if let Some(bias) = &mut self.bias {
             f("bias", bias);
         }
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.weight.value().device())
     }
 }

@@ -1,10 +1,11 @@
 //! The linear layer.
 
-use crate::{Init, Mode, Module};
+use crate::{Init, Module, Pass, Trace};
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result};
+use quarterturn_core::{Device, Result, Shape};
 
-/// `y = x · weightᵀ + bias`, weight `[out, in]`.
+/// `y = x · weightᵀ + bias`, weight `[out, in]`. Reads `[N, in]`, or means over space `[N, C, G]` of a map on the group, with a
+/// weight for each element (in = C · G).
 #[derive(Debug)]
 pub struct Linear {
     weight: Param,
@@ -26,16 +27,39 @@ impl Linear {
     pub fn weight(&self) -> &Param {
         &self.weight
     }
+
+    fn in_features(&self) -> usize {
+        self.weight.value().shape()[1]
+    }
 }
 
 impl Module for Linear {
-    fn forward<'t>(&self, x: Var<'t>, _: Mode) -> Var<'t> {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
         let tape = x.tape();
+        let x = if x.shape().rank() == 2 { x } else { x.reshape([x.shape()[0], self.in_features()]) };
         x.linear(&tape.param(&self.weight), Some(&tape.param(&self.bias)))
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let features = self.in_features();
+        match *x.dims() {
+            [n, c] if c == features => Ok(Shape::from([n, self.bias.value().len()])),
+            [n, c, g] if c * g == features => {
+                if g > 1 {
+                    trace.reads_group();
+                }
+                Ok(Shape::from([n, self.bias.value().len()]))
+            }
+            _ => Err(trace.unfit(format!("expected {features} features of each image, got {x:?}"))),
+        }
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
         f("weight", &mut self.weight);
         f("bias", &mut self.bias);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.weight.value().device())
     }
 }

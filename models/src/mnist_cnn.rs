@@ -1,10 +1,13 @@
 //! Z2CNN and P4CNN of Section 5.1 of Edixhoven et al. 2023, after Cohen & Welling 2016.
 
-use crate::{BatchNorm, Config, GroupConv, Init, Linear, Mode, Module, Network, checkpoint::Checkpoint};
-use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Error, Result, Shape, window_extent};
-use quarterturn_kernels::{Conv, Group, Window};
-use std::{path::Path, str::FromStr};
+use crate::{
+    Builder, Chain, Config, Init, Network,
+    checkpoint::Checkpoint,
+    network::{expect_model, setting},
+};
+use quarterturn_core::{Device, Error, Result};
+use quarterturn_kernels::{Group, Window};
+use std::path::Path;
 
 /// The architecture's name in checkpoints.
 const MODEL: &str = "mnist_cnn";
@@ -75,20 +78,7 @@ impl MnistCnnConfig {
     }
 
     fn from_config(config: &Config) -> Result<Self> {
-        fn setting<T: FromStr>(config: &Config, name: &str, expected: &str) -> Result<T> {
-            let found = config.get(name).map_or("nothing", String::as_str);
-            found.parse().map_err(|_| Error::Checkpoint {
-                name: name.into(),
-                message: format!("expected {expected}, found {found}"),
-            })
-        }
-        let model: String = setting(config, "model", MODEL)?;
-        if model != MODEL {
-            return Err(Error::Checkpoint {
-                name: "model".into(),
-                message: format!("expected {MODEL}, found {model}"),
-            });
-        }
+        expect_model(config, MODEL)?;
         Ok(MnistCnnConfig {
             group: setting(config, "group", "z2, p4 or p4m")?,
             width: setting(config, "width", "a whole number")?,
@@ -107,9 +97,7 @@ impl MnistCnnConfig {
 #[derive(Debug)]
 pub struct MnistCnn {
     config: MnistCnnConfig,
-    convs: Vec<GroupConv>,
-    norms: Vec<BatchNorm>,
-    linear: Linear,
+    layers: Chain,
 }
 
 impl MnistCnn {
@@ -120,19 +108,19 @@ impl MnistCnn {
     pub fn new(config: MnistCnnConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let MnistCnnConfig { group, width, in_channels, classes, dropout } = config;
-        let mut init = Init::new(seed);
-        let (mut convs, mut norms) = (Vec::new(), Vec::new());
+        let mut builder = Builder::new(group, in_channels, Init::new(seed), device);
         for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
-            let conv = Conv { group, stride: 1, padding };
-            convs.push(match layer {
-                1 => GroupConv::lifting(in_channels, width, kernel_size, conv, &mut init, device)?,
-                _ => GroupConv::new(width, width, kernel_size, conv, &mut init, device)?,
-            });
-            let p = if DROPPED.contains(&layer) { dropout } else { 0.0 };
-            norms.push(BatchNorm::new(width, device)?.with_dropout(p, layer as u32));
+            let window = Window { kernel_size, stride: 1, padding };
+            builder = builder.conv(&format!("conv{layer}"), width, window).norm(&format!("norm{layer}")).relu();
+            if DROPPED.contains(&layer) {
+                builder = builder.dropout(dropout);
+            }
+            if layer == POOLED {
+                builder = builder.max_pool(&format!("pool{layer}"), POOL);
+            }
         }
-        let linear = Linear::new(width, classes, &mut init, device)?;
-        Ok(MnistCnn { config, convs, norms, linear })
+        let layers = builder.spatial_mean().coset_max().linear("linear", classes).build()?;
+        Ok(MnistCnn { config, layers })
     }
 
     /// The network that a checkpoint holds, whatever its settings.
@@ -162,27 +150,6 @@ impl MnistCnn {
     }
 }
 
-impl Module for MnistCnn {
-    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
-        let mut x = x;
-        for (layer, (conv, norm)) in (1..).zip(self.convs.iter().zip(&self.norms)) {
-            x = norm.after(conv, x, mode);
-            if layer == POOLED {
-                x = x.max_pool(POOL);
-            }
-        }
-        self.linear.forward(x.spatial_mean().coset_max(), mode)
-    }
-
-    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
-        for (layer, (conv, norm)) in (1..).zip(self.convs.iter_mut().zip(&mut self.norms)) {
-            conv.visit_as(&format!("conv{layer}"), f);
-            norm.visit_as(&format!("norm{layer}"), f);
-        }
-        self.linear.visit_as("linear", f);
-    }
-}
-
 impl Network for MnistCnn {
     fn config(&self) -> Config {
         let MnistCnnConfig { group, width, in_channels, classes, dropout } = self.config;
@@ -196,32 +163,19 @@ impl Network for MnistCnn {
         ])
     }
 
-    fn device(&self) -> Device {
-        self.linear.weight().value().device()
+    fn layers(&self) -> &Chain {
+        &self.layers
     }
 
-    fn output_shape(&self, images: Shape) -> Result<Shape> {
-        let mut x = images;
-        for (layer, conv) in (1..).zip(&self.convs) {
-            x = conv.output_shape(&format!("conv{layer}"), x)?;
-            if layer == POOLED {
-                let extents = [x[3], x[4]].map(|i| window_extent(i, POOL.kernel_size, POOL.stride, POOL.padding));
-                let [Some(height), Some(width)] = extents else {
-                    return Err(Error::Invalid(format!(
-                        "pool{layer}: a 2×2 window does not fit a {}×{} map",
-                        x[3], x[4]
-                    )));
-                };
-                x = Shape::from([x[0], x[1], x[2], height, width]);
-            }
-        }
-        Ok(Shape::from([x[0], self.config.classes]))
+    fn layers_mut(&mut self) -> &mut Chain {
+        &mut self.layers
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Mode, Module};
     use quarterturn_core::Tensor;
 
     #[test]

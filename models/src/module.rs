@@ -1,11 +1,9 @@
-//! What layers and networks have in common.
+//! What layers, blocks and networks have in common: one description, from which the forward pass, the geometry and the list
+//! of parameters come.
 
-use quarterturn_autograd::{Kind, Param, Tape, Var};
-use quarterturn_core::{Device, Error, Result, Shape, Tensor};
-use std::collections::BTreeMap;
-
-/// A network's settings by name, as a checkpoint keeps them.
-pub type Config = BTreeMap<String, String>;
+use crate::Trace;
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Result, Shape, Tensor};
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,73 +20,123 @@ pub enum Mode {
 }
 
 /// Something with parameters that maps a value to a value: a layer, a block or a network.
+///
+/// A layer implements the three views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes, and
+/// [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`], [`crate::Residual`]) passes each of them on.
 pub trait Module: Send + Sync {
     /// The output. Takes the input by value, so that in evaluation it is freed once it has been read.
     ///
     /// # Panics
-    /// If the input's shape does not fit; for users' images see [`Network::predict`].
-    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t>;
+    /// If the input's shape is one that [`Module::trace`] refuses; for users' images see [`crate::Network::predict`].
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t>;
+
+    /// The shape of the output for an input of shape `x`; tells `trace` of the windows that slide on the way.
+    ///
+    /// # Errors
+    /// [`quarterturn_core::Error::Invalid`], naming the layer that does not fit.
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape>;
 
     /// Calls `f` with each parameter and its name, always in the same order.
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param));
 
+    /// Where its parameters are, if it has any.
+    fn parameter_device(&self) -> Option<Device> {
+        None
+    }
+
+    /// The output, with nobody watching.
+    ///
+    /// # Panics
+    /// As [`Module::apply`].
+    fn forward<'t>(&self, x: Var<'t>, mode: Mode) -> Var<'t> {
+        self.apply(x, &mut Pass::new(mode))
+    }
+
     /// Visits with `prefix.` before each name.
     fn visit_as(&mut self, prefix: &str, f: &mut dyn FnMut(&str, &mut Param)) {
+        if prefix.is_empty() {
+            return self.visit(f);
+        }
         self.visit(&mut |name, param| f(&format!("{prefix}.{name}"), param));
     }
 }
 
-/// A complete classifier of images.
-pub trait Network: Module {
-    /// Its settings: the architecture's name under `model`, and what its builder needs.
-    fn config(&self) -> Config;
+/// One forward pass: what it is for, and who watches the feature maps that it makes.
+pub struct Pass<'w> {
+    mode: Mode,
+    watch: Option<Watch<'w>>,
+}
 
-    /// Where its parameters are.
-    fn device(&self) -> Device;
+struct Watch<'w> {
+    path: Path,
+    told: &'w mut dyn FnMut(&str, &Tensor),
+}
 
-    /// The shape of the logits for images of shape `images`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], naming the layer that does not fit.
-    fn output_shape(&self, images: Shape) -> Result<Shape>;
+impl<'w> Pass<'w> {
+    /// A pass that nobody watches.
+    pub fn new(mode: Mode) -> Self {
+        Pass { mode, watch: None }
+    }
 
-    /// The logits `[N, classes]` of images `[N, C, 1, H, W]`, in evaluation mode.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the images do not fit the network or are on another device.
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.output_shape(images.shape())?;
-        let (here, there) = (self.device(), images.device());
-        if !here.same(&there) {
-            return Err(Error::Invalid(format!("the network is on {here}, the images are on {there}")));
+    /// A pass that tells `told` of the output of every named layer and block, in order, a block after its layers.
+    pub fn watched(mode: Mode, told: &'w mut dyn FnMut(&str, &Tensor)) -> Self {
+        Pass { mode, watch: Some(Watch { path: Path::default(), told }) }
+    }
+
+    /// What it is for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The output of `module`, which is called `name` where it stands; one without a name is part of what it stands in.
+    pub fn through<'t>(&mut self, name: &str, module: &dyn Module, x: Var<'t>) -> Var<'t> {
+        if name.is_empty() || self.watch.is_none() {
+            return module.apply(x, self);
         }
-        let tape = Tape::evaluation();
-        Ok(self.forward(tape.constant(images.clone()), Mode::Eval).value().clone())
+        if let Some(watch) = &mut self.watch {
+            watch.path.enter(name);
+        }
+        let y = module.apply(x, self);
+        if let Some(watch) = &mut self.watch {
+            (watch.told)(watch.path.as_str(), y.value());
+            watch.path.leave();
+        }
+        y
     }
 
-    /// Number of trained values; buffers do not count.
-    fn parameters(&mut self) -> usize {
-        let mut count = 0;
-        self.visit(&mut |_, param| {
-            if param.kind() == Kind::Weight {
-                count += param.value().len();
-            }
-        });
-        count
+    /// Tells of the output of a layer called `name`, which was computed without [`Pass::through`].
+    pub(crate) fn tell(&mut self, name: &str, y: &Var<'_>) {
+        if let Some(watch) = &mut self.watch {
+            watch.path.enter(name);
+            (watch.told)(watch.path.as_str(), y.value());
+            watch.path.leave();
+        }
+    }
+}
+
+/// The names from a network down to one of its layers, joined by dots.
+#[derive(Debug, Default)]
+pub(crate) struct Path {
+    joined: String,
+    /// Lengths of `joined` before each name.
+    lengths: Vec<usize>,
+}
+
+impl Path {
+    pub fn enter(&mut self, name: &str) {
+        self.lengths.push(self.joined.len());
+        if !self.joined.is_empty() {
+            self.joined.push('.');
+        }
+        self.joined.push_str(name);
     }
 
-    /// Moves all parameters to `device`.
-    ///
-    /// # Errors
-    /// When a GPU on either side fails; the network may then be spread over both.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn to_device(&mut self, device: &Device) -> Result<()> {
-        let mut outcome = Ok(());
-        self.visit(&mut |_, param| {
-            if outcome.is_ok() {
-                outcome = param.to_device(device);
-            }
-        });
-        outcome
+    pub fn leave(&mut self) {
+        let length = self.lengths.pop().expect("every name is entered before it is left");
+        self.joined.truncate(length);
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.joined
     }
 }

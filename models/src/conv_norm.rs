@@ -1,0 +1,63 @@
+//! A convolution and the batch norm behind it, which are computed together.
+
+use crate::{BatchNorm, GroupConv, Mode, Module, Pass, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Result, Shape};
+use quarterturn_kernels as kernels;
+
+/// `y = norm(conv(x))`, with the ReLU and dropout of the norm. In evaluation without gradients, one operation.
+///
+/// In training, the norm subtracts whatever the convolution's bias adds, so that the bias's gradient is exactly 0: it is not
+/// computed, and the bias keeps its value. Unlike in PyTorch, where Adam scales what rounding leaves of that gradient up to
+/// whole steps, behind which the running mean then lags.
+#[derive(Debug)]
+pub struct ConvNorm {
+    names: [String; 2],
+    conv: GroupConv,
+    norm: BatchNorm,
+}
+
+impl ConvNorm {
+    /// The two, under these names. What they make is told and traced under the convolution's.
+    pub fn new(names: [String; 2], conv: GroupConv, norm: BatchNorm) -> Self {
+        ConvNorm { names, conv, norm }
+    }
+
+    /// The same with another norm.
+    pub(crate) fn map_norm(self, f: impl FnOnce(BatchNorm) -> BatchNorm) -> Self {
+        ConvNorm { norm: f(self.norm), ..self }
+    }
+
+    pub(crate) fn norm(&self) -> &BatchNorm {
+        &self.norm
+    }
+}
+
+impl Module for ConvNorm {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let (conv, norm) = (&self.conv, &self.norm);
+        let y = if pass.mode() != Mode::Eval {
+            norm.apply(conv.forward_fixed_bias(x), pass)
+        } else if x.tape().is_recording() {
+            norm.apply(conv.apply(x, pass), pass)
+        } else {
+            let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
+            x.tape().constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
+        };
+        pass.tell(&self.names[0], &y);
+        y
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace.through(&self.names[0], &self.conv, x)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        self.conv.visit_as(&self.names[0], f);
+        self.norm.visit_as(&self.names[1], f);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        self.conv.parameter_device()
+    }
+}

@@ -1,0 +1,151 @@
+//! The equivariance error, measured at every depth of a network with its own weights.
+
+use crate::Network;
+use quarterturn_core::{Error, Result, Tensor};
+use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
+
+/// How far `f(T x)` is from `T′ f(x)` at each depth of a network, over any number of batches.
+///
+/// Eq. 14 of Edixhoven et al. 2023, `ε = (1/ijk) · √(Σ_ijk |f(T x) − T′ f(x)|²)`, sums over the rows i and columns j of a
+/// feature map and over its group elements k; it is silent on images and channels. Here ε is taken of each channel of each
+/// image, and its mean over channels, images and all elements of the group but the identity is what [`DepthError::eq14`] says.
+/// (Not the error of all channels together, which would shrink with the square root of their number.) Behind the mean over
+/// space, i = j = 1; behind the maximum over the group, k = 1 too, and `T′` is the identity.
+///
+/// In evaluation mode, layers that are exact have an error of 0, and not just a small one.
+pub struct EquivarianceError<'a> {
+    wanted: Box<dyn Fn(&str) -> bool + 'a>,
+    depths: Vec<Sums>,
+}
+
+/// What was measured at one depth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DepthError {
+    /// The layer or block whose output was compared.
+    pub name: String,
+    /// Eq. 14, as [`EquivarianceError`] says.
+    pub eq14: f64,
+    /// The mean of `|f(T x) − T′ f(x)|` over all values, which the paper's published code computes instead.
+    pub l1: f64,
+    /// The largest `|f(T x) − T′ f(x)|`.
+    pub largest: f64,
+    /// The root of the mean square of f(x), to compare with.
+    pub rms: f64,
+}
+
+struct Sums {
+    name: String,
+    /// Of ε over channels, their number, and likewise of absolute differences and of values.
+    eq14: f64,
+    channels: usize,
+    l1: f64,
+    values: usize,
+    largest: f64,
+    squares: f64,
+}
+
+impl<'a> EquivarianceError<'a> {
+    /// To be measured where `wanted` says so of a layer's or block's name: `|_| true` everywhere, `|name| !name.contains('.')`
+    /// after each stage.
+    pub fn at(wanted: impl Fn(&str) -> bool + 'a) -> Self {
+        EquivarianceError { wanted: Box::new(wanted), depths: Vec::new() }
+    }
+
+    /// Measures on `images` `[N, C, 1, H, W]`. Keeps the wanted feature maps of the upright images in memory meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the images do not fit, or the network's group is z2; what went wrong on the GPU.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn add<N: Network + ?Sized>(&mut self, network: &N, images: &Tensor) -> Result<()> {
+        let group = network.group();
+        if group == Group::C1 {
+            return Err(Error::Invalid(
+                "the equivariance error needs a network on p4 or p4m; z2 promises no symmetry".into(),
+            ));
+        }
+        let mut upright = Vec::new();
+        network.predict_watched(images, &mut |name, y| {
+            if (self.wanted)(name) {
+                upright.push((name.to_string(), y.clone()));
+            }
+        })?;
+        if self.depths.is_empty() {
+            self.depths = upright.iter().map(|(name, _)| Sums::new(name)).collect();
+        }
+        if !upright.iter().map(|(name, _)| name).eq(self.depths.iter().map(|depth| &depth.name)) {
+            return Err(Error::Invalid("the equivariance error of two networks cannot be mixed".into()));
+        }
+        for g in group.elements().skip(1) {
+            let mut outcome = Ok(());
+            let mut depths = self.depths.iter_mut().zip(&upright);
+            network.predict_watched(&transform_plane(images, g), &mut |name, turned| {
+                if (self.wanted)(name) && outcome.is_ok() {
+                    let (sums, (_, y)) = depths.next().expect("every pass tells of the same depths");
+                    outcome = sums.add(turned, &act(y, g, group), turned.dims()[2..].iter().product());
+                }
+            })?;
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// What was measured, from the first layer to the logits.
+    pub fn depths(&self) -> Vec<DepthError> {
+        self.depths.iter().map(Sums::error).collect()
+    }
+
+    /// The first depth with an error, if there is one.
+    pub fn first_break(&self) -> Option<DepthError> {
+        // A difference that is not a number is an error too.
+        self.depths.iter().find(|depth| depth.l1 != 0.0).map(Sums::error)
+    }
+}
+
+impl Sums {
+    fn new(name: &str) -> Self {
+        Sums { name: name.into(), eq14: 0.0, channels: 0, l1: 0.0, values: 0, largest: 0.0, squares: 0.0 }
+    }
+
+    /// Adds the differences of two batches with channels of `len` values.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn add(&mut self, turned: &Tensor, expected: &Tensor, len: usize) -> Result<()> {
+        let (a, b) = (turned.to_f64()?, expected.to_f64()?);
+        for (a, b) in a.chunks_exact(len).zip(b.chunks_exact(len)) {
+            let mut sum = 0.0;
+            for (a, b) in a.iter().zip(b) {
+                let d = (a - b).abs();
+                sum += d * d;
+                self.l1 += d;
+                self.largest = if d > self.largest || d.is_nan() { d } else { self.largest };
+                self.squares += b * b;
+            }
+            self.eq14 += sum.sqrt() / len as f64;
+            self.channels += 1;
+            self.values += len;
+        }
+        Ok(())
+    }
+
+    fn error(&self) -> DepthError {
+        let values = self.values as f64;
+        DepthError {
+            name: self.name.clone(),
+            eq14: self.eq14 / self.channels as f64,
+            l1: self.l1 / values,
+            largest: self.largest,
+            rms: (self.squares / values).sqrt(),
+        }
+    }
+}
+
+/// `T′`: what a quarter turn or reflection of the image does to what a layer has made of it, by its axes.
+fn act(y: &Tensor, g: usize, group: Group) -> Tensor {
+    match *y.dims() {
+        [_, _, elements, _, _] if elements == group.order() => transform_feature_map(y, g, group),
+        [n, c, elements] if elements == group.order() => {
+            transform_feature_map(&y.reshape([n, c, elements, 1, 1]), g, group).reshape([n, c, elements])
+        }
+        [_, _, _, _] | [_, _, _, _, _] => transform_plane(y, g),
+        _ => y.clone(),
+    }
+}

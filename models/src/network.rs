@@ -1,0 +1,136 @@
+//! Complete classifiers of images.
+
+use crate::{Chain, Mode, Module, Pass, Trace};
+use quarterturn_autograd::{Kind, Param, Tape, Var};
+use quarterturn_core::{Device, Error, Result, Shape, Tensor};
+use quarterturn_kernels::Group;
+use std::{collections::BTreeMap, str::FromStr};
+
+/// A network's settings by name, as a checkpoint keeps them.
+pub type Config = BTreeMap<String, String>;
+
+/// A complete classifier of images: settings, and the layers that they describe.
+pub trait Network: Module {
+    /// Its settings: the architecture's name under `model`, and what its builder needs.
+    fn config(&self) -> Config;
+
+    /// Its layers.
+    fn layers(&self) -> &Chain;
+
+    /// Its layers, for training and loading.
+    fn layers_mut(&mut self) -> &mut Chain;
+
+    /// Its group.
+    fn group(&self) -> Group {
+        self.layers().group()
+    }
+
+    /// Channels of the images that it takes.
+    fn in_channels(&self) -> usize {
+        self.layers().in_channels()
+    }
+
+    /// Where its parameters are.
+    fn device(&self) -> Device {
+        self.layers().parameter_device().unwrap_or(Device::Cpu)
+    }
+
+    /// The shape of the logits for images of shape `images`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the layer that does not fit.
+    fn output_shape(&self, images: Shape) -> Result<Shape> {
+        self.layers().trace(images, &mut Trace::default())
+    }
+
+    /// The logits `[N, classes]` of images `[N, C, 1, H, W]`, in evaluation mode.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the images do not fit the network or are on another device.
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        self.run(images, Pass::new(Mode::Eval))
+    }
+
+    /// As [`Network::predict`], telling `told` of the output of every layer and block on the way: their names, and feature maps
+    /// `[N, C, G, H, W]` (after the means over space `[N, C, G]`, after the maximum over the group `[N, C]`).
+    ///
+    /// # Errors
+    /// As [`Network::predict`].
+    fn predict_watched(&self, images: &Tensor, told: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
+        self.run(images, Pass::watched(Mode::Eval, told))
+    }
+
+    #[doc(hidden)]
+    fn run(&self, images: &Tensor, mut pass: Pass<'_>) -> Result<Tensor> {
+        self.output_shape(images.shape())?;
+        let (here, there) = (self.device(), images.device());
+        if !here.same(&there) {
+            return Err(Error::Invalid(format!("the network is on {here}, the images are on {there}")));
+        }
+        let tape = Tape::evaluation();
+        Ok(self.layers().apply(tape.constant(images.clone()), &mut pass).value().clone())
+    }
+
+    /// Number of trained values; buffers do not count.
+    fn parameters(&mut self) -> usize {
+        let mut count = 0;
+        self.visit(&mut |_, param| {
+            if param.kind() == Kind::Weight {
+                count += param.value().len();
+            }
+        });
+        count
+    }
+
+    /// Moves all parameters to `device`.
+    ///
+    /// # Errors
+    /// When a GPU on either side fails; the network may then be spread over both.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn to_device(&mut self, device: &Device) -> Result<()> {
+        let mut outcome = Ok(());
+        self.visit(&mut |_, param| {
+            if outcome.is_ok() {
+                outcome = param.to_device(device);
+            }
+        });
+        outcome
+    }
+}
+
+impl<N: Network> Module for N {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        self.layers().apply(x, pass)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        self.layers().trace(x, trace)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        self.layers_mut().visit(f);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        self.layers().parameter_device()
+    }
+}
+
+/// The setting called `name`.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if it is missing or does not parse; `expected` says what would.
+pub(crate) fn setting<T: FromStr>(config: &Config, name: &str, expected: &str) -> Result<T> {
+    let found = config.get(name).map_or("nothing", String::as_str);
+    let unfit = |_| Error::Checkpoint { name: name.into(), message: format!("expected {expected}, found {found}") };
+    found.parse().map_err(unfit)
+}
+
+/// # Errors
+/// [`Error::Checkpoint`] if the settings are those of another architecture than `model`.
+pub(crate) fn expect_model(config: &Config, model: &str) -> Result<()> {
+    match config.get("model").map_or("nothing", String::as_str) {
+        found if found == model => Ok(()),
+        found => Err(Error::Checkpoint { name: "model".into(), message: format!("expected {model}, found {found}") }),
+    }
+}

@@ -1,0 +1,105 @@
+//! Pooling over space, and over the group.
+
+use crate::{LayerKind, Module, Pass, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Result, Shape};
+use quarterturn_kernels::Window;
+
+/// The maximum of each window.
+#[derive(Clone, Copy, Debug)]
+pub struct MaxPool(pub Window);
+
+/// The mean of each window, zeros of the padding counted.
+#[derive(Clone, Copy, Debug)]
+pub struct AvgPool(pub Window);
+
+/// The mean over space: `[…, H, W]` → `[…]`.
+#[derive(Clone, Copy, Debug)]
+pub struct SpatialMean;
+
+/// The maximum over the group: `[N, C, G, …]` → `[N, C, …]`.
+#[derive(Clone, Copy, Debug)]
+pub struct CosetMax;
+
+/// The mean over the group: `[N, C, G, …]` → `[N, C, …]`.
+#[derive(Clone, Copy, Debug)]
+pub struct CosetMean;
+
+impl Module for MaxPool {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.max_pool(self.0)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_window(LayerKind::MaxPool, self.0, x, trace)
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Module for AvgPool {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.avg_pool(self.0)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_window(LayerKind::AvgPool, self.0, x, trace)
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+fn trace_window(kind: LayerKind, window: Window, x: Shape, trace: &mut Trace) -> Result<Shape> {
+    if window.padding >= window.kernel_size {
+        return Err(trace.unfit(format!("expected padding below the kernel size, got {window:?}")));
+    }
+    let extents = trace.window(kind, x, window)?;
+    let leading = &x.dims()[..x.rank() - 2];
+    Ok(Shape::new(&[leading, &extents].concat()))
+}
+
+impl Module for SpatialMean {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.spatial_mean()
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        match x.dims() {
+            [leading @ .., height, width] if height * width > 0 => Ok(Shape::new(leading)),
+            _ => Err(trace.unfit(format!("expected maps […, H, W], got {x:?}"))),
+        }
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Module for CosetMax {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.coset_max()
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_coset(x, trace)
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Module for CosetMean {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.coset_mean()
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_coset(x, trace)
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+fn trace_coset(x: Shape, trace: &mut Trace) -> Result<Shape> {
+    match x.dims() {
+        [n, c, _, rest @ ..] => Ok(Shape::new(&[&[*n, *c], rest].concat())),
+        _ => Err(trace.unfit(format!("expected a map [N, C, G, …], got {x:?}"))),
+    }
+}

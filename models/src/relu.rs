@@ -1,0 +1,21 @@
+//! A ReLU of its own, for where it does not follow a norm or a residual sum.
+
+use crate::{Module, Pass, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Result, Shape};
+
+/// `y = max(x, 0)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Relu;
+
+impl Module for Relu {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.relu()
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        Ok(x)
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}

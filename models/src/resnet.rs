@@ -1,0 +1,368 @@
+//! ResNet-18 and ResNet-44 on z2, p4 and p4m, of Figure 4 and Table 2 of Edixhoven et al. 2023, after He et al. 2016.
+
+use crate::{
+    Builder, Chain, Config, Init, Network,
+    checkpoint::Checkpoint,
+    network::{expect_model, setting},
+};
+use quarterturn_core::{Device, Error, Result};
+use quarterturn_kernels::{Group, Window};
+use std::{fmt, path::Path, str::FromStr};
+
+/// The architecture's name in checkpoints.
+const MODEL: &str = "resnet";
+/// No number of channels may exceed this, nor stages and blocks of a stage the next.
+const LARGEST: usize = 1 << 16;
+const MOST_BLOCKS: usize = 1 << 10;
+
+/// A 3×3 window that keeps the extent, or halves it.
+const fn three(stride: usize) -> Window {
+    Window { kernel_size: 3, stride, padding: 1 }
+}
+
+/// The window of a shortcut that changes the extent or the channels.
+const fn one(stride: usize) -> Window {
+    Window { kernel_size: 1, stride, padding: 0 }
+}
+
+/// What comes before the first stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stem {
+    /// 7×7 convolution with stride 2 and padding 3, then 3×3 max pooling with stride 2 and padding 1, as He et al. for ImageNet.
+    Large,
+    /// 3×3 convolution with stride 1 and padding 1, as He et al. for CIFAR, and the paper's published code throughout.
+    Small,
+}
+
+/// The order of layers in a residual block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// `relu(norm(conv(relu(norm(conv(x))))) + x)`: He et al. 2016a.
+    Standard,
+    /// `conv(relu(norm(conv(relu(norm(x)))))) + x`, a norm and ReLU behind the last stage: He et al. 2016b, and the paper's
+    /// published code. A shortcut that changes the shape reads `relu(norm(x))`, and has a norm behind its convolution.
+    PreActivation,
+}
+
+/// Settings of a [`ResNet`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResNetConfig {
+    /// C1 for z2, C4 for p4, D4 for p4m.
+    pub group: Group,
+    /// What comes first.
+    pub stem: Stem,
+    /// The kind of blocks.
+    pub block: Block,
+    /// Channels of each stage. Every stage but the first starts with stride 2.
+    pub widths: Vec<usize>,
+    /// Blocks of each stage, of two convolutions each.
+    pub blocks: Vec<usize>,
+    /// Channels of the images.
+    pub in_channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Whether the head takes the maximum over the group, which makes the logits invariant. The paper's published code for
+    /// ImageNet and CIFAR does not: its linear layer has a weight for each element.
+    pub coset_max: bool,
+}
+
+impl ResNetConfig {
+    /// ResNet-18 as He et al. for ImageNet (1000 classes). Channels divided by √G, rounded, for about as many parameters: on p4
+    /// 32, 64, 128, 256. Exact at 193, 225, 257: at 1 mod 32.
+    pub fn resnet18(group: Group) -> Self {
+        let widths = match group {
+            Group::C1 => vec![64, 128, 256, 512],
+            Group::C4 => vec![32, 64, 128, 256],
+            Group::D4 => vec![23, 45, 91, 181],
+        };
+        ResNetConfig {
+            group,
+            stem: Stem::Large,
+            block: Block::Standard,
+            widths,
+            blocks: vec![2; 4],
+            in_channels: 3,
+            classes: 1000,
+            coset_max: true,
+        }
+    }
+
+    /// ResNet-18 as the paper's published code has it: 3×3 stem, pre-activation. Exact at 217, 225, 233: at 1 mod 8.
+    pub fn resnet18_small_stem(group: Group) -> Self {
+        ResNetConfig { stem: Stem::Small, block: Block::PreActivation, ..Self::resnet18(group) }
+    }
+
+    /// ResNet-44 for CIFAR-10: 2.64, 2.63 and 2.96 million parameters on z2, p4 and p4m. Exact at 29, 33, 37: at 1 mod 4.
+    pub fn resnet44(group: Group) -> Self {
+        let width = match group {
+            Group::C1 => 32,
+            Group::C4 => 16,
+            Group::D4 => 12,
+        };
+        ResNetConfig {
+            group,
+            stem: Stem::Small,
+            block: Block::PreActivation,
+            widths: vec![width, 2 * width, 4 * width],
+            blocks: vec![7; 3],
+            in_channels: 3,
+            classes: 10,
+            coset_max: true,
+        }
+    }
+
+    /// ResNet-44 for PatchCamelyon, two classes: 129,538 parameters on z2, 128,652 on p4. The paper has none on p4m; its widths
+    /// here are those of p4 divided by √2, rounded: 133,000 parameters.
+    pub fn resnet44_pcam(group: Group) -> Self {
+        let widths = match group {
+            Group::C1 => vec![8, 14, 28],
+            Group::C4 => vec![4, 7, 14],
+            Group::D4 => vec![3, 5, 10],
+        };
+        ResNetConfig { widths, classes: 2, ..Self::resnet44(group) }
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |message| Err(Error::Invalid(format!("{MODEL}: {message}")));
+        let (widths, blocks) = (&self.widths, &self.blocks);
+        if widths.is_empty() || widths.len() != blocks.len() || widths.len() > MOST_BLOCKS {
+            return invalid(format!(
+                "expected a width and a number of blocks for each stage, got {widths:?} and {blocks:?}"
+            ));
+        }
+        let channels = widths.iter().chain([&self.in_channels, &self.classes]);
+        if let Some(unfit) = channels.copied().find(|channels| !(1..=LARGEST).contains(channels)) {
+            return invalid(format!("widths, in_channels and classes must be 1 to {LARGEST}, not {unfit}"));
+        }
+        if let Some(unfit) = blocks.iter().find(|blocks| !(1..=MOST_BLOCKS).contains(blocks)) {
+            return invalid(format!("a stage must have 1 to {MOST_BLOCKS} blocks, not {unfit}"));
+        }
+        Ok(())
+    }
+
+    /// Values that such a network has at least: those of the second convolution of each block.
+    fn parameters_at_least(&self) -> u64 {
+        let taps = 9 * self.group.order() as u64;
+        let stages = self.widths.iter().zip(&self.blocks);
+        stages.map(|(&width, &blocks)| blocks as u64 * taps * (width as u64).pow(2)).sum()
+    }
+
+    fn from_config(config: &Config) -> Result<Self> {
+        expect_model(config, MODEL)?;
+        let list = |name| setting::<List>(config, name, "whole numbers with commas").map(|List(list)| list);
+        Ok(ResNetConfig {
+            group: setting(config, "group", "z2, p4 or p4m")?,
+            stem: setting(config, "stem", "large or small")?,
+            block: setting(config, "block", "standard or pre_activation")?,
+            widths: list("widths")?,
+            blocks: list("blocks")?,
+            in_channels: setting(config, "in_channels", "a whole number")?,
+            classes: setting(config, "classes", "a whole number")?,
+            coset_max: setting(config, "coset_max", "true or false")?,
+        })
+    }
+}
+
+/// A residual network: stem → stages of residual blocks → mean over space → maximum over the group → linear.
+///
+/// Layers are called `stem.conv`, `stage2.block1.conv1`, `stage2.block1.shortcut.conv`, …, `linear`, and the norm behind a
+/// convolution as it, with `norm` for `conv`. No convolution has a bias.
+#[derive(Debug)]
+pub struct ResNet {
+    config: ResNetConfig,
+    layers: Chain,
+}
+
+impl ResNet {
+    /// A network that starts at the values of `init`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for settings out of range; or when the GPU has no room.
+    pub fn new(config: ResNetConfig, init: Init, device: &Device) -> Result<Self> {
+        config.check()?;
+        let pre = config.block == Block::PreActivation;
+        let mut builder = Builder::new(config.group, config.in_channels, init, device);
+        let mut channels = config.widths[0];
+        builder = builder.chain("stem", |x| {
+            let window = match config.stem {
+                Stem::Large => Window { kernel_size: 7, stride: 2, padding: 3 },
+                Stem::Small => three(1),
+            };
+            let x = x.conv_without_bias("conv", channels, window);
+            // With pre-activation, the first block's norm follows.
+            let x = if pre { x } else { x.norm("norm").relu() };
+            match config.stem {
+                Stem::Large => x.max_pool("pool", three(2)),
+                Stem::Small => x,
+            }
+        });
+        for (stage, (&width, &blocks)) in (1..).zip(config.widths.iter().zip(&config.blocks)) {
+            builder = builder.chain(&format!("stage{stage}"), |mut x| {
+                for number in 1..=blocks {
+                    let stride = if stage > 1 && number == 1 { 2 } else { 1 };
+                    let (name, reshaping) = (format!("block{number}"), stride > 1 || width != channels);
+                    x = match config.block {
+                        Block::Standard => standard_block(x, &name, width, stride, reshaping),
+                        Block::PreActivation => pre_activation_block(x, &name, width, stride, reshaping),
+                    };
+                    channels = width;
+                }
+                x
+            });
+        }
+        if pre {
+            builder = builder.norm("norm").relu();
+        }
+        builder = builder.spatial_mean();
+        if config.coset_max {
+            builder = builder.coset_max();
+        }
+        let layers = builder.linear("linear", config.classes).build()?;
+        Ok(ResNet { config, layers })
+    }
+
+    /// The network that a checkpoint holds, whatever its settings.
+    ///
+    /// # Errors
+    /// See [`Checkpoint`].
+    pub fn from_checkpoint(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let checkpoint = Checkpoint::read(path)?;
+        let config = ResNetConfig::from_config(checkpoint.config())?;
+        config.check()?;
+        checkpoint.expect_values(config.parameters_at_least())?;
+        let mut network = Self::new(config, Init::new(0), device)?;
+        checkpoint.restore(&mut network)?;
+        Ok(network)
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &ResNetConfig {
+        &self.config
+    }
+}
+
+fn standard_block(x: Builder, name: &str, width: usize, stride: usize, reshaping: bool) -> Builder {
+    let branch = |x: Builder| {
+        let x = x.conv_without_bias("conv1", width, three(stride)).norm("norm1").relu();
+        x.conv_without_bias("conv2", width, three(1)).norm("norm2")
+    };
+    x.residual(name, branch, |x| if reshaping { projection(x, width, stride) } else { x }).relu()
+}
+
+fn pre_activation_block(x: Builder, name: &str, width: usize, stride: usize, reshaping: bool) -> Builder {
+    let convs = |x: Builder| {
+        let x = x.conv_without_bias("conv1", width, three(stride)).norm("norm2").relu();
+        x.conv_without_bias("conv2", width, three(1))
+    };
+    if reshaping {
+        x.chain(name, |x| x.norm("norm1").relu().residual("", convs, |x| projection(x, width, stride)))
+    } else {
+        x.residual(name, |x| convs(x.norm("norm1").relu()), |x| x)
+    }
+}
+
+/// A shortcut that changes the shape.
+fn projection(x: Builder, width: usize, stride: usize) -> Builder {
+    x.conv_without_bias("conv", width, one(stride)).norm("norm")
+}
+
+impl Network for ResNet {
+    fn config(&self) -> Config {
+        let ResNetConfig { group, stem, block, widths, blocks, in_channels, classes, coset_max } = &self.config;
+        Config::from([
+            ("model".into(), MODEL.into()),
+            ("group".into(), group.to_string()),
+            ("stem".into(), stem.to_string()),
+            ("block".into(), block.to_string()),
+            ("widths".into(), List(widths.clone()).to_string()),
+            ("blocks".into(), List(blocks.clone()).to_string()),
+            ("in_channels".into(), in_channels.to_string()),
+            ("classes".into(), classes.to_string()),
+            ("coset_max".into(), coset_max.to_string()),
+        ])
+    }
+
+    fn layers(&self) -> &Chain {
+        &self.layers
+    }
+
+    fn layers_mut(&mut self) -> &mut Chain {
+        &mut self.layers
+    }
+}
+
+impl fmt::Display for Stem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stem::Large => "large",
+            Stem::Small => "small",
+        })
+    }
+}
+
+impl FromStr for Stem {
+    type Err = String;
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let known = [Stem::Large, Stem::Small].into_iter().find(|stem| stem.to_string() == name);
+        known.ok_or(format!("no stem '{name}': large or small"))
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Block::Standard => "standard",
+            Block::PreActivation => "pre_activation",
+        })
+    }
+}
+
+impl FromStr for Block {
+    type Err = String;
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let known = [Block::Standard, Block::PreActivation].into_iter().find(|block| block.to_string() == name);
+        known.ok_or(format!("no block '{name}': standard or pre_activation"))
+    }
+}
+
+/// Numbers as a setting keeps them: `16,32,64`.
+struct List(Vec<usize>);
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl FromStr for List {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        text.split(',').map(str::parse).collect::<std::result::Result<_, _>>().map(List)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Group::{C1, C4, D4};
+
+    #[test]
+    fn the_papers_widths_make_the_papers_parameter_counts() {
+        for (config, count) in [
+            (ResNetConfig::resnet44(C1), 2_636_458),
+            (ResNetConfig::resnet44(C4), 2_632_026),
+            (ResNetConfig::resnet44(D4), 2_959_366),
+            (ResNetConfig::resnet44_pcam(C1), 129_538),
+            (ResNetConfig::resnet44_pcam(C4), 128_652),
+            // Where the norms stand makes no difference.
+            (ResNetConfig { block: Block::Standard, ..ResNetConfig::resnet44_pcam(C1) }, 129_538),
+            (ResNetConfig { block: Block::Standard, ..ResNetConfig::resnet44_pcam(C4) }, 128_652),
+            // PyTorch's ResNet-18.
+            (ResNetConfig::resnet18(C1), 11_689_512),
+        ] {
+            let mut network = ResNet::new(config.clone(), Init::new(1), &Device::Cpu).unwrap();
+            assert_eq!(network.parameters(), count, "{config:?}");
+            assert!(config.parameters_at_least() < count as u64);
+        }
+    }
+}
