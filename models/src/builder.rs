@@ -232,9 +232,12 @@ impl Builder {
         let end = mem::replace(&mut builder.place, start);
         let (mut builder, shortcut) = builder.nested(name, shortcut);
         if builder.place != end {
-            let channels = (end.channels, builder.place.channels);
-            return builder
-                .refused(name, &format!("the branch makes {} channels, the shortcut {}", channels.0, channels.1));
+            let (a, b) = (end, builder.place);
+            let message = format!(
+                "the branch makes {} channels on a group axis of {}, the shortcut {} on {}",
+                a.channels, a.elements, b.channels, b.elements
+            );
+            return builder.refused(name, &message);
         }
         builder.last = Some((name.into(), Open::Residual(Residual::new(branch, shortcut))));
         builder

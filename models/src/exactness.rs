@@ -3,7 +3,7 @@
 use crate::{Network, Trace, WindowedLayer};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::Group;
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// No exact size is looked for further away than this.
 const FURTHEST: usize = 4096;
@@ -93,6 +93,15 @@ impl Exactness {
     /// The first layer whose window leaves something over.
     pub fn first_inexact(&self) -> Option<&WindowedLayer> {
         self.layers.iter().find(|layer| !layer.is_exact())
+    }
+
+    /// Steps that leave something over, and steps in all, in which maps shrink; a shortcut's beside a branch counts as one.
+    pub fn subsampling(&self) -> (usize, usize) {
+        let steps = |layers: &dyn Fn(&&WindowedLayer) -> bool| {
+            let inputs = self.layers.iter().filter(|layer| layer.window.stride > 1).filter(layers);
+            inputs.map(|layer| layer.input).collect::<BTreeSet<_>>().len()
+        };
+        (steps(&|layer| !layer.is_exact()), steps(&|_| true))
     }
 
     /// One line that says what is wrong and how to mend it; `None` if the network is exact, or promises nothing.
