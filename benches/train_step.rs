@@ -1,17 +1,19 @@
-//! A training step (forward, backward, Adam; dropout included; 28×28) and an evaluation of the MNIST networks:
+//! A training step (forward, backward, Adam; dropout included; 28×28) and an evaluation of the MNIST networks, and a
+//! training step of p4-ResNet-18 at 224² and of p4-ResNet-44 at 32² with 8, 16 and 32 channels (SGD with momentum):
 //! `cargo bench --bench train_step`.
 //!
-//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/cpu` and `evaluate/{…}/n512/cpu`. Operations are those of the
-//! dense convolutions, three passes for a step.
+//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/cpu`, `evaluate/{…}/n512/cpu`, `train_step/p4resnet18_224/n4/cpu` and
+//! `train_step/p4resnet44_32/n32/cpu`. Operations are those of the dense convolutions, three passes for a step.
 
 mod support;
 
 use criterion::Criterion;
 use quarterturn::{
     autograd::Optimizer,
-    core::{Device, Stream, Tensor},
+    core::{Device, Stream, Tensor, window_extent},
+    kernels::Group,
     models::{
-        MnistCnn, MnistCnnConfig, Mode,
+        Exactness, Init, MnistCnn, MnistCnnConfig, Mode, Network, ResNet, ResNetConfig,
         training::{evaluate, train_step},
     },
 };
@@ -26,37 +28,68 @@ fn main() {
     for (name, config) in nets {
         for batch in [128, 256] {
             let mut network = MnistCnn::new(config, 1, &Device::Cpu).expect("the paper's settings");
-            let mut optimizer = Optimizer::adam(1e-5);
-            let (images, labels) = batch_of(batch);
-            let mut step = 0;
-            let flops = 3.0 * batch as f64 * dense_flops(&config);
-            report.measure(&mut criterion, &format!("train_step/{name}/n{batch}/cpu"), flops, || {
-                let mode = Mode::Train { seed: 1, step };
-                train_step(&mut network, &mut optimizer, 0.01, mode, &images, &labels).expect("the images fit");
-                step += 1;
-            });
+            let id = format!("train_step/{name}/n{batch}/cpu");
+            measure_step(&mut criterion, &mut report, &id, &mut network, Optimizer::adam(1e-5), batch, EXTENT);
         }
-        let network = MnistCnn::new(config, 1, &Device::Cpu).expect("the paper's settings");
-        let (images, labels) = batch_of(512);
-        report.measure(&mut criterion, &format!("evaluate/{name}/n512/cpu"), 512.0 * dense_flops(&config), || {
+        let mut network = MnistCnn::new(config, 1, &Device::Cpu).expect("the paper's settings");
+        let (images, labels) = batch_of(512, 1, EXTENT);
+        let flops = 512.0 * dense_flops(&mut network, EXTENT);
+        report.measure(&mut criterion, &format!("evaluate/{name}/n512/cpu"), flops, || {
             evaluate(&network, &images, &labels).expect("the images fit");
         });
+    }
+    let narrow44 = ResNetConfig { widths: vec![8, 16, 32], ..ResNetConfig::resnet44(Group::C4) };
+    for (name, config, batch, extent) in
+        [("p4resnet18_224", ResNetConfig::resnet18(Group::C4), 4, 224), ("p4resnet44_32", narrow44, 32, 32)]
+    {
+        let mut network = ResNet::new(config, Init::kaiming(1), &Device::Cpu).expect("the paper's settings");
+        let id = format!("train_step/{name}/n{batch}/cpu");
+        measure_step(&mut criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), batch, extent);
     }
     criterion.final_summary();
     report.print();
 }
 
-fn batch_of(n: usize) -> (Tensor, Tensor) {
+fn measure_step(
+    criterion: &mut Criterion,
+    report: &mut support::Report,
+    id: &str,
+    network: &mut dyn Network,
+    mut optimizer: Optimizer,
+    batch: usize,
+    extent: usize,
+) {
+    let (images, labels) = batch_of(batch, network.in_channels(), extent);
+    let mut step = 0;
+    let flops = 3.0 * batch as f64 * dense_flops(network, extent);
+    report.measure(criterion, id, flops, || {
+        let mode = Mode::Train { seed: 1, step };
+        train_step(network, &mut optimizer, 0.01, mode, &images, &labels).expect("the images fit");
+        step += 1;
+    });
+}
+
+fn batch_of(n: usize, channels: usize, extent: usize) -> (Tensor, Tensor) {
     let stream = Stream::new(1, 1, 0);
-    let pixels = n * EXTENT * EXTENT;
-    let images = Tensor::cpu([n, 1, 1, EXTENT, EXTENT], (0..pixels as u64).map(|i| stream.uniform(i)).collect());
+    let pixels = (n * channels * extent * extent) as u64;
+    let images = Tensor::cpu([n, channels, 1, extent, extent], (0..pixels).map(|i| stream.uniform(i)).collect());
     (images, Tensor::cpu([n], (0..n).map(|i| (i % 10) as f32).collect()))
 }
 
-/// Operations of the convolutions for one image, a multiply-add counting as two.
-fn dense_flops(config: &MnistCnnConfig) -> f64 {
-    let channels = config.width * config.group.order();
-    let (full, half) = (EXTENT * EXTENT, EXTENT * EXTENT / 4);
-    let taps = config.in_channels * 9 * full + channels * (9 * full + 4 * 9 * half + 16 * (EXTENT / 2 - 3).pow(2));
-    2.0 * (channels * taps) as f64
+/// Operations of the convolutions for one image, a multiply-add counting as two: each filter of the orbit at each place.
+fn dense_flops(network: &mut dyn Network, extent: usize) -> f64 {
+    let order = network.group().order();
+    let layers = Exactness::of(network, [extent; 2]).expect("the images fit").layers;
+    let mut flops = 0;
+    network.visit(&mut |name, param| {
+        let layer = name.strip_suffix(".weight").and_then(|name| layers.iter().find(|layer| layer.name == name));
+        if let Some(layer) = layer {
+            let window = layer.window;
+            let places = layer
+                .input
+                .map(|i| window_extent(i, window.kernel_size, window.stride, window.padding).expect("the images fit"));
+            flops += 2 * param.value().len() * order * places[0] * places[1];
+        }
+    });
+    flops as f64
 }

@@ -162,7 +162,11 @@ impl fmt::Display for Exactness {
                 }
             }
             _ => {
-                write!(f, "{model} on {group} is exact at {input}: a turned image has the same logits, to the last bit")
+                let moved = if *group == Group::D4 { "turned or mirrored" } else { "turned" };
+                write!(
+                    f,
+                    "{model} on {group} is exact at {input}: a {moved} image has the same logits, to the last bit"
+                )
             }
         }
     }

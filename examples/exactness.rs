@@ -1,0 +1,308 @@
+//! Says whether a network is exactly equivariant at an input size, which layers break the symmetry if it is not, and the
+//! nearest sizes at which it is.
+
+mod support;
+
+use clap::{Parser, ValueEnum};
+use quarterturn::{
+    core::{Device, Error, Result, Stream, Tensor},
+    kernels::Group,
+    models::{
+        DepthError, EquivarianceError, Exactness, Init, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig,
+        Verdict, WindowedLayer,
+    },
+};
+use serde::Serialize;
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
+use support::{args, device, say, table};
+
+/// Is a network exactly equivariant at an input size? If not, which layer breaks the symmetry, and which sizes are near?
+#[derive(Parser)]
+#[command(
+    after_help = "A layer with kernel size k, stride s and padding p is exact on i samples iff (i + 2p − k) mod s = 0."
+)]
+struct Args {
+    #[command(flatten)]
+    device: args::DeviceArgs,
+    /// The network
+    #[arg(long, value_enum, default_value_t = Model::Resnet18)]
+    model: Model,
+    /// Its group: z2, p4 or p4m
+    #[arg(long, default_value = "p4")]
+    group: Group,
+    /// Size of the images: 224, or height and width as 224x192 [default: what the network is usually given]
+    #[arg(long, value_name = "SIZE")]
+    input: Option<Input>,
+    /// Take network and weights from this checkpoint instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "group"])]
+    checkpoint: Option<PathBuf>,
+    /// Also measure the equivariance error (Eq. 14) of every layer, on images of noise
+    #[arg(long)]
+    measure: bool,
+    /// Images to measure on
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    images: u64,
+    /// Seed of weights and images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The networks of the paper.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Model {
+    /// ResNet-18 with a 7×7 stem and max pooling, as for ImageNet
+    Resnet18,
+    /// ResNet-18 with a 3×3 stem, as the paper's published code
+    Resnet18SmallStem,
+    /// ResNet-44, as for CIFAR
+    Resnet44,
+    /// The seven-layer network of the MNIST experiments (on z2: Z2CNN)
+    P4cnn,
+}
+
+impl Model {
+    fn build(self, group: Group, seed: u64, device: &Device) -> Result<Box<dyn Network>> {
+        let config = match self {
+            Model::Resnet18 => ResNetConfig::resnet18(group),
+            Model::Resnet18SmallStem => ResNetConfig::resnet18_small_stem(group),
+            Model::Resnet44 => ResNetConfig::resnet44(group),
+            Model::P4cnn => {
+                let config = match group {
+                    Group::C1 => MnistCnnConfig::z2cnn(),
+                    Group::C4 => MnistCnnConfig::p4cnn(),
+                    Group::D4 => MnistCnnConfig::p4mcnn(),
+                };
+                return Ok(Box::new(MnistCnn::new(config, seed, device)?));
+            }
+        };
+        Ok(Box::new(ResNet::new(config, Init::kaiming(seed), device)?))
+    }
+
+    /// The size that people give it.
+    fn usual_input(self) -> usize {
+        match self {
+            Model::Resnet18 | Model::Resnet18SmallStem => 224,
+            Model::Resnet44 => 32,
+            Model::P4cnn => 28,
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+}
+
+/// Height and width.
+#[derive(Clone, Copy)]
+struct Input([usize; 2]);
+
+impl FromStr for Input {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let extent = |text: &str| {
+            let extent = text.parse().ok().filter(|extent| (1..=16_384).contains(extent));
+            extent.ok_or(format!("'{text}' is not a whole number from 1 to 16384"))
+        };
+        match text.split_once(['x', '×']) {
+            Some((height, width)) => Ok(Input([extent(height)?, extent(width)?])),
+            None => extent(text).map(|extent| Input([extent; 2])),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    args::finish(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<()> {
+    // Geometry needs no GPU.
+    let device = if args.measure { device::open(args.device.device)? } else { Device::Cpu };
+    let (network, name, usual) = match &args.checkpoint {
+        Some(path) => open_checkpoint(path, &device)?,
+        None => (args.model.build(args.group, args.seed, &device)?, args.model.name(), args.model.usual_input()),
+    };
+    let input = args.input.map_or([usual; 2], |input| input.0);
+    let mut exactness = Exactness::of(&*network, input)?;
+    exactness.model = name;
+    let measured = if args.measure { Some(measure(&*network, input, args, &device)?) } else { None };
+    if args.json {
+        let report = Report::new(&exactness, measured.as_deref());
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Error::Invalid(error.to_string()))?;
+        say::result(text);
+    } else {
+        print_geometry(&exactness);
+        if let Some(measured) = &measured {
+            print_measured(measured, args.images);
+        }
+    }
+    Ok(())
+}
+
+/// The network of a checkpoint, its architecture's name, and the size that people give it.
+fn open_checkpoint(path: &PathBuf, device: &Device) -> Result<(Box<dyn Network>, String, usize)> {
+    let checkpoint = quarterturn::models::Checkpoint::read(path)?;
+    let model = checkpoint.config().get("model").cloned().unwrap_or_default();
+    match model.as_str() {
+        "resnet" => {
+            let network = ResNet::from_checkpoint(path, device)?;
+            let usual = if network.settings().widths.len() > 3 { Model::Resnet18 } else { Model::Resnet44 };
+            Ok((Box::new(network), model, usual.usual_input()))
+        }
+        "mnist_cnn" => Ok((Box::new(MnistCnn::from_checkpoint(path, device)?), model, Model::P4cnn.usual_input())),
+        _ => Err(Error::Invalid(format!("{}: expected a resnet or mnist_cnn, found '{model}'", path.display()))),
+    }
+}
+
+fn measure(
+    network: &dyn Network,
+    [height, width]: [usize; 2],
+    args: &Args,
+    device: &Device,
+) -> Result<Vec<DepthError>> {
+    let stream = Stream::new(args.seed, u32::from_be_bytes(*b"nois"), 0);
+    let channels = network.in_channels();
+    let mut error = EquivarianceError::at(|_| true);
+    let len = (channels * height * width) as u64;
+    for image in 0..args.images {
+        let noise = (image * len..(image + 1) * len).map(|i| stream.normal(i) as f32).collect();
+        error.add(network, &Tensor::from_vec([1, channels, 1, height, width], noise, device)?)?;
+    }
+    Ok(error.depths())
+}
+
+fn print_geometry(exactness: &Exactness) {
+    let each = |two: [usize; 2]| if two[0] == two[1] { two[0].to_string() } else { format!("{}, {}", two[0], two[1]) };
+    let rows: Vec<Vec<String>> = exactness
+        .layers
+        .iter()
+        .map(|layer| {
+            let window = layer.window;
+            vec![
+                layer.name.clone(),
+                layer.kind.to_string(),
+                format!("{}×{}", layer.input[0], layer.input[1]),
+                window.kernel_size.to_string(),
+                window.stride.to_string(),
+                window.padding.to_string(),
+                each(layer.residual),
+                if layer.is_exact() { "exact".into() } else { "inexact".into() },
+            ]
+        })
+        .collect();
+    table::print(&["layer", "kind", "input", "k", "s", "p", "(i + 2p − k) mod s", ""], &rows);
+    let (inexact, steps) = exactness.subsampling();
+    say::result(exactness);
+    if exactness.verdict() == Verdict::Inexact && inexact > 0 {
+        say::result(format_args!("{inexact} of {steps} subsampling stages leave samples over"));
+    }
+}
+
+fn print_measured(measured: &[DepthError], images: u64) {
+    let number = |v: f64| if v == 0.0 { "0".into() } else { format!("{v:.3e}") };
+    let rows: Vec<Vec<String>> = measured
+        .iter()
+        .map(|depth| {
+            let DepthError { name, eq14, l1, largest, rms } = depth;
+            vec![name.clone(), number(*eq14), number(*l1), number(*largest), number(*rms)]
+        })
+        .collect();
+    table::print(&["after", "error (Eq. 14)", "mean |difference|", "largest", "rms of the map"], &rows);
+    let noise = if images == 1 { "1 image".into() } else { format!("{images} images") };
+    match measured.iter().find(|depth| depth.l1 != 0.0) {
+        None => say::result(format_args!("measured on {noise} of noise: every bit agrees at every depth")),
+        Some(depth) => say::result(format_args!(
+            "measured on {noise} of noise: the first layer that breaks is {}, by {:.1}% of the map's rms on average",
+            depth.name,
+            100.0 * depth.l1 / depth.rms
+        )),
+    }
+}
+
+/// The report as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    group: &'static str,
+    input: [usize; 2],
+    exact: bool,
+    layers: Vec<LayerReport<'a>>,
+    nearest_exact: Nearest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<Vec<DepthReport<'a>>>,
+}
+
+#[derive(Serialize)]
+struct LayerReport<'a> {
+    name: &'a str,
+    kind: &'static str,
+    input: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    residual: [usize; 2],
+    exact: bool,
+}
+
+#[derive(Serialize)]
+struct Nearest {
+    below: Option<Size>,
+    above: Option<Size>,
+}
+
+/// One number for a square input, else height and width.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Size {
+    Square(usize),
+    Rectangle([usize; 2]),
+}
+
+#[derive(Serialize)]
+struct DepthReport<'a> {
+    name: &'a str,
+    error_eq14: f64,
+    error_l1: f64,
+    largest: f64,
+    rms: f64,
+}
+
+impl<'a> Report<'a> {
+    fn new(exactness: &'a Exactness, measured: Option<&'a [DepthError]>) -> Self {
+        let square = exactness.input[0] == exactness.input[1];
+        let size = |size: [usize; 2]| if square { Size::Square(size[0]) } else { Size::Rectangle(size) };
+        let depth = |depth: &'a DepthError| DepthReport {
+            name: &depth.name,
+            error_eq14: depth.eq14,
+            error_l1: depth.l1,
+            largest: depth.largest,
+            rms: depth.rms,
+        };
+        Report {
+            model: &exactness.model,
+            group: exactness.group.name(),
+            input: exactness.input,
+            exact: exactness.is_exact(),
+            layers: exactness.layers.iter().map(LayerReport::new).collect(),
+            nearest_exact: Nearest { below: exactness.below.map(size), above: exactness.above.map(size) },
+            measured: measured.map(|measured| measured.iter().map(depth).collect()),
+        }
+    }
+}
+
+impl<'a> LayerReport<'a> {
+    fn new(layer: &'a WindowedLayer) -> Self {
+        LayerReport {
+            name: &layer.name,
+            kind: layer.kind.name(),
+            input: layer.input,
+            kernel: layer.window.kernel_size,
+            stride: layer.window.stride,
+            padding: layer.window.padding,
+            residual: layer.residual,
+            exact: layer.is_exact(),
+        }
+    }
+}
