@@ -65,6 +65,7 @@ struct Place {
 
 /// A layer that the next may become part of.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a builder has one")]
 enum Open {
     Conv(GroupConv),
     ConvNorm(ConvNorm),

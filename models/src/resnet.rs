@@ -112,7 +112,7 @@ impl ResNetConfig {
     }
 
     /// ResNet-44 for PatchCamelyon, two classes: 129,538 parameters on z2, 128,652 on p4. The paper has none on p4m; its widths
-    /// here are those of p4 divided by √2, rounded: 133,000 parameters.
+    /// here are those of p4 divided by √2, rounded: 131,915 parameters.
     pub fn resnet44_pcam(group: Group) -> Self {
         let widths = match group {
             Group::C1 => vec![8, 14, 28],
@@ -354,6 +354,7 @@ mod tests {
             (ResNetConfig::resnet44(D4), 2_959_366),
             (ResNetConfig::resnet44_pcam(C1), 129_538),
             (ResNetConfig::resnet44_pcam(C4), 128_652),
+            (ResNetConfig::resnet44_pcam(D4), 131_915),
             // Where the norms stand makes no difference.
             (ResNetConfig { block: Block::Standard, ..ResNetConfig::resnet44_pcam(C1) }, 129_538),
             (ResNetConfig { block: Block::Standard, ..ResNetConfig::resnet44_pcam(C4) }, 128_652),
