@@ -4,7 +4,7 @@ use crate::{Dataset, Normalization};
 use quarterturn_core::{Device, HostBuffer, Result, Shape, Stream, Tensor};
 
 /// The stream that shuffles an epoch.
-const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
+pub(crate) const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
 
 /// Some images of a data set on a device.
 #[derive(Clone, Debug)]
@@ -15,6 +15,33 @@ pub struct Batch {
     pub labels: Tensor,
     /// Where each image stands in the data set: the key for random numbers that belong to an image.
     pub indices: Vec<usize>,
+}
+
+impl Batch {
+    /// Puts normalised images of the given channels, height and width on a device.
+    pub(crate) fn on(
+        device: &Device,
+        images: HostBuffer,
+        [channels, height, width]: [usize; 3],
+        labels: HostBuffer,
+        indices: Vec<usize>,
+    ) -> Result<Self> {
+        let place = |shape: Shape, values: HostBuffer| match device {
+            Device::Cpu => Ok(Tensor::cpu(shape, values)),
+            device => Tensor::from_vec(shape, values.to_vec(), device),
+        };
+        let images = place([indices.len(), channels, 1, height, width].into(), images)?;
+        let labels = place([indices.len()].into(), labels)?;
+        Ok(Batch { images, labels, indices })
+    }
+}
+
+/// The values of an image's pixels, by one table for each of its channels.
+pub(crate) fn normalize(pixels: &[u8], tables: &[[f32; 256]], values: &mut [f32]) {
+    let plane = (pixels.len() / tables.len()).max(1);
+    for ((from, to), table) in pixels.chunks_exact(plane).zip(values.chunks_exact_mut(plane)).zip(tables) {
+        to.iter_mut().zip(from).for_each(|(value, &pixel)| *value = table[usize::from(pixel)]);
+    }
 }
 
 /// An iterator over the [`Batch`]es of a data set; see [`Dataset::batches`].
@@ -56,8 +83,7 @@ impl<'a> Batches<'a> {
             means == channels && stds == channels,
             "Batches::normalized: one mean and one deviation for each of {channels} channels, got {means} and {stds}"
         );
-        let positive = normalization.std.iter().all(|&std| std > 0.0);
-        assert!(positive, "Batches::normalized: positive deviations, got {:?}", normalization.std);
+        normalization.check("Batches::normalized");
         self.tables = (0..channels).map(|channel| normalization.table(channel)).collect();
         self
     }
@@ -79,22 +105,12 @@ impl<'a> Batches<'a> {
 
     fn batch(&self, indices: Vec<usize>) -> Result<Batch> {
         let [channels, height, width] = self.dataset.extents();
-        let plane = height * width;
-        let mut values = HostBuffer::scratch(indices.len() * channels * plane);
-        for (&index, image) in indices.iter().zip(values.chunks_exact_mut(channels * plane)) {
-            let planes = image.chunks_exact_mut(plane).zip(self.dataset.image(index).chunks_exact(plane));
-            for ((to, from), table) in planes.zip(&self.tables) {
-                to.iter_mut().zip(from).for_each(|(value, &pixel)| *value = table[usize::from(pixel)]);
-            }
+        let mut values = HostBuffer::scratch(indices.len() * channels * height * width);
+        for (&index, image) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
+            normalize(self.dataset.image(index), &self.tables, image);
         }
-        let labels: HostBuffer = indices.iter().map(|&i| f32::from(self.dataset.labels()[i])).collect();
-        let place = |shape: Shape, values: HostBuffer| match &self.device {
-            Device::Cpu => Ok(Tensor::cpu(shape, values)),
-            device => Tensor::from_vec(shape, values.to_vec(), device),
-        };
-        let images = place([indices.len(), channels, 1, height, width].into(), values)?;
-        let labels = place([indices.len()].into(), labels)?;
-        Ok(Batch { images, labels, indices })
+        let labels = indices.iter().map(|&i| f32::from(self.dataset.labels()[i])).collect();
+        Batch::on(&self.device, values, self.dataset.extents(), labels, indices)
     }
 }
 

@@ -5,7 +5,7 @@ use quarterturn_core::{Error, Result, Stream};
 use std::{fmt, sync::Arc};
 
 /// The stream that draws a random part of a data set.
-const SPLIT: u32 = u32::from_be_bytes(*b"splt");
+pub(crate) const SPLIT: u32 = u32::from_be_bytes(*b"splt");
 
 /// Labelled 8-bit images of one size, `[N, C, H, W]`. Cloning shares the memory.
 #[derive(Clone, PartialEq, Eq)]

@@ -9,7 +9,9 @@ mod path;
 mod pen;
 mod skeleton;
 
-use crate::Dataset;
+pub use crate::Split;
+
+use crate::{Dataset, dice::Dice};
 use path::Path;
 use quarterturn_core::{Error, Result, Stream};
 use rayon::prelude::*;
@@ -26,17 +28,6 @@ const DIGITS: u32 = u32::from_be_bytes(*b"digt");
 const PER_DIGIT: u64 = 1 << 12;
 /// Number of classes; a block of so many consecutive digits has each class once.
 const CLASSES: usize = 10;
-
-/// Independent sets of digits of one seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Split {
-    /// To fit weights to.
-    Train,
-    /// To make choices by.
-    Validation,
-    /// To report accuracy on.
-    Test,
-}
 
 /// One digit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +70,7 @@ pub fn draw(seed: u64, split: Split, index: u32) -> Digit {
     let stream = Stream::new(seed, DIGITS, split as u32);
     let classes = Stream { stream: DIGITS.wrapping_add(1), ..stream };
     let label = class(&classes, index);
-    let mut dice = Dice { stream, next: u64::from(index) * PER_DIGIT };
+    let mut dice = Dice::new(stream, u64::from(index) * PER_DIGIT);
     let strokes = skeleton::strokes(label, &mut dice);
     let path = Path::new(&strokes, &mut dice);
     Digit { label, pixels: pen::trace(&path, &mut dice) }
@@ -99,42 +90,6 @@ fn class(stream: &Stream, index: u32) -> u8 {
 /// The sine, by way of `f64`: the last bits of `f32::sin` depend on the platform, and the digits shall not.
 fn sin(x: f32) -> f32 {
     f64::from(x).sin() as f32
-}
-
-/// The random numbers of one digit, one after the other.
-struct Dice {
-    stream: Stream,
-    next: u64,
-}
-
-impl Dice {
-    fn advance(&mut self) -> u64 {
-        self.next += 1;
-        self.next - 1
-    }
-
-    /// Uniform in `low..high`.
-    fn uniform(&mut self, low: f32, high: f32) -> f32 {
-        let block = self.advance();
-        low + (high - low) * self.stream.uniform(4 * block)
-    }
-
-    /// Normal, but cut at 2.5 standard deviations: no digit is beyond recognition.
-    fn normal(&mut self, mean: f32, deviation: f32) -> f32 {
-        let block = self.advance();
-        mean + deviation * self.stream.normal(block).clamp(-2.5, 2.5) as f32
-    }
-
-    /// True with the given probability.
-    fn chance(&mut self, probability: f32) -> bool {
-        self.uniform(0.0, 1.0) < probability
-    }
-
-    /// Four random words.
-    fn words(&mut self) -> [u32; 4] {
-        let block = self.advance();
-        self.stream.block(block)
-    }
 }
 
 #[cfg(test)]

@@ -17,14 +17,38 @@
 //! ```
 
 mod batches;
+pub mod cifar;
 mod dataset;
+mod dice;
 pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
 pub mod idx;
+mod image;
+#[cfg(feature = "images")]
+pub mod image_file;
+#[cfg(feature = "images")]
+pub mod image_folder;
+mod loader;
 pub mod mnist;
 mod normalization;
+mod part;
+mod recipe;
+mod samples;
+mod split;
+#[cfg(test)]
+mod testing;
+mod transform;
 
 pub use batches::{Batch, Batches};
 pub use dataset::Dataset;
+pub use image::{Image, MAX_BYTES, MAX_SIDE};
+#[cfg(feature = "images")]
+pub use image_folder::ImageFolder;
+pub use loader::{Epoch, Loader};
 pub use normalization::Normalization;
+pub use part::Part;
+pub use recipe::{Pipeline, Recipe};
+pub use samples::Samples;
+pub use split::Split;
+pub use transform::{Angle, Transform};

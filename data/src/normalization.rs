@@ -17,6 +17,21 @@ impl Normalization {
         Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] }
     }
 
+    /// The statistics of CIFAR-10's 50,000 training images.
+    pub fn cifar10() -> Self {
+        Normalization { mean: vec![0.4914, 0.4822, 0.4465], std: vec![0.2470, 0.2435, 0.2616] }
+    }
+
+    /// The statistics of CIFAR-100's 50,000 training images.
+    pub fn cifar100() -> Self {
+        Normalization { mean: vec![0.5071, 0.4866, 0.4409], std: vec![0.2673, 0.2564, 0.2762] }
+    }
+
+    /// The statistics that networks for ImageNet are trained with.
+    pub fn imagenet() -> Self {
+        Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
+    }
+
     /// Mean and standard deviation of all pixels of each channel; exact sums, so independent of any order. The
     /// deviation of a channel whose pixels are all equal counts as 1, so that normalising only centres it.
     pub fn of(dataset: &Dataset) -> Self {
@@ -45,6 +60,16 @@ impl Normalization {
     /// What black, a pixel of 0, becomes in each channel: the fill of a rotation that is done after normalising.
     pub fn black(&self) -> Vec<f32> {
         (0..self.mean.len()).map(|channel| self.table(channel)[0]).collect()
+    }
+
+    /// # Panics
+    /// If there is not one mean and one positive deviation for each channel.
+    #[track_caller]
+    pub(crate) fn check(&self, caller: &str) {
+        let (means, stds) = (self.mean.len(), self.std.len());
+        assert!(means == stds && means > 0, "{caller}: one mean and one deviation a channel, got {means} and {stds}");
+        let positive = self.std.iter().all(|&std| std > 0.0);
+        assert!(positive, "{caller}: positive deviations, got {:?}", self.std);
     }
 
     /// The value of each of the 256 pixels in `channel`; one rounding, from `f64`.

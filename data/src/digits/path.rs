@@ -1,6 +1,7 @@
 //! From the points of a digit to the path of the pen on the image, in pixels.
 
-use super::{Dice, SIZE, sin, skeleton::Point};
+use super::{SIZE, sin, skeleton::Point};
+use crate::dice::Dice;
 use std::f32::consts::{FRAC_PI_2, TAU};
 
 /// The box that the middle line of a digit and half a pen's width on either side fill, in pixels; as in MNIST.
@@ -21,12 +22,12 @@ pub struct Path {
 impl Path {
     /// Jitters the points of `strokes`, bends, slants, turns and scales them, and joins them by smooth curves.
     pub fn new(strokes: &[Vec<Point>], dice: &mut Dice) -> Self {
-        let radius = dice.normal(1.28, 0.36).clamp(0.7, 2.3);
+        let radius = dice.cut_normal(1.28, 0.36).clamp(0.7, 2.3);
         let place = Placement::draw(dice);
         let mut strokes: Vec<Vec<Point>> = strokes.iter().map(|stroke| place.apply(&jitter(stroke, dice))).collect();
         fit(&mut strokes, BOX * dice.uniform(0.92, 1.04) - 2.0 * radius);
         let mut strokes: Vec<Vec<Point>> = strokes.iter().map(|stroke| curve(stroke)).collect();
-        let shift = [dice.normal(0.0, 0.6), dice.normal(0.0, 0.6)];
+        let shift = [dice.cut_normal(0.0, 0.6), dice.cut_normal(0.0, 0.6)];
         centre(&mut strokes, shift);
         Path { strokes, radius }
     }
@@ -38,7 +39,7 @@ fn jitter(stroke: &[Point], dice: &mut Dice) -> Vec<Point> {
     for (i, point) in stroke.iter().enumerate() {
         let next = match moved.last() {
             Some(&last) if stroke[i - 1] == *point => last,
-            _ => [point[0] + dice.normal(0.0, JITTER), point[1] + dice.normal(0.0, JITTER)],
+            _ => [point[0] + dice.cut_normal(0.0, JITTER), point[1] + dice.cut_normal(0.0, JITTER)],
         };
         moved.push(next);
     }
@@ -54,13 +55,14 @@ struct Placement {
 
 impl Placement {
     fn draw(dice: &mut Dice) -> Self {
-        let mut wave =
-            || [dice.normal(0.0, 0.05), dice.normal(0.0, 2.6), dice.normal(0.0, 2.6), dice.uniform(0.0, TAU)];
+        let mut wave = || {
+            [dice.cut_normal(0.0, 0.05), dice.cut_normal(0.0, 2.6), dice.cut_normal(0.0, 2.6), dice.uniform(0.0, TAU)]
+        };
         let waves = [[wave(), wave()], [wave(), wave()]];
-        let turn = dice.normal(0.0, 5.0f32.to_radians());
+        let turn = dice.cut_normal(0.0, 5.0f32.to_radians());
         let (sin, cos) = (sin(turn), sin(turn + FRAC_PI_2));
         // Most writers slant to the right.
-        let (slant, aspect) = (dice.normal(0.2, 0.26), f64::from(dice.normal(0.14, 0.22)).exp() as f32);
+        let (slant, aspect) = (dice.cut_normal(0.2, 0.26), f64::from(dice.cut_normal(0.14, 0.22)).exp() as f32);
         // Turn · slant · widen; y is downwards, so a slant to the right moves small y to larger x.
         let matrix = [[cos * aspect, -cos * slant - sin], [sin * aspect, cos - sin * slant]];
         Placement { waves, matrix }

@@ -1,6 +1,7 @@
 //! The pen: ink on the pixels near a path.
 
-use super::{Dice, SIZE, path::Path, sin, skeleton::Point};
+use super::{SIZE, path::Path, sin, skeleton::Point};
+use crate::dice::Dice;
 use std::f32::consts::TAU;
 
 /// The image that a pen of the path's radius leaves. Coverage falls linearly with the distance from the stroke's

@@ -3,7 +3,8 @@
 //! Coordinates have y downwards, 0 at the top of the digit and 1 at its foot. A smooth curve runs through the points of
 //! a stroke; a point that is repeated is a corner.
 
-use super::{Dice, sin};
+use super::sin;
+use crate::dice::Dice;
 use std::f32::consts::{FRAC_PI_2, PI, TAU};
 
 /// A point `[x, y]`.
@@ -35,11 +36,11 @@ fn arc(centre: Point, radii: Point, start: f32, sweep: f32) -> Vec<Point> {
 /// An oval, not quite closed or written a little past its beginning.
 fn zero(dice: &mut Dice) -> Vec<Vec<Point>> {
     let width = dice.uniform(0.22, 0.46);
-    let start = dice.normal(-0.45 * PI, 0.25);
-    let sweep = -TAU + dice.normal(-0.05, 0.18);
+    let start = dice.cut_normal(-0.45 * PI, 0.25);
+    let sweep = -TAU + dice.cut_normal(-0.05, 0.18);
     let mut oval = arc([0.5, 0.5], [width, 0.5], start, sweep);
     // The end misses the beginning by drifting inwards or outwards.
-    let drift = dice.normal(0.0, 0.05);
+    let drift = dice.cut_normal(0.0, 0.05);
     let last = (oval.len() - 1) as f32;
     for (i, point) in oval.iter_mut().enumerate() {
         let shrink = 1.0 - drift * i as f32 / last;
@@ -50,7 +51,7 @@ fn zero(dice: &mut Dice) -> Vec<Vec<Point>> {
 
 /// A stroke; some have a flag at the top, some of these a foot.
 fn one(dice: &mut Dice) -> Vec<Vec<Point>> {
-    let bend = dice.normal(0.0, 0.025);
+    let bend = dice.cut_normal(0.0, 0.025);
     let stem = [[0.3, 0.0], [0.3 + bend, 0.5], [0.3, 1.0]];
     if dice.chance(0.72) {
         return vec![stem.to_vec()];
@@ -128,7 +129,7 @@ fn four(dice: &mut Dice) -> Vec<Vec<Point>> {
     let style = dice.uniform(0.0, 1.0);
     let bar = dice.uniform(0.48, 0.62);
     let stem = dice.uniform(0.42, 0.54);
-    let foot = [stem + dice.normal(-0.03, 0.03), 1.0];
+    let foot = [stem + dice.cut_normal(-0.03, 0.03), 1.0];
     if style < 0.4 {
         let corner = [0.02, bar];
         let angle =
@@ -204,7 +205,7 @@ fn seven(dice: &mut Dice) -> Vec<Vec<Point>> {
     let corner = [dice.uniform(0.5, 0.66), dice.uniform(0.0, 0.06)];
     let left = [0.02, dice.uniform(0.02, 0.12)];
     let foot = [dice.uniform(0.12, 0.34), 1.0];
-    let bend = dice.normal(-0.03, 0.04);
+    let bend = dice.cut_normal(-0.03, 0.04);
     let knee = [0.5 * (corner[0] + foot[0]) + bend, 0.48];
     let mut points = Vec::new();
     if dice.chance(0.25) {
@@ -217,7 +218,7 @@ fn seven(dice: &mut Dice) -> Vec<Vec<Point>> {
     points.extend([knee, foot]);
     let mut strokes = vec![points];
     if dice.chance(0.22) {
-        let (half, tilt) = (dice.uniform(0.14, 0.24), dice.normal(-0.02, 0.03));
+        let (half, tilt) = (dice.uniform(0.14, 0.24), dice.cut_normal(-0.02, 0.03));
         strokes.push(vec![[knee[0] - half, knee[1] - tilt], knee, [knee[0] + half, knee[1] + tilt]]);
     }
     strokes
