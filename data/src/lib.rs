@@ -38,6 +38,7 @@ mod samples;
 mod split;
 #[cfg(test)]
 mod testing;
+pub mod textures;
 mod transform;
 
 pub use batches::{Batch, Batches};
