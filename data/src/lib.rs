@@ -23,6 +23,8 @@ mod dice;
 pub mod digits;
 #[cfg(feature = "download")]
 pub mod download;
+#[cfg(feature = "images")]
+pub mod flowers;
 pub mod idx;
 mod image;
 #[cfg(feature = "images")]
@@ -30,6 +32,8 @@ pub mod image_file;
 #[cfg(feature = "images")]
 pub mod image_folder;
 mod loader;
+#[cfg(feature = "images")]
+pub mod mat5;
 pub mod mnist;
 mod normalization;
 mod part;
