@@ -37,6 +37,8 @@ pub mod mat5;
 pub mod mnist;
 mod normalization;
 mod part;
+#[cfg(feature = "hdf5")]
+pub mod pcam;
 mod recipe;
 mod samples;
 mod split;
