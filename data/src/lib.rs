@@ -1,6 +1,7 @@
-//! Data sets and batches: MNIST from its files, digits drawn on the spot, and the way from either to tensors.
+//! Data sets and batches: readers for the files of MNIST, CIFAR, Flowers-102, PatchCamelyon and for folders of images;
+//! digits and textures drawn on the spot; and the way from any of them to tensors.
 //!
-//! Everything ends up as a [`Dataset`]: 8-bit images and class indices in memory. [`Dataset::batches`] turns it into
+//! A small data set is a [`Dataset`]: 8-bit images and class indices in memory. [`Dataset::batches`] turns it into
 //! tensors `[N, C, 1, H, W]`, which a lifting convolution takes as they are.
 //!
 //! ```
@@ -15,6 +16,48 @@
 //! }
 //! # Ok::<(), quarterturn_core::Error>(())
 //! ```
+//!
+//! Anything that has labels, and pixels when it is asked for them, is [`Samples`]: a `Dataset`, a [`Part`] of another,
+//! a folder of any size. A [`Loader`] decodes and augments them ahead of time, by a [`Recipe`] or by [`Transform`]s of
+//! your own, and gives the same batches.
+//!
+//! ```
+//! # #[cfg(feature = "images")] {
+//! use quarterturn_core::Device;
+//! use quarterturn_data::{ImageFolder, Loader, Recipe};
+//!
+//! # let folder = std::env::temp_dir().join(format!("quarterturn-doc-{}", std::process::id()));
+//! # for (i, class) in ["bee", "wasp"].into_iter().enumerate() {
+//! #     std::fs::create_dir_all(folder.join("train").join(class)).unwrap();
+//! #     for name in ["1.png", "2.jpg", "3.jpg"] {
+//! #         let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([90 * i as u8; 3]));
+//! #         picture.save(folder.join("train").join(class).join(name)).unwrap();
+//! #     }
+//! # }
+//! // folder/train/bee/1.png, folder/train/wasp/1.png and so on; the size 33 is exact for ResNet-44.
+//! let images = ImageFolder::parts(&folder)?;
+//! assert_eq!(images.train.class_names(), ["bee", "wasp"]);
+//! let loader = Loader::new(images.train, Recipe::imagenet(33).train, 4).seed(7).shuffled().on(&Device::Cpu);
+//! for epoch in 0..2 {
+//!     for batch in loader.epoch(epoch) {
+//!         let batch = batch?; // or an error that names the file
+//!         assert_eq!(batch.images.dims()[1..], [3, 1, 33, 33]);
+//!     }
+//! }
+//! // The same epoch again, from its second batch on.
+//! let batch = loader.epoch(1).starting_at(1).next().unwrap()?;
+//! assert_eq!(batch.indices.len(), 2);
+//! # std::fs::remove_dir_all(&folder).unwrap();
+//! # }
+//! # Ok::<(), quarterturn_core::Error>(())
+//! ```
+//!
+//! # Features
+//! Without any, the crate needs nothing but `flate2`, `byteorder` and `rayon`: MNIST, CIFAR, digits, textures, loader.
+//! - `images`: folders of JPEG, PNG and TIFF files, Flowers-102.
+//! - `hdf5`: PatchCamelyon.
+//! - `formats`: both of them.
+//! - `download`: fetching data sets over HTTPS.
 
 mod batches;
 pub mod cifar;

@@ -1,6 +1,8 @@
 //! From 8-bit pixels to the values a network is trained on.
 
-use crate::Dataset;
+use crate::{Dataset, Image, Samples};
+use quarterturn_core::{Error, Result};
+use rayon::prelude::*;
 
 /// `(p / 255 − mean) / std` for a pixel `p` of 0..=255, with one mean and one standard deviation per channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,25 +38,37 @@ impl Normalization {
     /// deviation of a channel whose pixels are all equal counts as 1, so that normalising only centres it.
     pub fn of(dataset: &Dataset) -> Self {
         let [channels, height, width] = dataset.extents();
-        let plane = height * width;
-        let mut histograms = vec![[0u64; 256]; channels];
-        for (i, pixels) in dataset.pixels().chunks_exact(plane).enumerate() {
-            let histogram = &mut histograms[i % channels];
-            pixels.iter().for_each(|&p| histogram[usize::from(p)] += 1);
-        }
-        let count = (dataset.len() * plane).max(1) as f64;
-        let (mut mean, mut std) = (Vec::new(), Vec::new());
-        for histogram in &histograms {
-            let moment = |power: u32| -> f64 {
-                let terms = histogram.iter().zip(0u128..).map(|(&n, p)| u128::from(n) * p.pow(power));
-                terms.sum::<u128>() as f64 / count
-            };
-            let (first, second) = (moment(1), moment(2));
-            let variance = second - first * first;
-            mean.push((first / 255.0) as f32);
-            std.push(if variance > 0.0 { (variance.sqrt() / 255.0) as f32 } else { 1.0 });
-        }
-        Normalization { mean, std }
+        let mut counts = Counts::new(channels);
+        dataset.pixels().chunks_exact(channels * height * width).for_each(|image| counts.add(image));
+        counts.normalization()
+    }
+
+    /// As [`Normalization::of`], for a data set of any size: reads each of its images once.
+    ///
+    /// # Errors
+    /// Those of reading; [`Error::Invalid`] if the images have different numbers of channels.
+    pub fn measured(samples: &dyn Samples) -> Result<Self> {
+        let indices = (0..samples.len()).into_par_iter();
+        let counted = indices.try_fold(
+            || None,
+            |counts: Option<Counts>, index| {
+                let image = samples.decode(index)?;
+                let mut counts = counts.unwrap_or_else(|| Counts::new(image.extents()[0]));
+                counts.include(&image).map_err(|e| Error::Invalid(format!("{}: {e}", samples.describe(index))))?;
+                Ok(Some(counts))
+            },
+        );
+        let all = counted.try_reduce(
+            || None,
+            |a, b| match (a, b) {
+                (Some(a), Some(b)) => {
+                    a.plus(&b).map(Some).map_err(|e| Error::Invalid(format!("{}: {e}", samples.name())))
+                }
+                (a, b) => Ok(a.or(b)),
+            },
+        )?;
+        let none = || Error::Invalid(format!("{}: no images to take statistics of", samples.name()));
+        Ok(all.ok_or_else(none)?.normalization())
     }
 
     /// What black, a pixel of 0, becomes in each channel: the fill of a rotation that is done after normalising.
@@ -79,6 +93,57 @@ impl Normalization {
     }
 }
 
+/// How often each value occurs in each channel.
+struct Counts(Vec<[u64; 256]>);
+
+impl Counts {
+    fn new(channels: usize) -> Self {
+        Counts(vec![[0; 256]; channels])
+    }
+
+    /// Counts the pixels of an image with as many channels.
+    fn add(&mut self, pixels: &[u8]) {
+        let plane = pixels.len() / self.0.len();
+        for (counts, plane) in self.0.iter_mut().zip(pixels.chunks_exact(plane)) {
+            plane.iter().for_each(|&p| counts[usize::from(p)] += 1);
+        }
+    }
+
+    fn include(&mut self, image: &Image) -> std::result::Result<(), String> {
+        let (has, had) = (image.extents()[0], self.0.len());
+        if has != had {
+            return Err(format!("{has} channels, others have {had}"));
+        }
+        self.add(image.pixels());
+        Ok(())
+    }
+
+    fn plus(mut self, other: &Counts) -> std::result::Result<Self, String> {
+        let (has, had) = (other.0.len(), self.0.len());
+        if has != had {
+            return Err(format!("images of {had} and of {has} channels"));
+        }
+        self.0.as_flattened_mut().iter_mut().zip(other.0.as_flattened()).for_each(|(a, b)| *a += b);
+        Ok(self)
+    }
+
+    fn normalization(&self) -> Normalization {
+        let (mut mean, mut std) = (Vec::new(), Vec::new());
+        for counts in &self.0 {
+            let total = counts.iter().sum::<u64>().max(1) as f64;
+            let moment = |power: u32| -> f64 {
+                let terms = counts.iter().zip(0u128..).map(|(&n, p)| u128::from(n) * p.pow(power));
+                terms.sum::<u128>() as f64 / total
+            };
+            let (first, second) = (moment(1), moment(2));
+            let variance = second - first * first;
+            mean.push((first / 255.0) as f32);
+            std.push(if variance > 0.0 { (variance.sqrt() / 255.0) as f32 } else { 1.0 });
+        }
+        Normalization { mean, std }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +155,7 @@ mod tests {
         let dataset = Dataset::new("x", pixels, vec![0, 1], [2, 1, 2], 2).unwrap();
         let found = Normalization::of(&dataset);
         assert_eq!(found, Normalization { mean: vec![0.5, 0.2], std: vec![0.5, 1.0] });
+        assert_eq!(Normalization::measured(&dataset).unwrap(), found);
         assert_eq!(found.table(0)[0], -1.0);
         assert_eq!(found.table(0)[255], 1.0);
         assert_eq!(found.black()[0], -1.0);
@@ -105,5 +171,7 @@ mod tests {
     fn an_empty_data_set_has_finite_statistics() {
         let empty = Dataset::new("x", vec![], vec![], [1, 2, 2], 2).unwrap();
         assert_eq!(Normalization::of(&empty), Normalization::none(1));
+        let message = Normalization::measured(&empty).unwrap_err().to_string();
+        assert_eq!(message, "x: no images to take statistics of");
     }
 }
