@@ -14,7 +14,7 @@ use quarterturn_core::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transform {
     /// To this height and width: triangle filter, as wide as the spacing of the pixels it makes, so that making an
-    /// image smaller does not alias (Pillow's bilinear, to the bit).
+    /// image smaller does not alias (the bilinear filter of Pillow 13, to the bit).
     Resize {
         /// Height and width.
         size: [usize; 2],
