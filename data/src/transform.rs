@@ -288,7 +288,7 @@ mod tests {
             seen.insert(cut.pixels()[..9].to_vec());
         }
         assert_eq!(seen.len(), 9);
-        assert!(seen.contains(&image.pixels()[..9].to_vec()));
+        assert!(seen.contains(&image.pixels()[..9]));
         assert!(seen.contains(&vec![0, 0, 0, 0, 1, 2, 0, 17, 18]));
         let too_large = Transform::RandomCrop { size: [6, 3], padding: 1 };
         let message = too_large.apply(image, &mut dice(0)).unwrap_err().to_string();
