@@ -16,6 +16,8 @@ mod layout;
 mod pass;
 mod product;
 mod reference;
+#[cfg(feature = "gpu")]
+mod tiling;
 
 use crate::{Activation, Group, Isa, batch_norm_eval, filter_orbit};
 use quarterturn_core::{Device, Shape, Tensor, common_device, window_extent};
@@ -147,21 +149,28 @@ pub struct GivenNorm<'a> {
     pub relu: bool,
 }
 
-/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU in one sweep, as a scale and a shift of the sums while
-/// they are in registers.
+/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU and the GPU in one sweep, as a scale and a shift of the
+/// sums while they are in registers.
 ///
 /// # Panics
 /// As those two.
 #[track_caller]
 pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv, norm: GivenNorm) -> Tensor {
     let GivenNorm { weight: gamma, bias: beta, mean, var, eps, relu } = norm;
-    if !matches!(common_device("group_conv_norm", &[x, weight, gamma, beta, mean, var]), Device::Cpu) {
-        let y = group_conv(x, weight, bias, conv);
-        return batch_norm_eval(&y, gamma, beta, mean, var, eps, Activation { relu, dropout: None });
-    }
+    let mut operands = vec![x, weight, gamma, beta, mean, var];
+    operands.extend(bias);
     let e = Extents::new("group_conv_norm", x.shape(), weight.shape(), conv);
-    for statistic in [Some(gamma), Some(beta), Some(mean), Some(var), bias].into_iter().flatten() {
+    for statistic in &operands[2..] {
         assert_eq!(statistic.dims(), [e.c_out], "group_conv_norm: expected [C_out] in norm and bias");
+    }
+    match common_device("group_conv_norm", &operands) {
+        Device::Cpu => {}
+        Device::Reference => {
+            let y = group_conv(x, weight, bias, conv);
+            return batch_norm_eval(&y, gamma, beta, mean, var, eps, Activation { relu, dropout: None });
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => return gpu::forward_norm(&gpu, &e, x, weight, bias, conv, norm),
     }
     let scale_shift = |c: usize| {
         let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
@@ -223,7 +232,7 @@ mod tests {
     use quarterturn_core::{Stream, window_residual};
 
     /// (group, lift, batch, c_in, c_out, height, width, k, stride, padding)
-    type Case = (Group, bool, usize, usize, usize, usize, usize, usize, usize, usize);
+    pub(super) type Case = (Group, bool, usize, usize, usize, usize, usize, usize, usize, usize);
 
     pub(super) const CASES: &[Case] = &[
         (Group::C1, false, 2, 3, 5, 9, 8, 3, 2, 1),
@@ -286,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_fused_norm_is_the_norm() {
-        for device in [Device::Cpu, Device::Reference] {
+        for device in crate::parity::devices_and_reference() {
             let x = random(Shape::from([2, 3, 4, 9, 9]), 1, &device);
             let weight = random(Shape::from([5, 3, 4, 3, 3]), 2, &device);
             let [bias, gamma, beta, mean] = [3, 4, 5, 6].map(|stream| random(Shape::from([5]), stream, &device));

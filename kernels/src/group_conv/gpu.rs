@@ -1,74 +1,52 @@
-//! The GPU path: transform the filters, then one fused kernel for all positions; see `group_conv.wgsl`.
+//! The GPU path: one launch for a convolution, one for its `dx`, two for its `dw`; see the shaders beside this file.
 
-use super::{Conv, Extents};
+use super::{
+    Conv, Extents, GivenNorm,
+    tiling::{Chunks, SPAN, Tiling, channels_per_vector, depth},
+};
 use crate::{Group, filter_orbit};
 use quarterturn_core::{
     Shape, Tensor,
     gpu::{Gpu, GpuBuffer, Kernel, Size},
 };
 
-static SHADER: &str = concat!(include_str!("../prelude.wgsl"), include_str!("../group_conv.wgsl"));
+static SHADER: &str = concat!(
+    include_str!("../prelude.wgsl"),
+    include_str!("spectra.wgsl"),
+    include_str!("panels.wgsl"),
+    include_str!("convolve.wgsl"),
+    include_str!("weight_gradient.wgsl"),
+);
 
-/// Positions that one partial weight gradient sums, at least; and invocations that are enough to keep a GPU busy.
-const CHUNK: usize = 64;
-const BUSY: usize = 8192;
-
-/// The kernels of one group.
+/// The entry points of one group.
 struct Kernels {
-    filters: &'static str,
     conv: &'static str,
-    products: &'static str,
+    partial: &'static str,
     fold: &'static str,
-    /// Result channels and positions of an invocation, and terms of the weight gradient.
-    tile: usize,
-    positions: usize,
-    terms: usize,
-    /// Floats of a transformed filter tap of one channel.
-    values: usize,
+    /// Vectors of four floats that a partial sum takes.
+    vectors: usize,
 }
 
 impl Kernels {
     const fn of(group: Group) -> Self {
         match group {
-            Group::C1 => Kernels {
-                filters: "filters_c1",
-                conv: "conv_c1",
-                products: "products_c1",
-                fold: "fold_c1",
-                tile: 20,
-                positions: 4,
-                terms: 4,
-                values: 1,
-            },
-            Group::C4 => Kernels {
-                filters: "filters_c4",
-                conv: "conv_c4",
-                products: "products_c4",
-                fold: "fold_c4",
-                tile: 5,
-                positions: 4,
-                terms: 4,
-                values: 4,
-            },
-            Group::D4 => Kernels {
-                filters: "filters_d4",
-                conv: "conv_d4",
-                products: "products_d4",
-                fold: "fold_d4",
-                tile: 4,
-                positions: 2,
-                terms: 2,
-                values: 8,
-            },
+            Group::C1 => Kernels { conv: "conv_c1", partial: "partial_c1", fold: "fold_c1", vectors: 1 },
+            Group::C4 => Kernels { conv: "conv_c4", partial: "partial_c4", fold: "fold_c4", vectors: 1 },
+            Group::D4 => Kernels { conv: "conv_d4", partial: "partial_d4", fold: "fold_d4", vectors: 2 },
         }
     }
 }
 
+/// What follows a convolution in the same launch.
+#[derive(Clone, Copy, Default)]
+struct Epilogue<'a> {
+    bias: Option<&'a Tensor>,
+    norm: Option<GivenNorm<'a>>,
+}
+
 /// One sum over windows: a convolution, its adjoint, or its weight's gradient.
-struct Pass<'a> {
-    gpu: &'a Gpu,
+struct Pass {
     group: Group,
-    kernels: Kernels,
     k: usize,
     stride: usize,
     dilation: usize,
@@ -84,12 +62,12 @@ struct Pass<'a> {
     lead: isize,
 }
 
-impl<'a> Pass<'a> {
-    fn forward(gpu: &'a Gpu, e: &Extents, conv: Conv) -> Self {
+type Overrides = Vec<(&'static str, f64)>;
+
+impl Pass {
+    fn forward(e: &Extents, conv: Conv) -> Self {
         Pass {
-            gpu,
             group: conv.group,
-            kernels: Kernels::of(conv.group),
             k: e.k,
             stride: conv.stride,
             dilation: 1,
@@ -105,7 +83,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The same sum with the adjoint filters over `dy`, its samples spread out by the stride.
-    fn adjoint(gpu: &'a Gpu, e: &Extents, conv: Conv) -> Self {
+    fn adjoint(e: &Extents, conv: Conv) -> Self {
         Pass {
             stride: 1,
             dilation: conv.stride,
@@ -116,7 +94,7 @@ impl<'a> Pass<'a> {
             c_out: e.c_in,
             result: (e.height, e.width),
             lead: e.k as isize - 1 - conv.padding as isize,
-            ..Pass::forward(gpu, e, conv)
+            ..Pass::forward(e, conv)
         }
     }
 
@@ -128,96 +106,177 @@ impl<'a> Pass<'a> {
         if self.lifting() { (self.k / 2) * self.k.div_ceil(2) + self.k % 2 } else { self.k * self.k }
     }
 
-    fn tiles(&self) -> usize {
-        self.c_out.div_ceil(self.kernels.tile)
+    fn depth(&self) -> usize {
+        depth(self.group, self.c_in)
     }
 
+    /// Runs of terms; see `spectra.wgsl`.
+    fn runs(&self) -> usize {
+        self.c_in.div_ceil(self.depth()) * self.taps()
+    }
+
+    /// Result channels in vectors of left factors.
+    fn rows(&self) -> usize {
+        self.c_out.div_ceil(channels_per_vector(self.group))
+    }
+
+    /// Rows and columns of the windows of one phase of the dilation, of which there are dilation².
+    fn grid(&self) -> [usize; 2] {
+        [self.result.0, self.result.1].map(|extent| extent.div_ceil(self.dilation))
+    }
+
+    /// Windows of one phase.
     fn positions(&self) -> usize {
-        self.batch * self.result.0 * self.result.1
+        self.batch * self.grid()[0] * self.grid()[1]
     }
 
-    /// Terms of a filter's gradient: its taps and the bias.
-    fn terms(&self) -> usize {
-        self.c_in * self.taps() + 1
-    }
-
-    /// Invocations that sum one partial weight gradient.
-    fn shares(&self) -> usize {
-        self.tiles() * self.terms().div_ceil(self.kernels.terms)
-    }
-
-    /// Number of partial weight gradients, and positions of each.
-    fn chunks(&self) -> (usize, usize) {
-        let chunk = self.positions().div_ceil(BUSY.div_ceil(self.shares())).max(CHUNK);
-        (self.positions().div_ceil(chunk), chunk)
-    }
-
-    fn launch(&self, name: &'static str, inputs: &[&GpuBuffer], outputs: &[&GpuBuffer], biased: bool, size: Size) {
+    /// What every kernel is specialised for.
+    fn overrides(&self) -> Overrides {
         let flag = |flag| f64::from(u8::from(flag));
-        let overrides = [
+        vec![
             ("K", self.k as f64),
             ("STRIDE", self.stride as f64),
             ("DILATION", self.dilation as f64),
             ("LIFTING", flag(self.lifting())),
             ("ADJOINT", flag(self.adjoint)),
-        ];
-        let (chunks, chunk) = self.chunks();
-        let uniform = [
+            ("DEPTH", self.depth() as f64),
+        ]
+    }
+
+    /// The uniform; `chunks` of the weight's gradient.
+    fn uniform(&self, parts: usize, workgroups: usize, eps: f64, chunks: [usize; 3]) -> [u32; 17] {
+        let [rows, columns] = self.grid();
+        [
             self.c_in as u32,
             self.c_out as u32,
-            self.tiles() as u32,
             self.planes as u32,
             self.source.0 as u32,
             self.source.1 as u32,
             self.result.0 as u32,
             self.result.1 as u32,
+            rows as u32,
+            columns as u32,
             self.positions() as u32,
             self.lead as i32 as u32,
-            u32::from(biased),
-            chunk as u32,
-            chunks as u32,
-        ];
-        self.gpu.launch(&Kernel::new(name, SHADER), &overrides, inputs, outputs, &uniform, size);
+            parts as u32,
+            workgroups as u32,
+            (eps as f32).to_bits(),
+            chunks[0] as u32,
+            chunks[1] as u32,
+            chunks[2] as u32,
+        ]
     }
 
-    /// ψ̃ of every filter, in the order in which `run` reads it.
-    fn filters(&self, weight: &GpuBuffer) -> GpuBuffer {
-        let filters = self.tiles() * self.kernels.tile * self.c_in * self.taps();
-        let transformed = self.gpu.alloc(filters * self.kernels.values);
-        // Without a group, an invocation makes four filters of one float.
-        let threads = if self.group == Group::C1 { filters / 4 } else { filters };
-        self.launch(self.kernels.filters, &[weight], &[&transformed], false, Size::Threads(threads));
-        transformed
+    /// Workgroups across the result's channels, and all that a convolution takes.
+    fn workgroups(&self, tiling: Tiling) -> (usize, usize) {
+        let parts = self.rows().div_ceil(tiling.vectors());
+        let patches = self.positions().div_ceil(tiling.windows(self.group));
+        (parts, self.dilation * self.dilation * patches * parts)
     }
 
-    fn run(&self, x: &GpuBuffer, weight: &GpuBuffer, bias: Option<&GpuBuffer>) -> GpuBuffer {
-        let filters = self.filters(weight);
-        let y = self.gpu.alloc(self.positions() * self.c_out * self.group.order());
-        let groups = self.positions().div_ceil(64 * self.kernels.positions) * self.tiles();
-        // Something must be bound where the bias is missing.
-        let inputs = [x, &filters, bias.unwrap_or(weight)];
-        self.launch(self.kernels.conv, &inputs, &[&y], bias.is_some(), Size::Groups(groups));
+    /// The kernel of the convolution, as `tiling` and `epilogue` specialise it.
+    fn conv_kernel(&self, tiling: Tiling, epilogue: Epilogue) -> (Kernel, Overrides) {
+        let flag = |flag| f64::from(u8::from(flag));
+        let (vectors, windows) = (tiling.vectors(), tiling.windows(self.group));
+        let mut overrides = self.overrides();
+        overrides.extend([
+            ("TILE", tiling.tile as f64),
+            ("COLUMNS", tiling.columns as f64),
+            ("THREADS", tiling.threads() as f64),
+            ("LEFT_PITCH", vectors as f64),
+            ("RIGHT_PITCH", windows as f64),
+            ("LEFT", (self.depth() * vectors) as f64),
+            ("RIGHT", (self.depth() * windows) as f64),
+            ("SPLIT", tiling.split(self.group) as f64),
+            ("BIASED", flag(epilogue.bias.is_some())),
+            ("NORM", flag(epilogue.norm.is_some())),
+            ("RELU", flag(epilogue.norm.is_some_and(|norm| norm.relu))),
+        ]);
+        let memory = tiling.memory(self.group, self.c_in);
+        let kernel = Kernel::new(Kernels::of(self.group).conv, SHADER);
+        (kernel.workgroup(tiling.threads() as u32, memory as u32), overrides)
+    }
+
+    /// What a convolution reads. Something must be bound where there is no bias or norm.
+    fn operands<'b>(x: &'b GpuBuffer, weight: &'b GpuBuffer, epilogue: Epilogue<'b>) -> [&'b GpuBuffer; 7] {
+        let bias = epilogue.bias.map_or(weight, Tensor::buffer);
+        let [gamma, beta, mean, var] = match epilogue.norm {
+            Some(norm) => [norm.weight, norm.bias, norm.mean, norm.var].map(Tensor::buffer),
+            None => [weight; 4],
+        };
+        [x, weight, bias, gamma, beta, mean, var]
+    }
+
+    /// Floats of the result.
+    fn result_len(&self) -> usize {
+        self.batch * self.c_out * self.group.order() * self.result.0 * self.result.1
+    }
+
+    fn run(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
+        self.run_tiled(Tiling::of(self.group, self.c_in, self.c_out), gpu, x, weight, epilogue)
+    }
+
+    fn run_tiled(&self, tiling: Tiling, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
+        let y = gpu.alloc(self.result_len());
+        let (kernel, overrides) = self.conv_kernel(tiling, epilogue);
+        let (parts, workgroups) = self.workgroups(tiling);
+        let uniform = self.uniform(parts, workgroups, epilogue.norm.map_or(0.0, |norm| norm.eps), [0; 3]);
+        let operands = Self::operands(x, weight, epilogue);
+        gpu.launch(&kernel, &overrides, &operands, &[&y], &uniform, Size::Groups(workgroups));
         y
     }
 
+    fn chunks(&self) -> Chunks {
+        Chunks::of(self.group, self.c_in, self.c_out, self.runs() + 1, self.positions())
+    }
+
+    /// The first pass of the weight gradient.
+    fn partial_kernel(&self, chunks: Chunks) -> (Kernel, Overrides) {
+        let tiling = chunks.tiling;
+        let [left_pitch, right_pitch] = chunks.pitches(self.group);
+        let mut overrides = self.overrides();
+        overrides.extend([
+            ("TILE", tiling.tile as f64),
+            ("COLUMNS", tiling.columns as f64),
+            ("THREADS", tiling.threads() as f64),
+            ("LEFT_PITCH", left_pitch as f64),
+            ("RIGHT_PITCH", right_pitch as f64),
+            ("LEFT", (SPAN * left_pitch) as f64),
+            ("RIGHT", (SPAN * right_pitch) as f64),
+            ("LEFT_CHANNELS", tiling.vectors() as f64),
+            ("RUNS", chunks.runs as f64),
+        ]);
+        let kernel = Kernel::new(Kernels::of(self.group).partial, SHADER);
+        (kernel.workgroup(tiling.threads() as u32, chunks.memory(self.group) as u32), overrides)
+    }
+
+    /// The second: a sum per lane, and dψ of the taps at hand.
+    fn fold_kernel(&self) -> (Kernel, Overrides) {
+        let taps = if self.lifting() { self.taps() } else { 1 };
+        let mut overrides = self.overrides();
+        overrides.push(("TAPS", taps as f64));
+        let vectors = if self.group == Group::C1 { 64 } else { 64 + 2 * taps };
+        (Kernel::new(Kernels::of(self.group).fold, SHADER).workgroup(64, 16 * vectors as u32), overrides)
+    }
+
     /// The gradients of weight and bias, of these lengths.
-    fn weight_gradient(&self, x: &GpuBuffer, dy: &GpuBuffer, lengths: [usize; 2]) -> [GpuBuffer; 2] {
-        let Kernels { tile, values, products, fold, .. } = self.kernels;
-        let spectra = match self.group {
-            Group::C1 => dy.clone(),
-            _ => {
-                let spectra = self.gpu.alloc(dy.len());
-                let name = if self.group == Group::C4 { "gradient_c4" } else { "gradient_d4" };
-                self.launch(name, &[dy], &[&spectra], false, Size::Threads(dy.len() / values));
-                spectra
-            }
-        };
-        let chunks = self.chunks().0;
-        let sums = self.gpu.alloc(chunks * self.tiles() * self.terms() * tile * values);
-        self.launch(products, &[x, &spectra], &[&sums], false, Size::Threads(chunks * self.shares()));
-        let gradients = lengths.map(|len| self.gpu.alloc(len));
-        let threads = Size::Threads(lengths[0] + lengths[1]);
-        self.launch(fold, &[&sums], &[&gradients[0], &gradients[1]], false, threads);
+    fn weight_gradient(&self, gpu: &Gpu, x: &GpuBuffer, dy: &GpuBuffer, lengths: [usize; 2]) -> [GpuBuffer; 2] {
+        let chunks = self.chunks();
+        let cut = [chunks.bands, chunks.chunk, chunks.chunks];
+        let vectors = chunks.chunks * self.rows() * (self.runs() + 1) * self.depth() * Kernels::of(self.group).vectors;
+        let partials = gpu.alloc(4 * vectors);
+        let (kernel, overrides) = self.partial_kernel(chunks);
+        let workgroups = chunks.chunks * chunks.bands * chunks.parts;
+        let uniform = self.uniform(chunks.parts, workgroups, 0.0, cut);
+        gpu.launch(&kernel, &overrides, &[x, dy], &[&partials], &uniform, Size::Groups(workgroups));
+
+        let gradients = lengths.map(|len| gpu.alloc(len));
+        let (kernel, overrides) = self.fold_kernel();
+        let shares = if self.lifting() { 1 } else { self.taps() };
+        let workgroups = self.rows() * (self.c_in + 1) * shares;
+        let uniform = self.uniform(chunks.parts, workgroups, 0.0, cut);
+        let [dweight, dbias] = &gradients;
+        gpu.launch(&kernel, &overrides, &[&partials], &[dweight, dbias], &uniform, Size::Groups(workgroups));
         gradients
     }
 }
@@ -225,8 +284,22 @@ impl<'a> Pass<'a> {
 /// `y = weight ⋆ x + bias`.
 pub(super) fn forward(gpu: &Gpu, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv) -> Tensor {
     let e = Extents::new("group_conv", x.shape(), weight.shape(), conv);
-    let y = Pass::forward(gpu, &e, conv).run(x.buffer(), weight.buffer(), bias.map(Tensor::buffer));
+    let y = Pass::forward(&e, conv).run(gpu, x.buffer(), weight.buffer(), Epilogue { bias, norm: None });
     Tensor::gpu(e.y(), y)
+}
+
+/// [`forward`], then the norm, as a scale and a shift of the sums before they are stored.
+pub(super) fn forward_norm(
+    gpu: &Gpu,
+    e: &Extents,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: Conv,
+    norm: GivenNorm,
+) -> Tensor {
+    let epilogue = Epilogue { bias, norm: Some(norm) };
+    Tensor::gpu(e.y(), Pass::forward(e, conv).run(gpu, x.buffer(), weight.buffer(), epilogue))
 }
 
 /// Gradient of the input. Lifting is a plain convolution with the orbits of its filters.
@@ -238,14 +311,14 @@ pub(super) fn dx(gpu: &Gpu, dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: 
         let dy = dy.reshape([e.batch, rows, 1, e.out_height, e.out_width]);
         return dx(gpu, &dy, &dense, x_shape, Conv { group: Group::C1, ..conv });
     }
-    Tensor::gpu(x_shape, Pass::adjoint(gpu, &e, conv).run(dy.buffer(), weight.buffer(), None))
+    Tensor::gpu(x_shape, Pass::adjoint(&e, conv).run(gpu, dy.buffer(), weight.buffer(), Epilogue::default()))
 }
 
 /// Gradients of weight and bias.
 pub(super) fn dw(gpu: &Gpu, x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: Conv) -> (Tensor, Tensor) {
     let e = Extents::new("group_conv_dw", x.shape(), weight_shape, conv);
     let lengths = [weight_shape.len(), e.c_out];
-    let [weight, bias] = Pass::forward(gpu, &e, conv).weight_gradient(x.buffer(), dy.buffer(), lengths);
+    let [weight, bias] = Pass::forward(&e, conv).weight_gradient(gpu, x.buffer(), dy.buffer(), lengths);
     (Tensor::gpu(weight_shape, weight), Tensor::gpu([e.c_out], bias))
 }
 
@@ -253,16 +326,37 @@ pub(super) fn dw(gpu: &Gpu, x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: 
 mod tests {
     use super::super::{
         group_conv, group_conv_dw, group_conv_dx,
-        tests::{CASES, close, expected, operands},
+        tests::{CASES, Case, close, expected, operands},
     };
-    use crate::transform_feature_map;
-    use quarterturn_core::{Device, testing};
+    use super::*;
+    use crate::{transform_feature_map, transform_plane};
+    use quarterturn_core::{Device, testing, window_residual};
+
+    /// Beyond [`CASES`]: what straddles a workgroup's windows, channels and chunks, and what a stride leaves over in `dx`.
+    const EDGES: &[Case] = &[
+        (Group::C1, false, 33, 3, 21, 3, 5, 3, 1, 1),
+        (Group::C1, false, 2, 9, 65, 8, 8, 3, 2, 1),
+        (Group::C1, false, 1, 1, 1, 1, 1, 1, 1, 0),
+        (Group::C4, true, 33, 1, 10, 5, 4, 7, 2, 3),
+        (Group::C4, false, 33, 10, 10, 5, 5, 3, 1, 1),
+        (Group::C4, false, 3, 9, 41, 7, 6, 3, 2, 1),
+        (Group::C4, false, 1, 8, 16, 9, 9, 1, 2, 0),
+        (Group::C4, false, 2, 2, 3, 8, 11, 4, 3, 2),
+        (Group::C4, false, 1, 1, 1, 1, 1, 1, 1, 0),
+        (Group::D4, true, 3, 1, 7, 9, 7, 5, 2, 2),
+        (Group::D4, false, 33, 7, 7, 3, 3, 3, 1, 1),
+        (Group::D4, false, 2, 5, 9, 6, 7, 2, 2, 0),
+    ];
+
+    fn cases() -> impl Iterator<Item = Case> {
+        CASES.iter().chain(EDGES).copied()
+    }
 
     #[test]
     fn the_gpu_agrees_with_the_reference() {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
-        for &case in CASES {
+        for case in cases() {
             let [y, dy, dx, dw, db] = expected(case);
             let (x, weight, bias, conv) = operands(case, &gpu);
             let dy = dy.to_device(&gpu).unwrap();
@@ -275,21 +369,172 @@ mod tests {
         }
     }
 
-    /// Wherever (i + 2p − k) mod s = 0, turning the input turns the output, to the last bit.
+    /// Where (i + 2p − k) mod s = 0, turning the input turns the output, to the last bit; elsewhere it does not.
     #[test]
     fn the_gpu_commutes_with_every_element_to_the_last_bit() {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
-        for &case in CASES {
-            let (group, lift, n, c_in, c_out, size, _, k, stride, padding) = case;
-            let size = size + (stride - (size + 2 * padding - k) % stride) % stride;
-            let (x, weight, bias, conv) = operands((group, lift, n, c_in, c_out, size, size, k, stride, padding), &gpu);
-            let y = group_conv(&x, &weight, Some(&bias), conv);
-            for g in group.elements() {
-                let turned = if lift { crate::transform_plane(&x, g) } else { transform_feature_map(&x, g, group) };
-                let got = group_conv(&turned, &weight, Some(&bias), conv).to_vec().unwrap();
-                let expected = transform_feature_map(&y, g, group).to_vec().unwrap();
-                assert!(got == expected, "{group} lift {lift} k {k} s {stride} p {padding} size {size} g {g}");
+        for (group, lift, n, c_in, c_out, size, _, k, stride, padding) in cases() {
+            // The size of the case, and the next that leaves nothing over.
+            let exact = size + (stride - (size + 2 * padding - k) % stride) % stride;
+            for size in [size, exact] {
+                let case = (group, lift, n, c_in, c_out, size, size, k, stride, padding);
+                let (x, weight, bias, conv) = operands(case, &gpu);
+                let y = group_conv(&x, &weight, Some(&bias), conv);
+                let commutes = |g| {
+                    let turned = if lift { transform_plane(&x, g) } else { transform_feature_map(&x, g, group) };
+                    let got = group_conv(&turned, &weight, Some(&bias), conv).to_vec().unwrap();
+                    // Without a group, turning the image alone does nothing of the kind.
+                    group == Group::C1 || got == transform_feature_map(&y, g, group).to_vec().unwrap()
+                };
+                let exact = window_residual(size, k, stride, padding) == Some(0);
+                for g in group.elements().skip(1) {
+                    assert_eq!(commutes(g), exact, "{case:?}, element {g}");
+                }
+            }
+        }
+    }
+
+    static WITH_DIRECT: &str = concat!(
+        include_str!("../prelude.wgsl"),
+        include_str!("spectra.wgsl"),
+        include_str!("panels.wgsl"),
+        include_str!("convolve.wgsl"),
+        include_str!("direct.wgsl"),
+    );
+
+    /// The kernel without tiles.
+    fn run_direct(pass: &Pass, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
+        let name = match pass.group {
+            Group::C1 => "direct_c1",
+            Group::C4 => "direct_c4",
+            Group::D4 => "direct_d4",
+        };
+        let y = gpu.alloc(pass.result_len());
+        let tiling = Tiling::of(pass.group, pass.c_in, pass.c_out);
+        let threads = pass.rows() * pass.positions() * pass.dilation * pass.dilation;
+        let uniform = pass.uniform(1, 0, epilogue.norm.map_or(0.0, |norm| norm.eps), [0; 3]);
+        let operands = Pass::operands(x, weight, epilogue);
+        let overrides = pass.conv_kernel(tiling, epilogue).1;
+        gpu.launch(&Kernel::new(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
+        y
+    }
+
+    /// Whatever the tiling, forward and adjoint, the bits are those of the kernel without tiles.
+    #[test]
+    fn no_tiling_changes_a_bit() {
+        let Some(gpu) = testing::gpu() else { return };
+        let device = Device::Gpu(gpu.clone());
+        for case in [
+            (Group::C1, false, 3, 9, 23, 9, 8, 3, 2, 1),
+            (Group::C4, true, 2, 2, 5, 9, 9, 5, 1, 2),
+            (Group::C4, false, 3, 10, 11, 7, 6, 3, 2, 1),
+            (Group::D4, false, 2, 5, 6, 6, 5, 3, 1, 1),
+        ] {
+            let (x, weight, bias, conv) = operands(case, &device);
+            let e = Extents::new("test", x.shape(), weight.shape(), conv);
+            let dy = super::super::tests::random(e.y(), 4, &device);
+            let forward = Pass::forward(&e, conv);
+            let adjoint = Pass::adjoint(&e, conv);
+            let passes = [(&forward, x.buffer(), Some(&bias)), (&adjoint, dy.buffer(), None)];
+            // The adjoint of lifting is another convolution.
+            for (pass, source, bias) in passes.into_iter().take(if forward.lifting() { 1 } else { 2 }) {
+                let epilogue = Epilogue { bias, norm: None };
+                let direct = run_direct(pass, &gpu, source, weight.buffer(), epilogue).read().unwrap();
+                for (tile, rows, columns) in [(4, 1, 16), (5, 1, 8), (4, 2, 32), (5, 3, 8), (4, 7, 4), (5, 8, 8)] {
+                    let tiling = Tiling { tile: if case.0 == Group::D4 { 4 } else { tile }, rows, columns };
+                    let tiled = pass.run_tiled(tiling, &gpu, source, weight.buffer(), epilogue).read().unwrap();
+                    assert!(tiled == direct, "{case:?} adjoint {} {tiling:?}", pass.adjoint);
+                }
+                assert!(pass.run(&gpu, source, weight.buffer(), epilogue).read().unwrap() == direct, "{case:?}");
+            }
+        }
+    }
+
+    /// An image's result does not depend on its place in a batch.
+    #[test]
+    fn a_batch_changes_no_bit() {
+        let Some(gpu) = testing::gpu() else { return };
+        let gpu = Device::Gpu(gpu);
+        let (x, weight, bias, conv) = operands((Group::C4, false, 33, 3, 10, 5, 6, 3, 1, 1), &gpu);
+        let all = group_conv(&x, &weight, Some(&bias), conv).to_vec().unwrap();
+        let values = x.to_vec().unwrap();
+        let (len, result) = (values.len() / 33, all.len() / 33);
+        for image in [0, 7, 32] {
+            let alone = Tensor::from_vec([1, 3, 4, 5, 6], values[image * len..][..len].to_vec(), &gpu).unwrap();
+            let y = group_conv(&alone, &weight, Some(&bias), conv).to_vec().unwrap();
+            assert!(y == all[image * result..][..result], "image {image}");
+        }
+    }
+
+    #[test]
+    fn a_convolution_is_one_launch_and_its_weight_gradient_two() {
+        let Some(shared) = testing::gpu() else { return };
+        // Of its own, so that other tests do not count.
+        let name = Some(shared.adapter().name.clone());
+        let gpu = Gpu::open(&quarterturn_core::gpu::GpuOptions { adapter: name, ..Default::default() }).unwrap();
+        let (x, weight, bias, conv) = operands((Group::C4, false, 2, 3, 4, 5, 5, 3, 2, 1), &Device::Gpu(gpu.clone()));
+        let launches = |work: &dyn Fn()| {
+            let before = gpu.statistics().launches;
+            work();
+            gpu.statistics().launches - before
+        };
+        let dy = group_conv(&x, &weight, Some(&bias), conv);
+        assert_eq!(launches(&|| drop(group_conv(&x, &weight, Some(&bias), conv))), 1);
+        assert_eq!(launches(&|| drop(group_conv_dx(&dy, &weight, x.shape(), conv))), 1);
+        assert_eq!(launches(&|| drop(group_conv_dw(&x, &dy, weight.shape(), conv))), 2);
+    }
+
+    /// More workgroups than one dimension of a launch holds: all windows, once.
+    #[test]
+    fn large_launches_are_cut_without_a_rest() {
+        // 224 × 224 images, 512 of them: on a stride of 2 each phase of dx has a quarter of the windows.
+        let x = Shape::from([512, 64, 4, 225, 224]);
+        let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
+        let e = Extents::new("test", x, Shape::from([64, 64, 4, 3, 3]), conv);
+        let forward = Pass::forward(&e, conv);
+        assert_eq!((forward.positions(), forward.dilation), (512 * 113 * 112, 1));
+        let adjoint = Pass::adjoint(&e, conv);
+        assert_eq!((adjoint.grid(), adjoint.positions()), ([113, 112], 512 * 113 * 112));
+        let tiling = Tiling::of(Group::C4, 64, 64);
+        let (parts, workgroups) = adjoint.workgroups(tiling);
+        assert_eq!((tiling.vectors(), tiling.windows(Group::C4), parts), (32, 64, 2));
+        assert_eq!(workgroups, 2 * 4 * 512 * 113 * 112 / 64);
+        assert!(workgroups > 65_535);
+    }
+
+    /// Bytes of the workgroup variables that a kernel uses, as naga lays them out. Needs no GPU.
+    fn workgroup_bytes(kernel: &Kernel, overrides: &Overrides) -> u32 {
+        use naga::{AddressSpace, ShaderStage, back::pipeline_constants::process_overrides, valid};
+        let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
+        let mut validator = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::default());
+        let info = validator.validate(&module).unwrap();
+        let constants = overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
+        let entry = Some((ShaderStage::Compute, kernel.name));
+        let (module, info) = process_overrides(&module, &info, entry, &constants).unwrap();
+        assert_eq!(module.entry_points.len(), 1);
+        assert_eq!(module.entry_points[0].workgroup_size, [kernel.workgroup_size, 1, 1], "{}", kernel.name);
+        let used = module.global_variables.iter().filter(|(handle, variable)| {
+            variable.space == AddressSpace::WorkGroup && !info.get_entry_point(0)[*handle].is_empty()
+        });
+        used.map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx())).sum()
+    }
+
+    /// What a launch says of its workgroup memory is what the shader uses.
+    #[test]
+    fn the_stated_workgroup_memory_is_right() {
+        for (group, lift, _, c_in, c_out, h, w, k, stride, padding) in EDGES.iter().copied() {
+            let g_in = if lift { 1 } else { group.order() };
+            let conv = Conv { group, stride, padding };
+            let weight = Shape::from([c_out, c_in, g_in, k, k]);
+            let e = Extents::new("test", Shape::from([1, c_in, g_in, h, w]), weight, conv);
+            let pass = Pass::forward(&e, conv);
+            let tiling = Tiling::of(group, c_in, c_out);
+            let kernels =
+                [pass.conv_kernel(tiling, Epilogue::default()), pass.partial_kernel(pass.chunks()), pass.fold_kernel()];
+            for (kernel, overrides) in kernels {
+                let bytes = workgroup_bytes(&kernel, &overrides);
+                assert_eq!(bytes, kernel.workgroup_memory, "{} {group} {c_in} {c_out} {k}", kernel.name);
             }
         }
     }

@@ -1,0 +1,86 @@
+// The same sum without workgroups: an invocation makes one vector of one window, reading whatever it needs. What the
+// convolution is, and what the tests hold it against.
+
+struct Spot {
+    goal: Goal,
+    base: vec3i,
+    phase: u32,
+    // Of result channels: their vector.
+    row: u32,
+}
+
+// Invocation i, of `vectors` for each window.
+fn spot_of(i: u32, vectors: u32) -> Spot {
+    let position = i / vectors % conv.positions;
+    let phase = i / vectors / conv.positions;
+    return Spot(goal_of(position, phase), base_of(window_at(position)), phase, i % vectors);
+}
+
+fn end_of(vectors: u32) -> u32 {
+    return vectors * conv.positions * DILATION * DILATION;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn direct_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+             @builtin(local_invocation_index) lane: u32) {
+    let i = linear_index(group, groups, lane);
+    let vectors = (conv.c_out + 3u) / 4u;
+    if (i >= end_of(vectors)) {
+        return;
+    }
+    let spot = spot_of(i, vectors);
+    let origin = origin_of(spot.phase);
+    var sum = vec4f(0.0);
+    for (var r = 0u; r < run_count(); r++) {
+        let run = run_at(r);
+        for (var c = run.first; c < run.first + run.count; c++) {
+            let sample = fetch_one(spot.base, origin, run.tap, c * channel_len());
+            sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, run), sum);
+        }
+    }
+    store_c1(spot.goal, 4u * spot.row, sum);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn direct_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+             @builtin(local_invocation_index) lane: u32) {
+    let i = linear_index(group, groups, lane);
+    if (i >= end_of(conv.c_out)) {
+        return;
+    }
+    let spot = spot_of(i, conv.c_out);
+    let origin = origin_of(spot.phase);
+    var sum = vec4f(0.0);
+    for (var r = 0u; r < run_count(); r++) {
+        let run = run_at(r);
+        let samples = turned_samples(spot.base, origin, run.tap);
+        for (var c = run.first; c < run.first + run.count; c++) {
+            let f = transform_c4(fetch(samples, c * channel_len()));
+            sum = add_product_c4(sum, f, filter_c4(spot.row, c, run));
+        }
+    }
+    store_c4(spot.goal, spot.row, sum);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn direct_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+             @builtin(local_invocation_index) lane: u32) {
+    let i = linear_index(group, groups, lane);
+    if (i >= end_of(conv.c_out)) {
+        return;
+    }
+    let spot = spot_of(i, conv.c_out);
+    let origin = origin_of(spot.phase);
+    var sum = Spectrum();
+    for (var r = 0u; r < run_count(); r++) {
+        let run = run_at(r);
+        let turned = turned_samples(spot.base, origin, run.tap);
+        let mirrored = mirrored_samples(spot.base, origin, run.tap);
+        for (var c = run.first; c < run.first + run.count; c++) {
+            let channel = c * channel_len();
+            let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
+            sum = add_product_d4(sum, f, filter_d4(spot.row, c, run));
+        }
+    }
+    store_d4(spot.goal, spot.row, sum);
+}

@@ -1,0 +1,423 @@
+// The gradient of the weight: dψ̃ = Σ F̂ᵀ·dŷ over all windows, in two passes.
+//
+// In the first, a workgroup sums a chunk of the windows for LEFT_CHANNELS vectors of result channels and RUNS runs of
+// terms: the panels' steps are windows, the left factors dŷ, the right ones F̂. In the second, a workgroup adds up the
+// chunks of one filter, in an order that depends on their number alone, and transforms back. The bias is one more run,
+// whose source is constantly 1.
+
+// Vectors of result channels, and runs, that a workgroup makes.
+override LEFT_CHANNELS: u32 = 10;
+override RUNS: u32 = 8;
+// Taps that a workgroup of the second pass folds.
+override TAPS: u32 = 9;
+
+// Windows of a step: their samples are 32 contiguous bytes.
+const STEPS: u32 = 8u;
+
+@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read_write> partials_y: array<vec4f>;
+
+// Where the windows of a step are, with the first sample of their dy: of this step and, beside it, of the next.
+var<workgroup> step_bases: array<vec3i, 2u * STEPS>;
+var<workgroup> step_goals: array<u32, 2u * STEPS>;
+
+// What a workgroup sums.
+struct Share {
+    // First and last but one window, first vector of result channels, first run.
+    first: u32,
+    end: u32,
+    row: u32,
+    run: u32,
+    chunk: u32,
+}
+
+fn share_of(index: u32) -> Share {
+    let along = index / conv.parts;
+    let chunk = along / conv.bands;
+    let first = chunk * conv.chunk;
+    let end = min(first + conv.chunk, conv.positions);
+    return Share(first, end, index % conv.parts * LEFT_CHANNELS, along % conv.bands * RUNS, chunk);
+}
+
+fn find_step(share: Share, step: u32, order: u32, lane: u32) {
+    for (var i = lane; i < STEPS; i += THREADS) {
+        let window = window_at(share.first + step * STEPS + i);
+        let at = step % 2u * STEPS + i;
+        step_bases[at] = base_of(window);
+        let place = window.row * conv.out_width + window.column;
+        step_goals[at] = window.image * conv.c_out * order * conv.out_height * conv.out_width + place;
+    }
+}
+
+// dy of one result channel and plane, `goal` being where that of the first is.
+fn dy_at(goal: u32, channel: u32, plane: u32, order: u32) -> f32 {
+    return dy[goal + (channel * order + plane) * conv.out_height * conv.out_width];
+}
+
+fn dy_c1(goal: u32, channel: u32) -> f32 {
+    return select(0.0, dy_at(goal, channel, 0u, 1u), channel < conv.c_out);
+}
+
+fn dy_quarter(goal: u32, channel: u32, first: u32, order: u32) -> vec4f {
+    return vec4f(
+        dy_at(goal, channel, first, order),
+        dy_at(goal, channel, first + 1u, order),
+        dy_at(goal, channel, first + 2u, order),
+        dy_at(goal, channel, first + 3u, order),
+    );
+}
+
+// ---- The panels: windows vary fastest, so that neighbours read neighbouring samples ----
+
+fn is_bias(index: u32) -> bool {
+    return index == run_count();
+}
+
+fn fill_shares_c1(share: Share, step: u32, lane: u32) {
+    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+        let i = unit % STEPS;
+        let index = share.run + unit / STEPS;
+        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let run = run_at(min(index, run_count() - 1u));
+        for (var c = 0u; c < run.count; c++) {
+            let at = step % 2u * STEPS + i;
+            let sample = fetch_one(step_bases[at], origin_of(0u), run.tap, (run.first + c) * channel_len());
+            right_c1[right + c] = select(sample, 1.0, is_bias(index));
+        }
+    }
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+        let i = unit % STEPS;
+        let channel = 4u * (share.row + unit / STEPS);
+        let goal = step_goals[step % 2u * STEPS + i];
+        left_one[i * LEFT_PITCH + unit / STEPS] =
+            vec4f(dy_c1(goal, channel), dy_c1(goal, channel + 1u), dy_c1(goal, channel + 2u), dy_c1(goal, channel + 3u));
+    }
+}
+
+fn fill_shares_c4(share: Share, step: u32, lane: u32) {
+    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+        let i = unit % STEPS;
+        let index = share.run + unit / STEPS;
+        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let run = run_at(min(index, run_count() - 1u));
+        let samples = turned_samples(step_bases[step % 2u * STEPS + i], origin_of(0u), run.tap);
+        for (var c = 0u; c < run.count; c++) {
+            let f = transform_c4(fetch(samples, (run.first + c) * channel_len()));
+            right_one[right + c] = select(f, vec4f(4.0, 0.0, 0.0, 0.0), is_bias(index));
+        }
+    }
+    // The adjoint of the inverse transform.
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+        let i = unit % STEPS;
+        let channel = min(share.row + unit / STEPS, conv.c_out - 1u);
+        let values = dy_quarter(step_goals[step % 2u * STEPS + i], channel, 0u, 4u);
+        left_one[i * LEFT_PITCH + unit / STEPS] = transform_c4(values) * SCALE_C4;
+    }
+}
+
+fn fill_shares_d4(share: Share, step: u32, lane: u32) {
+    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+        let i = unit % STEPS;
+        let index = share.run + unit / STEPS;
+        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let run = run_at(min(index, run_count() - 1u));
+        let base = step_bases[step % 2u * STEPS + i];
+        let turned = turned_samples(base, origin_of(0u), run.tap);
+        let mirrored = mirrored_samples(base, origin_of(0u), run.tap);
+        for (var c = 0u; c < run.count; c++) {
+            let channel = (run.first + c) * channel_len();
+            let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
+            // F̂ is transposed.
+            right_one[right + c] = select(f.one, vec4f(8.0, 0.0, 0.0, 0.0), is_bias(index));
+            right_two[right + c] = select(f.two.xzyw, vec4f(0.0), is_bias(index));
+        }
+    }
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+        let i = unit % STEPS;
+        let channel = min(share.row + unit / STEPS, conv.c_out - 1u);
+        let goal = step_goals[step % 2u * STEPS + i];
+        let spectrum = transform_d4(Values(dy_quarter(goal, channel, 0u, 8u), dy_quarter(goal, channel, 4u, 8u)));
+        left_one[i * LEFT_PITCH + unit / STEPS] = spectrum.one * 0.125;
+        left_two[i * LEFT_PITCH + unit / STEPS] = spectrum.two * 0.25;
+    }
+}
+
+// ---- The first pass ----
+
+// Partial sums lie as [chunk, row, term], terms as [run, channel of the run].
+fn term_count() -> u32 {
+    return (run_count() + 1u) * DEPTH;
+}
+
+fn partial_place(chunk: u32, rows: u32, row: u32, term: u32) -> u32 {
+    return (chunk * rows + row) * term_count() + term;
+}
+
+struct Place {
+    chunk: u32,
+    rows: u32,
+    row: u32,
+    term: u32,
+    exists: bool,
+}
+
+// Where an invocation's sum with its right factor at `right` goes; `rows` vectors of result channels.
+fn place_of(share: Share, rows: u32, right: u32, lane: u32) -> Place {
+    let term = share.run * DEPTH + right;
+    let exists = right < RUNS * DEPTH && term < term_count();
+    return Place(share.chunk, rows, share.row + lane / COLUMNS * TILE, term, exists);
+}
+
+fn keep(place: Place, t: u32, sum: vec4f) {
+    if (place.exists && place.row + t < place.rows) {
+        partials_y[partial_place(place.chunk, place.rows, place.row + t, place.term)] = sum;
+    }
+}
+
+fn keep_tile(place: Place, tile: Tile) {
+    keep(place, 0u, tile.a);
+    keep(place, 1u, tile.b);
+    keep(place, 2u, tile.c);
+    keep(place, 3u, tile.d);
+    if (TILE == 5u) {
+        keep(place, 4u, tile.e);
+    }
+}
+
+fn keep_sums(share: Share, rows: u32, lane: u32, sums: Sums) {
+    let right = lane % COLUMNS;
+    keep_tile(place_of(share, rows, right, lane), sums.t0);
+    keep_tile(place_of(share, rows, right + COLUMNS, lane), sums.t1);
+    keep_tile(place_of(share, rows, right + 2u * COLUMNS, lane), sums.t2);
+    keep_tile(place_of(share, rows, right + 3u * COLUMNS, lane), sums.t3);
+}
+
+fn keep_d4(place: Place, t: u32, sum: Spectrum) {
+    if (place.exists && place.row + t < place.rows) {
+        let at = 2u * partial_place(place.chunk, place.rows, place.row + t, place.term);
+        partials_y[at] = sum.one;
+        partials_y[at + 1u] = sum.two;
+    }
+}
+
+fn keep_tile_d4(place: Place, tile: TileD4) {
+    keep_d4(place, 0u, tile.a);
+    keep_d4(place, 1u, tile.b);
+    keep_d4(place, 2u, tile.c);
+    keep_d4(place, 3u, tile.d);
+}
+
+@compute @workgroup_size(THREADS)
+fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+              @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let share = share_of(index);
+    let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    find_step(share, 0u, 1u, lane);
+    var sums = Sums();
+    for (var step = 0u; step < steps; step++) {
+        workgroupBarrier();
+        fill_shares_c1(share, step, lane);
+        find_step(share, step + 1u, 1u, lane);
+        workgroupBarrier();
+        sums = add_panels_c1(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+    }
+    keep_sums(share, (conv.c_out + 3u) / 4u, lane, sums);
+}
+
+@compute @workgroup_size(THREADS)
+fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+              @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let share = share_of(index);
+    let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    find_step(share, 0u, 4u, lane);
+    var sums = Sums();
+    for (var step = 0u; step < steps; step++) {
+        workgroupBarrier();
+        fill_shares_c4(share, step, lane);
+        find_step(share, step + 1u, 4u, lane);
+        workgroupBarrier();
+        sums = add_panels_c4(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+    }
+    keep_sums(share, conv.c_out, lane, sums);
+}
+
+@compute @workgroup_size(THREADS)
+fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+              @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let share = share_of(index);
+    let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    find_step(share, 0u, 8u, lane);
+    var sums = SumsD4();
+    for (var step = 0u; step < steps; step++) {
+        workgroupBarrier();
+        fill_shares_d4(share, step, lane);
+        find_step(share, step + 1u, 8u, lane);
+        workgroupBarrier();
+        sums = add_panels_d4(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+    }
+    let right = lane % COLUMNS;
+    keep_tile_d4(place_of(share, conv.c_out, right, lane), sums.t0);
+    keep_tile_d4(place_of(share, conv.c_out, right + COLUMNS, lane), sums.t1);
+}
+
+// ---- The second pass ----
+
+@group(0) @binding(0) var<storage, read> partials: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> dweight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dbias: array<f32>;
+
+var<workgroup> dpsi_turned: array<vec4f, TAPS>;
+var<workgroup> dpsi_mirrored: array<vec4f, TAPS>;
+var<workgroup> lane_sums: array<vec4f, WORKGROUP>;
+
+// The sum over the chunks of vector `part` of `parts` that they have for a row's term: lanes sum a stride apart, then
+// pairwise.
+fn chunk_sum(row: u32, rows: u32, term: u32, part: u32, parts: u32, lane: u32) -> vec4f {
+    var total = vec4f(0.0);
+    for (var chunk = lane; chunk < conv.chunks; chunk += WORKGROUP) {
+        total += partials[partial_place(chunk, rows, row, term) * parts + part];
+    }
+    workgroupBarrier();
+    lane_sums[lane] = total;
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            lane_sums[lane] += lane_sums[lane + half];
+        }
+    }
+    workgroupBarrier();
+    return lane_sums[0];
+}
+
+// What a workgroup folds: the filter of source channel c to `row`, at the taps from q; c = c_in is the bias.
+struct Fold {
+    row: u32,
+    c: u32,
+    q: u32,
+    taps: u32,
+}
+
+fn fold_of(index: u32) -> Fold {
+    let taps = select(1u, tap_count(), LIFTING);
+    let shares = tap_count() / taps;
+    let along = index / shares;
+    return Fold(along / (conv.c_in + 1u), along % (conv.c_in + 1u), index % shares * taps, taps);
+}
+
+fn term_of(fold: Fold, q: u32) -> u32 {
+    let run = select(fold.c / DEPTH * tap_count() + q, run_count(), fold.c == conv.c_in);
+    return run * DEPTH + select(fold.c % DEPTH, 0u, fold.c == conv.c_in);
+}
+
+fn dweight_place(o: u32, c: u32, plane: u32, tap: vec2u) -> u32 {
+    return (((o * conv.c_in + c) * conv.planes + plane) * K + tap.x) * K + tap.y;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn fold_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let fold = fold_of(index);
+    let sum = chunk_sum(fold.row, (conv.c_out + 3u) / 4u, term_of(fold, fold.q), 0u, 1u, lane);
+    let o = 4u * fold.row + lane;
+    if (lane < 4u && o < conv.c_out) {
+        if (fold.c < conv.c_in) {
+            dweight[dweight_place(o, fold.c, 0u, tap_at(fold.q))] = sum[lane];
+        } else if (fold.q == 0u) {
+            dbias[o] = sum[lane];
+        }
+    }
+}
+
+// Writes the gradients of one filter from dψ. When lifting, an entry is part of the filters of all elements that move
+// a tap there.
+fn spread(fold: Fold, order: u32, lane: u32) {
+    if (!LIFTING) {
+        if (lane < order) {
+            let value = select(dpsi_turned[0][lane & 3u], dpsi_mirrored[0][lane & 3u], lane >= 4u);
+            dweight[dweight_place(fold.row, fold.c, lane, move_entry(lane, tap_at(fold.q), vec2u(K)))] = value;
+        }
+        return;
+    }
+    for (var i = lane; i < K * K; i += WORKGROUP) {
+        let entry = vec2u(i / K, i % K);
+        var total = 0.0;
+        for (var d = 0u; d < order; d++) {
+            let q = tap_number(move_entry(group_inverse(d), entry, vec2u(K)));
+            if (q < tap_count()) {
+                let value = select(dpsi_turned[q][d & 3u], dpsi_mirrored[q][d & 3u], d >= 4u);
+                total = fma(value, tap_weight(q, order), total);
+            }
+        }
+        dweight[dweight_place(fold.row, fold.c, 0u, entry)] = total;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn fold_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let fold = fold_of(index);
+    if (fold.c == conv.c_in) {
+        let sum = chunk_sum(fold.row, conv.c_out, term_of(fold, 0u), 0u, 1u, lane);
+        if (lane == 0u && fold.q == 0u) {
+            dbias[fold.row] = sum.x;
+        }
+        return;
+    }
+    for (var t = 0u; t < fold.taps; t++) {
+        let sum = chunk_sum(fold.row, conv.c_out, term_of(fold, fold.q + t), 0u, 1u, lane);
+        if (lane == 0u) {
+            dpsi_turned[t] = inverse_c4(sum);
+        }
+    }
+    workgroupBarrier();
+    spread(fold, 4u, lane);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn fold_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) lane: u32) {
+    let index = linear_group(group, groups);
+    if (index >= conv.workgroups) {
+        return;
+    }
+    let fold = fold_of(index);
+    if (fold.c == conv.c_in) {
+        let sum = chunk_sum(fold.row, conv.c_out, term_of(fold, 0u), 0u, 2u, lane);
+        if (lane == 0u && fold.q == 0u) {
+            dbias[fold.row] = sum.x;
+        }
+        return;
+    }
+    for (var t = 0u; t < fold.taps; t++) {
+        let term = term_of(fold, fold.q + t);
+        let one = chunk_sum(fold.row, conv.c_out, term, 0u, 2u, lane);
+        let two = chunk_sum(fold.row, conv.c_out, term, 1u, 2u, lane);
+        if (lane == 0u) {
+            let values = inverse_d4(Spectrum(one, two.xzyw));
+            dpsi_turned[t] = values.turned;
+            dpsi_mirrored[t] = values.mirrored;
+        }
+    }
+    workgroupBarrier();
+    spread(fold, 8u, lane);
+}
