@@ -85,8 +85,8 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let norm = GpuBatchNorm::new(&gpu, axes, after, eps, Statistics::Batch);
-            let [mean, var] = norm.statistics(x);
-            BatchNorm { y: norm.normalise(x, &mean, &var, weight, bias), mean, var }
+            let [y, mean, var] = norm.normalise_batch(x, weight, bias);
+            BatchNorm { y, mean, var }
         }
     }
 }
@@ -584,79 +584,80 @@ wide! {
 #[cfg(feature = "gpu")]
 static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("batch_norm.wgsl"));
 
-/// Batch norm on the GPU: sums of a channel are taken in pieces, one workgroup each, which another workgroup merges.
+/// Batch norm on the GPU: a workgroup has a piece of a channel, some octets of elements; see `batch_norm.wgsl`.
 #[cfg(feature = "gpu")]
 struct GpuBatchNorm<'a> {
     gpu: &'a Gpu,
     axes: Axes,
     pieces: usize,
     activation: f64,
-    uniform: [u32; 12],
+    uniform: [u32; 15],
 }
 
 #[cfg(feature = "gpu")]
 impl<'a> GpuBatchNorm<'a> {
     fn new(gpu: &'a Gpu, axes: Axes, after: After, eps: f64, statistics: Statistics) -> Self {
-        const PIECE: usize = 4096;
-        let pieces = axes.count().div_ceil(PIECE);
-        let extents = [axes.channels, axes.block, axes.count(), pieces].map(|v| v as u32);
-        let (activation, rule) = match after {
+        // Octets of a piece, at least; and pieces of a channel, at most, for each piece adds up the sums of all.
+        const SHORTEST: usize = 512;
+        const MOST: usize = 256;
+        // Where blocks are not whole octets, each may begin and end amid one.
+        let octets = if axes.block.is_multiple_of(8) { axes.block / 8 } else { axes.block.div_ceil(8) + 1 };
+        let all = axes.batch * octets;
+        let piece = all.div_ceil(MOST).next_multiple_of(64).max(SHORTEST);
+        let pieces = all.div_ceil(piece).max(1);
+        let (activation, [key0, key1, stream, epoch, threshold, factor]) = match after {
             After::Nothing => (0.0, [0; 6]),
             // Nothing is dropped, so nothing is scaled.
             After::Relu => (1.0, [0, 0, 0, 0, 0, 1f32.to_bits()]),
             After::ReluDropout(rule) => (2.0, rule.words()),
         };
-        let mut uniform = [0; 12];
-        uniform[..4].copy_from_slice(&extents);
-        uniform[4..6].copy_from_slice(&[(eps as f32).to_bits(), u32::from(statistics == Statistics::Batch)]);
-        uniform[6..].copy_from_slice(&rule);
+        let [channels, block, count, octets, all, per_channel, piece] =
+            [axes.channels, axes.block, axes.count(), octets, all, pieces, piece].map(|v| v as u32);
+        let training = u32::from(statistics == Statistics::Batch);
+        let eps = (eps as f32).to_bits();
+        let extents = [channels, block, count, octets, all, per_channel, piece, eps, training];
+        let mut uniform = [0; 15];
+        uniform[..9].copy_from_slice(&extents);
+        uniform[9..].copy_from_slice(&[stream, epoch, threshold, key0, key1, factor]);
         GpuBatchNorm { gpu, axes, pieces, activation, uniform }
     }
 
-    /// Launches `name`, whose results have these lengths.
+    /// Launches `name`, one workgroup per piece, with results of these lengths.
     fn launch<const R: usize>(
         &self,
         name: &'static str,
         operands: &[&GpuBuffer],
         lengths: [usize; R],
-        size: Size,
     ) -> [GpuBuffer; R] {
-        // The most that one of them needs: the sets of `merge_moments`, padded to four floats.
-        let kernel = Kernel::new(name, SHADER).workgroup(64, 64 * 16);
+        // The most that one of them needs: octets, sums and draws, four words each.
+        let kernel = Kernel::new(name, SHADER).workgroup(64, 3 * 64 * 16);
         let results = lengths.map(|len| self.gpu.alloc(len));
         let outputs: Vec<&GpuBuffer> = results.iter().collect();
+        let size = Size::Groups(self.axes.channels * self.pieces);
         self.gpu.launch(&kernel, &[("ACTIVATION", self.activation)], operands, &outputs, &self.uniform, size);
         results
     }
 
-    /// Mean and biased variance of the batch.
-    fn statistics(&self, x: &Tensor) -> [Tensor; 2] {
-        let pieces = self.axes.channels * self.pieces;
-        let [moments] = self.launch("moments", &[x.buffer()], [2 * pieces], Size::Groups(pieces));
+    /// y, and mean and biased variance of the batch.
+    fn normalise_batch(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 3] {
         let channels = self.axes.channels;
-        self.launch("merge_moments", &[&moments], [channels; 2], Size::Groups(channels))
-            .map(|buffer| Tensor::gpu([channels], buffer))
+        let [moments] = self.launch("moments", &[x.buffer()], [4 * channels * self.pieces]);
+        let operands = [x.buffer(), &moments, weight.buffer(), bias.buffer()];
+        let [y, mean, var] = self.launch("normalise_batch", &operands, [x.len(), channels, channels]);
+        [Tensor::gpu(x.shape(), y), Tensor::gpu([channels], mean), Tensor::gpu([channels], var)]
     }
 
     fn normalise(&self, x: &Tensor, mean: &Tensor, var: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-        let operands = [x, mean, var, weight, bias].map(Tensor::buffer);
-        // With dropout an invocation has the eight elements of a random block.
-        let threads = if self.activation == 2.0 { x.len().div_ceil(8) } else { x.len() };
-        let [y] = self.launch("normalise", &operands, [x.len()], Size::Threads(threads));
+        let [y] = self.launch("normalise", &[x, mean, var, weight, bias].map(Tensor::buffer), [x.len()]);
         Tensor::gpu(x.shape(), y)
     }
 
     fn vjp(&self, [x, y, dy]: [&Tensor; 3], [mean, var, weight]: [&Tensor; 3]) -> (Tensor, Tensor, Tensor) {
-        let (channels, pieces) = (self.axes.channels, self.axes.channels * self.pieces);
+        let channels = self.axes.channels;
         let [x_buffer, y, dy, mean, var, weight] = [x, y, dy, mean, var, weight].map(Tensor::buffer);
-        let [sums] = self.launch("gradient_sums", &[x_buffer, y, dy, mean], [2 * pieces], Size::Groups(pieces));
-        let [dweight, dbias, coefficients] = self.launch(
-            "merge_gradient_sums",
-            &[&sums, mean, var, weight],
-            [channels, channels, 4 * channels],
-            Size::Groups(channels),
-        );
-        let [dx] = self.launch("gradient", &[x_buffer, y, dy, &coefficients], [x.len()], Size::Threads(x.len()));
+        let records = channels * self.pieces + channels;
+        let [sums] = self.launch("gradient_sums", &[x_buffer, y, dy, mean, var, weight], [4 * records]);
+        let [dx, dweight, dbias] = self.launch("gradient", &[x_buffer, y, dy, &sums], [x.len(), channels, channels]);
         (Tensor::gpu(x.shape(), dx), Tensor::gpu([channels], dweight), Tensor::gpu([channels], dbias))
     }
 }
