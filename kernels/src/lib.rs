@@ -5,6 +5,8 @@ mod coset_pool;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
+#[cfg(feature = "gpu")]
+mod exactness;
 mod filter_orbit;
 mod group;
 mod group_conv;
@@ -28,6 +30,8 @@ pub use coset_pool::*;
 pub use cross_entropy::*;
 pub use dropout::*;
 pub use elementwise::*;
+#[cfg(feature = "gpu")]
+pub use exactness::{BitExactness, LayerExactness, bit_exactness};
 pub use filter_orbit::*;
 pub use group::Group;
 pub use group_conv::*;

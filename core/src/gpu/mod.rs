@@ -24,6 +24,8 @@ use failure::{Failure, from_wgpu};
 use pipeline::{BindKey, Pipelines, UNIFORM_BYTES};
 use pool::{Pool, Slot, size_class};
 use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -43,6 +45,7 @@ struct Inner {
     memory_limit: u64,
     failure: Arc<Failure>,
     state: Mutex<State>,
+    remembered: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     launches: AtomicU64,
     submissions: AtomicU64,
     read_backs: AtomicU64,
@@ -107,6 +110,7 @@ impl Gpu {
             description,
             failure,
             state: Mutex::new(State { pool: Pool::default(), batch, pipelines, uniform_group }),
+            remembered: Mutex::default(),
             launches: AtomicU64::new(0),
             submissions: AtomicU64::new(0),
             read_backs: AtomicU64::new(0),
@@ -123,6 +127,24 @@ impl Gpu {
     /// The adapter this device was opened on.
     pub fn adapter(&self) -> &AdapterDescription {
         &self.0.description
+    }
+
+    /// What somebody found out about this device, by its type: made when first asked for, then kept as long as the device.
+    ///
+    /// # Errors
+    /// Whatever `make` returns; nothing is kept then.
+    pub fn remember<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let remembered = || self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = remembered().get(&TypeId::of::<T>()).cloned();
+        let known = match known {
+            Some(known) => known,
+            None => {
+                // Not under the lock, since making may ask for other things. Of two who make it, the first counts.
+                let made: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
+                remembered().entry(TypeId::of::<T>()).or_insert(made).clone()
+            }
+        };
+        Ok(known.downcast().expect("kept under its own type"))
     }
 
     /// Counts of work and memory.

@@ -268,3 +268,13 @@ fn threads_share_one_gpu() {
         }
     });
 }
+
+#[test]
+fn findings_are_made_once_and_failures_not_kept() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    struct Finding(u32);
+    assert!(gpu.remember::<Finding>(|| Err(Error::Gpu("not now".into()))).is_err());
+    let first = gpu.remember(|| Ok(Finding(1))).unwrap();
+    let again = gpu.clone().remember(|| Ok(Finding(2))).unwrap();
+    assert_eq!((first.0, again.0), (1, 1));
+}
