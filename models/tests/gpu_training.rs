@@ -9,7 +9,7 @@ use quarterturn_core::{
 };
 use quarterturn_models::{MnistCnn, MnistCnnConfig, Mode, training::train_step};
 
-/// Steps are recorded without waiting for the GPU, take a bounded number of launches, and once the first ones have
+/// Steps are recorded without waiting for the GPU, take 97 launches, and once the first ones have
 /// filled the pool, ask the driver for no memory.
 #[test]
 fn a_step_waits_for_nothing_and_allocates_nothing() {
@@ -35,7 +35,9 @@ fn a_step_waits_for_nothing_and_allocates_nothing() {
     assert_eq!(after.pipelines, before.pipelines);
     assert!(after.bytes - before.bytes < 4096, "only the losses, which are kept, need memory");
     let launches = (after.launches - before.launches) / 6;
-    assert!(launches <= 140, "{launches} launches in a step");
+    // Forward, a layer is convolution, moments, norm and running statistics: 28. Back, it is two for the norm, two for the
+    // weight and, but for the first, one for the input: 34. Pool, mean, maximum, linear layer and loss: 12. Adam: 23.
+    assert_eq!(launches, 97, "launches of a step");
     let last = losses[5].to_vec().unwrap()[0];
     assert!(last.is_finite() && last < first, "the loss went from {first} to {last}");
 }
