@@ -5,7 +5,7 @@
 //! Reading trusts nothing: whatever the bytes are, the outcome is an [`Error`] or a network whose every value is finite.
 
 use crate::{
-    Config, MnistCnn, Network, SubsamplingNet,
+    Config, MnistCnn, Network, ResNet, SubsamplingNet,
     safetensors::{self, Archive},
 };
 use half::{bf16, f16};
@@ -130,13 +130,14 @@ impl Checkpoint {
     pub fn network(&self, device: &Device) -> Result<Box<dyn Network>> {
         match self.config().get("model").map_or("nothing", String::as_str) {
             "mnist_cnn" => Ok(Box::new(MnistCnn::restored(self, device)?)),
+            "resnet" => Ok(Box::new(ResNet::restored(self, device)?)),
             "subsampling_net" => {
                 let mut network = SubsamplingNet::new(0, device)?;
                 self.restore(&mut network)?;
                 Ok(Box::new(network))
             }
             found => {
-                let message = format!("expected mnist_cnn or subsampling_net, found {found}");
+                let message = format!("expected mnist_cnn, resnet or subsampling_net, found {found}");
                 Err(Error::Checkpoint { name: "model".into(), message })
             }
         }
@@ -410,7 +411,7 @@ pub(crate) mod tests {
         }
         edited(&path, |config, _| drop(config.insert("model".into(), "transformer".into())));
         let loaded = load(&path, &Device::Cpu).map(|_| ());
-        checkpoint_error(loaded, "model", "expected mnist_cnn or subsampling_net, found transformer");
+        checkpoint_error(loaded, "model", "expected mnist_cnn, resnet or subsampling_net, found transformer");
     }
 
     #[test]

@@ -226,7 +226,14 @@ impl ResNet {
     /// # Errors
     /// See [`Checkpoint`].
     pub fn from_checkpoint(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let checkpoint = Checkpoint::read(path)?;
+        Self::restored(&Checkpoint::read(path)?, device)
+    }
+
+    /// As [`ResNet::from_checkpoint`], of a file that has been read.
+    ///
+    /// # Errors
+    /// See [`Checkpoint`].
+    pub fn restored(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = ResNetConfig::from_config(checkpoint.config())?;
         config.check()?;
         checkpoint.expect_values(config.parameters_at_least())?;

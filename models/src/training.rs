@@ -2,12 +2,17 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::{Checkpoint, Config, checkpoint::Encoder};
-use crate::{Mode, Network};
+use crate::{Exactness, Mode, Network};
 use quarterturn_autograd::{Kind, Optimizer, Rule, Schedule, Tape};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Tensor};
 use quarterturn_kernels as kernels;
 use rayon::prelude::*;
-use std::{ops::ControlFlow, path::Path};
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 /// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
 const CHUNK: usize = 4;
@@ -50,6 +55,20 @@ pub struct Progress {
     pub lr: f64,
     /// At the end of an epoch: the mean loss over its images, as they were met.
     pub loss: Option<f64>,
+}
+
+/// Says on standard error, once per process, that a network breaks its symmetry at the size of `images`, and which sizes do not:
+/// it would learn to profit from that, and nobody would notice.
+fn warn_if_inexact<N: Network + ?Sized>(network: &N, images: &Tensor) -> Result<()> {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    network.output_shape(images.shape())?;
+    let warning = Exactness::of(network, [images.dims()[3], images.dims()[4]])?.warning();
+    if let Some(warning) = warning
+        && TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone())
+    {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
 }
 
 /// One step on one batch: forward, backward, update. Returns the loss, shape `[]`, still on the device.
@@ -275,6 +294,9 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// One step of this epoch.
     fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64) -> Result<()> {
         let mode = Mode::Train { seed: self.training.seed, step: self.steps };
+        if self.loss_sum.is_none() {
+            warn_if_inexact(self.network, images)?;
+        }
         let loss = train_step(self.network, &mut self.optimizer, lr, mode, images, labels)?;
         let n = images.dims()[0];
         let weighted = kernels::scale(&loss, n as f64);
