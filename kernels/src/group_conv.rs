@@ -14,8 +14,8 @@ mod gradient;
 mod irrep;
 mod layout;
 mod pass;
-mod product;
 mod reference;
+mod tile;
 #[cfg(feature = "gpu")]
 mod tiling;
 

@@ -77,6 +77,18 @@ impl Isa {
         CHOSEN.store(index as u8 + 1, Ordering::Relaxed);
     }
 
+    /// Vector registers that a kernel has.
+    pub(crate) fn registers(self) -> usize {
+        struct Registers;
+        impl Task for Registers {
+            type Output = usize;
+            fn run<S: Simd>(self) -> usize {
+                S::REGISTERS
+            }
+        }
+        self.run(Registers)
+    }
+
     /// Runs `task`, compiled for this instruction set.
     #[inline]
     pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
@@ -152,6 +164,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     const ISA: Isa;
     const LANES: usize;
+    /// Vector registers of the processor.
+    const REGISTERS: usize;
     fn splat(value: f32) -> Self::V;
     /// The first `LANES` values of `from`.
     ///
@@ -167,6 +181,23 @@ pub(crate) trait Simd: Copy {
     fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once (on `Portable`: twice).
     fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `c − a · b`, rounded likewise.
+    fn mul_sub(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum of each row as a tree: element i with i + 8, then i + 4, i + 2 and i + 1.
+    #[inline(always)]
+    fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
+        let mut sums = [0.0; 8];
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let mut tree = *row;
+            for step in [8, 4, 2, 1] {
+                for i in 0..step {
+                    tree[i] += tree[i + step];
+                }
+            }
+            *sum = tree[0];
+        }
+        sums
+    }
 }
 
 /// One float at a time, for what is not worth a vector.
@@ -177,6 +208,7 @@ impl Simd for Scalar {
     type V = f32;
     const ISA: Isa = Isa::Portable;
     const LANES: usize = 1;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     fn splat(value: f32) -> f32 {
         value
@@ -207,6 +239,10 @@ impl Simd for Scalar {
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         a * b + c
     }
+    #[inline(always)]
+    fn mul_sub(a: f32, b: f32, c: f32) -> f32 {
+        c - a * b
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -216,6 +252,7 @@ impl Simd for Portable {
     type V = [f32; 8];
     const ISA: Isa = Isa::Portable;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     fn splat(value: f32) -> Self::V {
         [value; 8]
@@ -246,6 +283,10 @@ impl Simd for Portable {
     fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
+    #[inline(always)]
+    fn mul_sub(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        std::array::from_fn(|i| c[i] - a[i] * b[i])
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -253,14 +294,51 @@ mod x86 {
     use super::{Isa, Simd, Task};
     use std::arch::x86_64::*;
 
+    // Not inlined: a kernel that is called from another one has the registers to itself.
+    #[inline(never)]
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2<T: Task>(task: T) -> T::Output {
         task.run::<Avx2>()
     }
 
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx2,fma")]
     pub(super) unsafe fn avx512<T: Task>(task: T) -> T::Output {
         task.run::<Avx512>()
+    }
+
+    /// [`Simd::tree_sums`], eight rows side by side.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
+        // SAFETY: the caller's; every row has 16 floats, and the result 8.
+        unsafe {
+            let mut eights = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                eights[i] = _mm256_add_ps(_mm256_loadu_ps(rows[i].as_ptr()), _mm256_loadu_ps(rows[i].as_ptr().add(8)));
+            }
+            // Four sums of row i in the lower half, of row i + 4 in the upper one.
+            let mut fours = [_mm256_setzero_ps(); 4];
+            for i in 0..4 {
+                let (a, b) = (eights[i], eights[i + 4]);
+                fours[i] = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+            let mut twos = [_mm256_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (fours[2 * i], fours[2 * i + 1]);
+                twos[i] =
+                    _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
+            }
+            let (even, odd) = (
+                _mm256_shuffle_ps::<0b10_00_10_00>(twos[0], twos[1]),
+                _mm256_shuffle_ps::<0b11_01_11_01>(twos[0], twos[1]),
+            );
+            let mut sums = [0.0; 8];
+            _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_add_ps(even, odd));
+            sums
+        }
     }
 
     /// Methods must only be reached through [`avx2`]: the `unsafe` blocks below rest on it.
@@ -278,6 +356,7 @@ mod x86 {
         type V = __m256;
         const ISA: Isa = Isa::Avx2;
         const LANES: usize = 8;
+        const REGISTERS: usize = 16;
         #[inline(always)]
         fn splat(value: f32) -> __m256 {
             unsafe { _mm256_set1_ps(value) }
@@ -306,6 +385,14 @@ mod x86 {
         fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
+        #[inline(always)]
+        fn mul_sub(a: __m256, b: __m256, c: __m256) -> __m256 {
+            unsafe { _mm256_fnmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
+            unsafe { tree_sums(rows) }
+        }
     }
 
     #[allow(clippy::undocumented_unsafe_blocks)]
@@ -313,6 +400,7 @@ mod x86 {
         type V = __m512;
         const ISA: Isa = Isa::Avx512;
         const LANES: usize = 16;
+        const REGISTERS: usize = 32;
         #[inline(always)]
         fn splat(value: f32) -> __m512 {
             unsafe { _mm512_set1_ps(value) }
@@ -341,6 +429,14 @@ mod x86 {
         fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
+        #[inline(always)]
+        fn mul_sub(a: __m512, b: __m512, c: __m512) -> __m512 {
+            unsafe { _mm512_fnmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
+            unsafe { tree_sums(rows) }
+        }
     }
 }
 
@@ -358,6 +454,7 @@ mod arm {
         type V = float32x4_t;
         const ISA: Isa = Isa::Neon;
         const LANES: usize = 4;
+        const REGISTERS: usize = 32;
         #[inline(always)]
         fn splat(value: f32) -> float32x4_t {
             unsafe { vdupq_n_f32(value) }
@@ -385,6 +482,10 @@ mod arm {
         #[inline(always)]
         fn mul_add(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             unsafe { vfmaq_f32(c, a, b) }
+        }
+        #[inline(always)]
+        fn mul_sub(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            unsafe { vfmsq_f32(c, a, b) }
         }
     }
 }

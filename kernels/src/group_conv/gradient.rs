@@ -1,283 +1,231 @@
-//! Weight gradient on the CPU: dψ̃ = Σ dŷ · F̂ᵀ over all locations, with the inner terms along the lanes. Images are
-//! padded with their channels innermost, so that a vector of terms is a vector of channels.
+//! Weight gradient on the CPU: dψ̃ = Σ dŷ · F̂ᵀ over all locations of all images, for every pair of channels and every tap.
 
 use super::{
     Conv, Extents,
-    irrep::{Term, columns, filters, result_row, rows_before, spread_gradient, taps, terms, transform},
-    layout::{Layout, PANEL_LOCATIONS},
-    product::{Product, product_rows},
+    irrep::{spread_gradient, taps, transform},
+    layout::Layout,
+    tile::{Correlation, LANES, correlations, gradient_tile, tiles},
 };
 use crate::{
     Group,
     simd::{Isa, Simd, Task},
+    sweep::lane_sums,
 };
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Floats of a packed panel at most: what stays in the second-level cache.
-const PANEL: usize = 48 * 1024;
 /// Images are summed into at most this many partial gradients, whatever the number of threads.
 const PARTIAL_GRADIENTS: usize = 32;
-/// Floats that a vector access may touch beyond the end of what it needs.
-const SLACK: usize = 64;
+/// Floats that the partial gradients of a large filter may take together.
+const PARTIAL_FLOATS: usize = 4 << 20;
+/// Locations that are summed in registers: the gradients of a tile of channels there fit the first cache.
+const CHUNK: usize = 256;
 
-/// Gradients of weight and bias: dψ̃ = Σ_locations dŷ · F̂ᵀ, with the terms along the lanes.
+/// Gradients of weight and bias.
 pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
     match conv.group {
-        Group::C1 => dw_over_images::<1>(e, conv, isa, x, dy),
-        Group::C4 => dw_over_images::<4>(e, conv, isa, x, dy),
-        Group::D4 => dw_over_images::<8>(e, conv, isa, x, dy),
+        Group::C1 => over_images::<1>(e, conv, isa, x, dy),
+        Group::C4 => over_images::<4>(e, conv, isa, x, dy),
+        Group::D4 => over_images::<8>(e, conv, isa, x, dy),
     }
 }
 
-/// What the images of a partial gradient share.
-struct GradientPass {
+/// What all images share.
+struct Plan<const G: usize> {
     e: Extents,
-    layout: Layout,
-    /// For each tap and element, the padded sample of location 0.
-    taps: Vec<[usize; 8]>,
-    /// Input channels whose terms are packed at a time.
-    block: usize,
-}
-
-impl GradientPass {
-    /// Input channels from `block` number `index` on.
-    fn channels(&self, index: usize) -> std::ops::Range<usize> {
-        let first = index * self.block;
-        first..self.e.c_in.min(first + self.block)
-    }
-
-    /// Floats of one row of a packed panel of one block: its terms `[tap][channel]`, whole vectors of channels being
-    /// written for each tap, and two vectors of terms being read at a time.
-    fn row(&self) -> usize {
-        const WIDEST: usize = 16;
-        ((self.taps.len() - 1) * self.block + self.block.next_multiple_of(WIDEST)).next_multiple_of(2 * WIDEST)
-    }
-
-    fn blocks(&self) -> usize {
-        self.e.c_in.div_ceil(self.block)
-    }
-
-    /// Rows of dψ̃: `[filter][c_out, column]`.
-    fn rows<const G: usize>(&self) -> usize {
-        rows_before::<G>(filters::<G>()) * self.e.c_out
-    }
-}
-
-fn dw_over_images<const G: usize>(
-    e: &Extents,
-    conv: Conv,
     isa: Isa,
-    x: &[f32],
-    dy: &[f32],
-) -> (HostBuffer, HostBuffer) {
-    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
-    let layout = Layout::new(source, result, e.k, conv.stride, 1, conv.padding as isize);
-    let taps = taps(e, conv.group);
-    let places = taps.iter().map(|tap| {
-        std::array::from_fn(|h| {
-            let (row, col) = Group::move_entry(h % G, tap.row, tap.col, e.k, e.k);
-            layout.sample(row, col)
-        })
-    });
-    let per_channel = PANEL_LOCATIONS * taps.len() * G;
-    let block = match PANEL / per_channel {
-        room if room >= e.c_in => e.c_in,
-        room => (room / 16 * 16).max(16).min(e.c_in),
-    };
-    let pass = GradientPass { e: *e, layout, taps: places.collect(), block };
+    layout: Layout,
+    /// For each term (input channel, tap), the place of every element's sample for location 0.
+    offsets: Vec<[usize; G]>,
+    /// Images whose locations are summed together: several of small ones.
+    together: usize,
+    /// Floats of an image's padded planes.
+    padded: usize,
+    /// Locations of an image or band, whole vectors.
+    locations: usize,
+}
 
-    // The partition depends on the batch alone, and partial sums are added in order: any number of threads gives the
-    // same bits.
-    let images = e.batch.div_ceil(PARTIAL_GRADIENTS);
-    let (image_x, image_y) = (x.len() / e.batch, dy.len() / e.batch);
-    let partial: Vec<(HostBuffer, HostBuffer)> = x
-        .par_chunks(images * image_x)
-        .zip(dy.par_chunks(images * image_y))
-        .map(|(x, dy)| {
-            let mut sums = HostBuffer::zeros(pass.blocks() * pass.rows::<G>() * pass.row());
-            let mut bias = HostBuffer::zeros(e.c_out);
-            let mut scratch = GradientScratch::new::<G>(&pass);
-            for (x, dy) in x.chunks(image_x).zip(dy.chunks(image_y)) {
-                let (sums, bias, scratch) = (&mut sums, &mut bias, &mut scratch);
-                isa.run(OneGradient::<G> { pass: &pass, x, dy, sums, bias, scratch });
+impl<const G: usize> Plan<G> {
+    fn new(e: &Extents, conv: Conv, isa: Isa, taps: &[super::irrep::Tap]) -> Self {
+        let planes = e.c_in * e.g_in;
+        let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
+        let layout = Layout::new(source, result, e.k, conv.stride, conv.padding as isize, planes, 1);
+        let locations = layout.locations(layout.band(0).len()).next_multiple_of(LANES);
+        let offsets = (0..e.c_in).flat_map(|c| {
+            taps.iter().map(move |tap| {
+                std::array::from_fn(|h| {
+                    let (row, col) = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
+                    (c * e.g_in + h % e.g_in) * layout.plane() + layout.sample(row, col)
+                })
+            })
+        });
+        Plan {
+            e: *e,
+            isa,
+            layout,
+            offsets: offsets.collect(),
+            together: if layout.bands() > 1 { 1 } else { (CHUNK / locations).max(1) },
+            padded: planes * layout.plane() + locations + LANES,
+            locations,
+        }
+    }
+
+    /// The channels of each tile.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<G> {
+        tiles(self.e.c_out, gradient_tile::<G>(self.isa))
+    }
+
+    /// Gradients of ψ̃ of one channel.
+    fn filters(&self) -> usize {
+        self.offsets.len() * G
+    }
+
+    /// The sums over some images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
+    fn partial(&self, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+        let Plan { e, isa, layout, padded: padded_len, locations, .. } = self;
+        let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
+        let left_len = e.c_out * G * locations;
+        let mut sums = HostBuffer::zeros(e.c_out * self.filters());
+        let mut bias = HostBuffer::zeros(e.c_out);
+        let mut padded = HostBuffer::zeros(self.together * padded_len);
+        let mut left = HostBuffer::scratch(self.together * left_len);
+        for (x, dy) in x.chunks(self.together * image_x).zip(dy.chunks(self.together * image_y)) {
+            let images = x.len() / image_x;
+            for band in (0..layout.bands()).map(|i| layout.band(i)) {
+                if layout.bands() > 1 {
+                    padded.fill(0.0);
+                }
+                let image = |(((x, dy), padded), left)| {
+                    isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left })
+                };
+                let operands = x.par_chunks(image_x).zip(dy.par_chunks(image_y));
+                let operands = operands.zip(padded.par_chunks_mut(*padded_len)).zip(left.par_chunks_mut(left_len));
+                let of_images: Vec<Vec<f32>> = operands.map(image).collect();
+                for of_image in of_images {
+                    bias.iter_mut().zip(of_image).for_each(|(sum, v)| *sum += v);
+                }
+                let mut rest = &mut sums[..];
+                let mut jobs = Vec::new();
+                for rows in self.tiles() {
+                    let (tile, after) = rest.split_at_mut(rows.len() * self.filters());
+                    jobs.push((rows, tile));
+                    rest = after;
+                }
+                jobs.into_par_iter().for_each(|(rows, sums)| {
+                    isa.run(OneTile { plan: self, images, padded: &padded, left: &left, rows, sums });
+                });
             }
-            (sums, bias)
-        })
-        .collect();
+        }
+        (sums, bias)
+    }
+}
+
+fn over_images<const G: usize>(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+    let taps = taps(e, conv.group);
+    let plan = Plan::<G>::new(e, conv, isa, &taps);
+    // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the
+    // same bits.
+    let most = (PARTIAL_FLOATS / (e.c_out * plan.filters())).clamp(1, PARTIAL_GRADIENTS);
+    let images = e.batch.div_ceil(most).next_multiple_of(plan.together.min(e.batch));
+    let (image_x, image_y) = (x.len() / e.batch, dy.len() / e.batch);
+    let partial = x.par_chunks(images * image_x).zip(dy.par_chunks(images * image_y));
+    let partial: Vec<(HostBuffer, HostBuffer)> = partial.map(|(x, dy)| plan.partial(x, dy)).collect();
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
     for (s, b) in partial {
-        sums.iter_mut().zip(s.iter()).for_each(|(sum, v)| *sum += v);
+        const PIECE: usize = 1 << 14;
+        sums.par_chunks_mut(PIECE).zip(s.par_chunks(PIECE)).for_each(|(sums, s)| {
+            sums.iter_mut().zip(s).for_each(|(sum, v)| *sum += v);
+        });
         bias.iter_mut().zip(b.iter()).for_each(|(sum, v)| *sum += v);
     }
 
-    let mut dweight = HostBuffer::zeros(e.weight().len());
-    let (rows, row) = (pass.rows::<G>(), pass.row());
-    let gradient = |filter: usize, matrix_row: usize, c: usize, t: usize| {
-        let channels = pass.channels(c / pass.block);
-        let at = c / pass.block * rows + rows_before::<G>(filter) * e.c_out + matrix_row;
-        sums[at * row + t * channels.len() + (c - channels.start)]
+    let tile_of: Vec<Range<usize>> = plan.tiles().flat_map(|tile| vec![tile.clone(); tile.len()]).collect();
+    let gradient = |o: usize, c: usize, t: usize| -> [f32; G] {
+        let tile = &tile_of[o];
+        let at = tile.start * plan.filters() + ((c * taps.len() + t) * tile.len() + o - tile.start) * G;
+        sums[at..at + G].try_into().expect("G floats")
     };
+    let mut dweight = HostBuffer::zeros(e.weight().len());
     spread_gradient::<G>(e, conv.group, &taps, gradient, &mut dweight);
     (dweight, bias)
 }
 
-struct GradientScratch {
-    /// The image as `[sample][h][c]`.
-    padded: HostBuffer,
-    /// dŷ of one panel: `[result][o, column][location]`.
-    left: HostBuffer,
-    /// F̂ of one panel: `[value][location][term]`.
-    right: HostBuffer,
-    /// `dy` as `[o][g][location]`, zero between rows.
-    flat: HostBuffer,
+/// Pads a band of x, and transforms dy there; returns its sums per channel.
+struct Prepare<'a, const G: usize> {
+    plan: &'a Plan<G>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    band: Range<usize>,
+    padded: &'a mut [f32],
+    /// dŷ as `[o][result][location]`, zero between rows and behind the last.
+    left: &'a mut [f32],
 }
 
-impl GradientScratch {
-    fn new<const G: usize>(pass: &GradientPass) -> Self {
-        let e = &pass.e;
-        GradientScratch {
-            padded: HostBuffer::zeros((pass.layout.plane() + SLACK) * e.g_in * e.c_in + SLACK),
-            left: HostBuffer::zeros(G * e.c_out * PANEL_LOCATIONS),
-            right: HostBuffer::zeros(G * PANEL_LOCATIONS * pass.row()),
-            flat: HostBuffer::zeros(e.c_out * G * pass.layout.flat_plane()),
+impl<const G: usize> Task for Prepare<'_, G> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Vec<f32> {
+        let Prepare { plan: Plan { e, layout, locations, .. }, x, dy, band, padded, left } = self;
+        layout.pad(x, band.clone(), padded);
+        let area = e.out_height * e.out_width;
+        let (start, end) = (band.start * e.out_width, band.end * e.out_width);
+        let mut flat = vec![0.0; G * locations];
+        let mut bias = Vec::with_capacity(e.c_out);
+        for (dy, left) in dy.chunks_exact(G * area).zip(left.chunks_exact_mut(G * locations)) {
+            for (dy, flat) in dy.chunks_exact(area).zip(flat.chunks_exact_mut(*locations)) {
+                layout.spread(&dy[start..end], flat);
+            }
+            for at in (0..*locations).step_by(S::LANES) {
+                let lanes = |plane: usize| plane * locations + at..plane * locations + at + S::LANES;
+                // SAFETY: the slices have `LANES` elements.
+                let dy = std::array::from_fn(|g| unsafe { S::load(flat[lanes(g)].as_ptr()) });
+                for (i, value) in transform::<S, G>(dy).into_iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { S::store(left[lanes(i)].as_mut_ptr(), value) };
+                }
+            }
+            bias.push(lane_sums(&left[..*locations], |v| v) as f32);
         }
+        bias
     }
 }
 
-struct OneGradient<'a, const G: usize> {
-    pass: &'a GradientPass,
-    x: &'a [f32],
-    dy: &'a [f32],
+/// Adds to the gradients of ψ̃ of one tile of channels what some images contribute.
+struct OneTile<'a, const G: usize> {
+    plan: &'a Plan<G>,
+    images: usize,
+    padded: &'a [f32],
+    left: &'a [f32],
+    rows: Range<usize>,
     sums: &'a mut [f32],
-    bias: &'a mut [f32],
-    scratch: &'a mut GradientScratch,
 }
 
-impl<const G: usize> Task for OneGradient<'_, G> {
+impl<const G: usize> Task for OneTile<'_, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneGradient { pass, x, dy, sums, bias, scratch } = self;
-        let (layout, e) = (&pass.layout, &pass.e);
-        layout.pad_interleaved(x, e.g_in, e.c_in, &mut scratch.padded);
-        let plane = layout.flat_plane();
-        layout.uncrop(dy, &mut scratch.flat);
-        let block = pass.rows::<G>() * pass.row();
-        for start in (0..layout.locations()).step_by(PANEL_LOCATIONS) {
-            transform_gradient::<S, G>(e, &scratch.flat, plane, start, &mut scratch.left, bias);
-            for index in 0..pass.blocks() {
-                let channels = pass.channels(index);
-                pack_terms::<S, G>(pass, &scratch.padded, start, channels.clone(), &mut scratch.right);
-                let inner = pass.taps.len() * channels.len();
-                multiply_gradient::<S, G>(pass, inner, scratch, &mut sums[index * block..][..block]);
-            }
-        }
-    }
-}
-
-/// dŷ of the panel at `start`; its trivial irrep also sums to the gradient of the bias.
-#[inline(always)]
-fn transform_gradient<S: Simd, const G: usize>(
-    e: &Extents,
-    flat: &[f32],
-    plane: usize,
-    start: usize,
-    left: &mut [f32],
-    bias: &mut [f32],
-) {
-    let mut lanes = [0.0; 16];
-    for o in 0..e.c_out {
-        let mut total = S::splat(0.0);
-        for at in (0..PANEL_LOCATIONS).step_by(S::LANES) {
-            let dy = std::array::from_fn(|g| {
-                let from = (o * G + g) * plane + start + at;
-                let lanes = &flat[from..from + S::LANES];
-                // SAFETY: the slice has `LANES` elements.
-                unsafe { S::load(lanes.as_ptr()) }
-            });
-            let values = transform::<S, G>(dy);
-            total = S::add(total, values[0]);
-            for (i, value) in values.into_iter().enumerate() {
-                let lanes = &mut left[result_row::<G>(e.c_out, o, i) * PANEL_LOCATIONS + at..][..S::LANES];
-                // SAFETY: the slice has `LANES` elements.
-                unsafe { S::store(lanes.as_mut_ptr(), value) };
-            }
-        }
-        // SAFETY: 16 floats are at least `LANES`.
-        unsafe { S::store(lanes.as_mut_ptr(), total) };
-        bias[o] += lanes[..S::LANES].iter().sum::<f32>();
-    }
-}
-
-/// F̂ of the panel at `start`, for the terms of `channels`.
-#[inline(always)]
-fn pack_terms<S: Simd, const G: usize>(
-    pass: &GradientPass,
-    padded: &[f32],
-    start: usize,
-    channels: std::ops::Range<usize>,
-    right: &mut [f32],
-) {
-    let (e, row) = (&pass.e, pass.row());
-    let depth = e.g_in * e.c_in;
-    let last = pass.taps.iter().flatten().max().expect("a filter has a tap") + start + PANEL_LOCATIONS;
-    assert!(padded.len() >= last * depth + S::LANES);
-    assert!(right.len() >= G * PANEL_LOCATIONS * row);
-    for location in 0..PANEL_LOCATIONS {
-        for (t, places) in pass.taps.iter().enumerate() {
-            for c in channels.clone().step_by(S::LANES) {
-                let f = std::array::from_fn(|h| {
-                    let at = (places[h] + start + location) * depth + h % e.g_in * e.c_in + c;
-                    // SAFETY: less than `last · depth`, with a vector's slack behind: the first assertion.
-                    unsafe { S::load(padded.as_ptr().add(at)) }
-                });
-                let values = transform::<S, G>(f);
-                // Where the channels end within the vector, what is written behind them is overwritten by the next tap,
-                // or lies in the padding of the row, whose sums nobody reads.
-                let at = location * row + t * channels.len() + c - channels.start;
-                for (i, value) in values.into_iter().enumerate() {
-                    // SAFETY: `row` has room for whole vectors behind the last tap; the second assertion.
-                    unsafe { S::store(right.as_mut_ptr().add(i * PANEL_LOCATIONS * row + at), value) };
-                }
-            }
-        }
-    }
-}
-
-/// dψ̃ += dŷ · F̂ᵀ over the locations of a panel.
-#[inline(always)]
-fn multiply_gradient<S: Simd, const G: usize>(
-    pass: &GradientPass,
-    inner: usize,
-    scratch: &GradientScratch,
-    sums: &mut [f32],
-) {
-    let (c_out, row) = (pass.e.c_out, pass.row());
-    let plane = PANEL_LOCATIONS * row;
-    assert!(scratch.left.len() >= G * c_out * PANEL_LOCATIONS && scratch.right.len() >= G * plane);
-    assert!(sums.len() >= pass.rows::<G>() * row && inner.next_multiple_of(2 * S::LANES) <= row);
-    for &Term { filter, value, result } in terms::<G>() {
-        for k in (0..inner).step_by(2 * S::LANES) {
-            // SAFETY: the assertions above are the extents of the operands: `G · c_out` rows of results, a plane for each
-            // value, a matrix for each filter; whole pairs of vectors stay within a row.
-            unsafe {
-                let product = Product {
-                    inner: PANEL_LOCATIONS,
-                    a: scratch.left.as_ptr().add(rows_before::<G>(result) * c_out * PANEL_LOCATIONS),
-                    a_row: PANEL_LOCATIONS,
-                    b: scratch.right.as_ptr().add(value * plane + k),
-                    b_step: row,
-                    b_gap: S::LANES,
-                    c: sums.as_mut_ptr().add(rows_before::<G>(filter) * c_out * row + k),
-                    c_row: row,
-                    c_gap: S::LANES,
-                    fresh: false,
-                };
-                product_rows::<S>(c_out * columns::<G>(result), product);
-            }
+        let OneTile { plan, images, padded, left, rows, sums } = self;
+        let Plan { e, offsets, locations, padded: padded_len, .. } = plan;
+        let reach = offsets.iter().flatten().max().expect("a filter has a tap") + locations;
+        assert!(*padded_len >= reach && padded.len() >= images * padded_len);
+        assert!(left.len() >= images * e.c_out * G * locations && rows.end <= e.c_out);
+        for start in (0..*locations).step_by(CHUNK) {
+            let correlation = Correlation {
+                offsets,
+                padded: &padded[start..],
+                padded_image: *padded_len,
+                left: &left[rows.start * G * locations + start..],
+                left_row: *locations,
+                left_image: e.c_out * G * locations,
+                locations: CHUNK.min(locations - start),
+                images,
+            };
+            // SAFETY: the assertions above.
+            unsafe { correlations::<S, G>(rows.len(), correlation, sums) };
         }
     }
 }

@@ -14,65 +14,54 @@ use crate::{
     Group,
     simd::{Scalar, Simd},
 };
+use std::ops::Range;
 
-/// One matrix product of the sum ŷ(ρ) = Σ F̂(ρ) ψ̃(ρ), entry by entry: `results[result] += filters[filter] · values[value]`.
-#[derive(Clone, Copy)]
-pub(super) struct Term {
-    pub filter: usize,
-    pub value: usize,
-    pub result: usize,
-}
-
-const fn term((filter, value, result): (usize, usize, usize)) -> Term {
-    Term { filter, value, result }
-}
-
-const C1_TERMS: [Term; 1] = [term((0, 0, 0))];
-/// F̂ = [[D, −E], [E, D]], and the first column of ψ̃ is (W_d, −W_e): ŷ₀ = W_d·D + W_e·E and ŷ₁ = W_d·E + (−W_e)·D. Turning
-/// the input makes (D, E) into (−E, D), hence ŷ₀ into −ŷ₁, term by term.
-const C4_TERMS: [Term; 6] =
-    [term((0, 0, 0)), term((1, 1, 1)), term((2, 2, 2)), term((3, 3, 2)), term((2, 3, 3)), term((4, 2, 3))];
-/// Filters 4 and 5 are rows 0 and 1 of ψ̃, results 4 and 5 those of ŷ, with both columns side by side.
-const D4_TERMS: [Term; 8] = [
-    term((0, 0, 0)),
-    term((1, 1, 1)),
-    term((2, 2, 2)),
-    term((3, 3, 3)),
-    term((4, 4, 4)),
-    term((5, 5, 4)),
-    term((4, 6, 5)),
-    term((5, 7, 5)),
-];
-
-/// The products of each group; those of one result stand in the order in which it adds them up.
-pub(super) const fn terms<const G: usize>() -> &'static [Term] {
-    match G {
-        1 => &C1_TERMS,
-        4 => &C4_TERMS,
-        _ => &D4_TERMS,
+/// `sum += F̂(ρ) ψ̃(ρ)` of every ρ, for one term of the sum over channels and taps.
+///
+/// Over C4 F̂ = [[D, −E], [E, D]], and the first column of ψ̃ is (W_d, −W_e): ŷ₀ = W_d·D + W_e·E and ŷ₁ = W_d·E − W_e·D. Turning
+/// the input makes (D, E) into (−E, D), hence ŷ₀ into −ŷ₁, term by term. Over D4 entry (i, j) of the two-dimensional
+/// irrep's matrices is number 4 + 2i + j.
+#[inline(always)]
+pub(super) fn add_product<S: Simd, const G: usize>(sum: &mut [S::V; G], values: [S::V; G], filters: [S::V; G]) {
+    let (f, v) = (filters, values);
+    for i in 0..ONE_DIMENSIONAL[G / 4] {
+        sum[i] = S::mul_add(f[i], v[i], sum[i]);
+    }
+    if G == 4 {
+        sum[2] = S::mul_add(f[3], v[3], S::mul_add(f[2], v[2], sum[2]));
+        sum[3] = S::mul_sub(f[3], v[2], S::mul_add(f[2], v[3], sum[3]));
+    } else if G == 8 {
+        for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let first = S::mul_add(f[4 + j], v[4 + 2 * i], sum[4 + 2 * i + j]);
+            sum[4 + 2 * i + j] = S::mul_add(f[6 + j], v[5 + 2 * i], first);
+        }
     }
 }
 
-/// Filters that [`terms`] names.
-pub(super) const fn filters<const G: usize>() -> usize {
-    [1, 5, 6][G / 4]
+/// The adjoint of [`add_product`] in the filters: `gradient += F̂(ρ)ᵀ dŷ(ρ)`.
+#[inline(always)]
+pub(super) fn add_product_vjp<S: Simd, const G: usize>(
+    gradient: &mut [S::V; G],
+    values: [S::V; G],
+    results: [S::V; G],
+) {
+    let (v, r) = (values, results);
+    for i in 0..ONE_DIMENSIONAL[G / 4] {
+        gradient[i] = S::mul_add(r[i], v[i], gradient[i]);
+    }
+    if G == 4 {
+        gradient[2] = S::mul_add(r[3], v[3], S::mul_add(r[2], v[2], gradient[2]));
+        gradient[3] = S::mul_sub(r[3], v[2], S::mul_add(r[2], v[3], gradient[3]));
+    } else if G == 8 {
+        for (l, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let first = S::mul_add(r[4 + j], v[4 + l], gradient[4 + 2 * l + j]);
+            gradient[4 + 2 * l + j] = S::mul_add(r[6 + j], v[6 + l], first);
+        }
+    }
 }
 
-/// Columns of filter or result `i`: rows of the matrix per channel.
-pub(super) const fn columns<const G: usize>(i: usize) -> usize {
-    if G == 8 && i >= 4 { 2 } else { 1 }
-}
-
-/// Rows per channel of the filters or results before number `i`.
-pub(super) const fn rows_before<const G: usize>(i: usize) -> usize {
-    if G == 8 && i > 4 { 4 + 2 * (i - 4) } else { i }
-}
-
-/// The row of the results in which value `i` of channel `row` of `rows` stands.
-pub(super) const fn result_row<const G: usize>(rows: usize, row: usize, i: usize) -> usize {
-    let (result, column) = if G == 8 && i >= 4 { (4 + (i - 4) / 2, i % 2) } else { (i, 0) };
-    rows_before::<G>(result) * rows + row * columns::<G>(result) + column
-}
+/// One-dimensional irreps of C1, C4 and D4.
+const ONE_DIMENSIONAL: [usize; 3] = [1, 2, 4];
 
 /// F̂(ρ) = Σ_h f[h] ρ(h), G values: the one-dimensional irreps, then over C4 D = f₀ − f₂ and E = f₁ − f₃, over D4 the rows of
 /// the matrix.
@@ -185,65 +174,55 @@ fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: 
     taps.iter().map(|tap| std::array::from_fn(|d| place(tap, d))).collect()
 }
 
-/// ψ̃ as the left factors of the products: of each filter `[rows, column][K]`, K = (input channel, tap), scaled by d_ρ/n.
-pub(super) fn filter_matrices<const G: usize>(
+/// ψ̃ of the channels `rows` of the result, scaled by d_ρ/n: `[input channel, tap][row][filter]`.
+pub(super) fn filters<const G: usize>(
     e: &Extents,
     group: Group,
     filter: Filter,
     weight: &[f32],
     taps: &[Tap],
+    rows: Range<usize>,
     out: &mut [f32],
 ) {
-    let (rows, cols) = if filter == Filter::Forward { (e.c_out, e.c_in) } else { (e.c_in, e.c_out) };
-    let inner = cols * taps.len();
+    let cols = if filter == Filter::Forward { e.c_in } else { e.c_out };
     let offsets = psi_offsets::<G>(e, group, filter, taps);
     let pair = e.g_in * e.k * e.k;
-    for row in 0..rows {
+    let count = rows.len();
+    for (m, row) in rows.enumerate() {
         for col in 0..cols {
             let (o, c) = if filter == Filter::Forward { (row, col) } else { (col, row) };
             let weight = &weight[(o * e.c_in + c) * pair..][..pair];
             for (t, tap) in taps.iter().enumerate() {
-                let psi = std::array::from_fn(|d| weight[offsets[t][d]] * tap.share);
-                let values = transform::<Scalar, G>(psi);
-                let mut put = |filter: usize, column: usize, value: f32| {
-                    let before = rows_before::<G>(filter) * rows;
-                    out[(before + row * columns::<G>(filter) + column) * inner + col * taps.len() + t] = value;
-                };
+                let values = transform::<Scalar, G>(offsets[t].map(|at| weight[at] * tap.share));
+                let out = &mut out[((col * taps.len() + t) * count + m) * G..][..G];
                 for (i, value) in values.into_iter().enumerate() {
-                    let value = value * scale::<G>(i);
-                    match (G, i) {
-                        // ψ̃ = Σ_d ψ[d] ρ(d)ᵀ: entry (l, j) of ψ̃ is entry (j, l) of the transform.
-                        (8, 4..) => put(4 + i % 2, (i - 4) / 2, value),
-                        (4, 3) => [value, -value].into_iter().zip([3, 4]).for_each(|(value, f)| put(f, 0, value)),
-                        _ => put(i, 0, value),
-                    }
+                    out[filter_of_value::<G>(i)] = value * scale::<G>(i);
                 }
             }
         }
     }
 }
 
-/// The adjoint of [`filter_matrices`], forward: spreads the gradient of ψ̃ over `dweight`. `gradient(filter, row, c, t)`
-/// reads row (o, column) of a filter's.
+/// ψ̃ = Σ_d ψ[d] ρ(d)ᵀ: entry (l, j) of the filter is entry (j, l) of the transform.
+const fn filter_of_value<const G: usize>(i: usize) -> usize {
+    if G == 8 && i >= 4 { 4 + 2 * (i % 2) + (i - 4) / 2 } else { i }
+}
+
+/// The adjoint of [`filters`], forward: spreads the gradient of ψ̃ over `dweight`. `gradient(o, c, t)` reads the filters of
+/// a pair of channels.
 pub(super) fn spread_gradient<const G: usize>(
     e: &Extents,
     group: Group,
     taps: &[Tap],
-    gradient: impl Fn(usize, usize, usize, usize) -> f32,
+    gradient: impl Fn(usize, usize, usize) -> [f32; G],
     dweight: &mut [f32],
 ) {
     let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
     for (pair, dweight) in dweight.chunks_exact_mut(e.g_in * e.k * e.k).enumerate() {
         let (o, c) = (pair / e.c_in, pair % e.c_in);
         for (t, tap) in taps.iter().enumerate() {
-            let values = std::array::from_fn(|i| {
-                let value = match (G, i) {
-                    (8, 4..) => gradient(4 + i % 2, 2 * o + (i - 4) / 2, c, t),
-                    (4, 3) => gradient(3, o, c, t) - gradient(4, o, c, t),
-                    _ => gradient(i, o, c, t),
-                };
-                value * scale::<G>(i)
-            });
+            let filters = gradient(o, c, t);
+            let values = std::array::from_fn(|i| filters[filter_of_value::<G>(i)] * scale::<G>(i));
             for (d, value) in inverse::<Scalar, G>(values).into_iter().enumerate() {
                 dweight[offsets[t][d]] += value * tap.share;
             }

@@ -1,13 +1,10 @@
-//! Forward and input gradient on the CPU: per image, pad; per panel of output locations, transform while packing,
-//! multiply, transform back.
+//! Forward and input gradient on the CPU: per band of output rows, pad; per tile of channels, sum in the irrep domain.
 
 use super::{
     Conv, Extents,
-    irrep::{
-        Filter, Tap, Term, columns, filter_matrices, filters, inverse, result_row, rows_before, taps, terms, transform,
-    },
-    layout::Layout,
-    product::{Product, product_rows},
+    irrep::{Filter, Tap, filters, taps},
+    layout::{Layout, copy_row},
+    tile::{Rows, Sums, sums, tile_rows, tile_vectors, tiles},
 };
 use crate::{
     Group,
@@ -15,11 +12,7 @@ use crate::{
 };
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
-
-/// Floats of a packed panel at most: what stays in the second-level cache beside the padded image.
-const PANEL: usize = 48 * 1024;
-/// Floats that a vector access may touch beyond the end of what it needs.
-const SLACK: usize = 64;
+use std::ops::Range;
 
 /// What becomes of a sum before it is stored: `sum · scale + shift`, of each output channel, then, if `relu`, the larger
 /// of that and 0 (NaN stays NaN).
@@ -34,43 +27,59 @@ impl Epilogue {
         let shift = |c| bias.map_or(0.0, |b| b[c]);
         Epilogue { scale_shift: (0..channels).map(|c| (1.0, shift(c))).collect(), relu: false }
     }
-
-    #[inline(always)]
-    fn apply<S: Simd>(&self, channel: usize, sum: S::V) -> S::V {
-        let (scale, shift) = self.scale_shift[channel];
-        let y = S::mul_add(sum, S::splat(scale), S::splat(shift));
-        if self.relu { S::max(S::splat(0.0), y) } else { y }
-    }
 }
 
 /// `y = epilogue(weight ⋆ x)`.
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
-    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
-    let layout = Layout::new(source, result, e.k, conv.stride, 1, conv.padding as isize);
-    let pass = Pass { filter: Filter::Forward, layout, rows: e.c_out, cols: e.c_in, planes: e.g_in, epilogue };
+    let pass = Pass {
+        filter: Filter::Forward,
+        source: (e.height, e.width),
+        result: (e.out_height, e.out_width),
+        rows: e.c_out,
+        cols: e.c_in,
+        planes: e.g_in,
+        stride: conv.stride,
+        step: 1,
+        lead: conv.padding as isize,
+        epilogue,
+    };
     pass.over_group(e, conv.group, isa, x, weight)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
 /// spread out by the stride.
 pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) -> HostBuffer {
-    let (source, result) = ((e.out_height, e.out_width), (e.height, e.width));
-    let lead = e.k as isize - 1 - conv.padding as isize;
-    let layout = Layout::new(source, result, e.k, 1, conv.stride, lead);
-    let epilogue = Epilogue::bias(e.c_in, None);
-    let pass = Pass { filter: Filter::Adjoint, layout, rows: e.c_in, cols: e.c_out, planes: e.g_out, epilogue };
+    let pass = Pass {
+        filter: Filter::Adjoint,
+        source: (e.out_height, e.out_width),
+        result: (e.height, e.width),
+        rows: e.c_in,
+        cols: e.c_out,
+        planes: e.g_out,
+        stride: 1,
+        step: conv.stride,
+        lead: e.k as isize - 1 - conv.padding as isize,
+        epilogue: Epilogue::bias(e.c_in, None),
+    };
     pass.over_group(e, conv.group, isa, dy, weight)
 }
 
 /// One convolution, forward or adjoint.
 struct Pass {
     filter: Filter,
-    layout: Layout,
+    source: (usize, usize),
+    result: (usize, usize),
     /// Channels of the result and of the source.
     rows: usize,
     cols: usize,
     /// Group elements of the source: 1 when lifting.
     planes: usize,
+    /// Distance of two results in the source.
+    stride: usize,
+    /// Distance of two source samples in the image that the windows slide over, with zeros between them.
+    step: usize,
+    /// Zeros before the first sample of that image.
+    lead: isize,
     epilogue: Epilogue,
 }
 
@@ -91,191 +100,245 @@ impl Pass {
         source: &[f32],
         weight: &[f32],
     ) -> HostBuffer {
-        let taps = taps(e, group);
-        let inner = self.cols * taps.len();
-        let mut matrices = HostBuffer::scratch(rows_before::<G>(filters::<G>()) * self.rows * inner);
-        filter_matrices::<G>(e, group, self.filter, weight, &taps, &mut matrices);
-        let plan = Plan {
-            pass: self,
-            filters: &matrices,
-            offsets: tap_offsets(&self.layout, e.k, &taps, self.planes, self.cols),
-        };
-        let image = self.cols * self.planes * self.layout.height * self.layout.width;
-        let result = self.rows * G * self.layout.out_height * self.layout.out_width;
+        // A batch smaller than the number of threads is shared out by bands.
+        let bands = rayon::current_num_threads().div_ceil(e.batch);
+        let layout = self.layout(e.k, bands);
+        let zeros = self.cols * self.planes * layout.plane();
+        let phases = (0..self.step * self.step)
+            .map(|i| self.phase::<G>(e, group, isa, weight, &layout, zeros, (i / self.step, i % self.step)))
+            .collect();
+        let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<G>(isa.registers()) };
+        let image = self.cols * self.planes * self.source.0 * self.source.1;
+        let result = self.rows * G * self.result.0 * self.result.1;
         let mut y = HostBuffer::scratch(e.batch * result);
-        y.par_chunks_mut(result).zip(source.par_chunks(image)).for_each_init(
-            || PassScratch::new::<G>(self, inner),
-            |scratch, (y, source)| isa.run(OneImage::<G> { plan: &plan, source, scratch, y }),
+        let shared = Shared(y.as_mut_ptr());
+        (0..e.batch * layout.bands()).into_par_iter().for_each_init(
+            || Scratch::new(&plan),
+            |scratch, job| {
+                let (n, band) = (job / layout.bands(), job % layout.bands());
+                let source = &source[n * image..][..image];
+                // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
+                let y = unsafe { shared.add(n * result) };
+                isa.run(OneBand::<G> { plan: &plan, source, band, scratch, y });
+            },
         );
         y
     }
+
+    /// The padded source: that of a stride-1 window for each phase of the result when the samples are spread out.
+    fn layout(&self, k: usize, bands: usize) -> Layout {
+        let planes = self.cols * self.planes;
+        if self.step == 1 {
+            return Layout::new(self.source, self.result, k, self.stride, self.lead, planes, bands);
+        }
+        let step = self.step as isize;
+        let (first, last) = (self.nearest(0).0, (step + k as isize - 2 - self.lead).div_euclid(step));
+        let result = (self.result.0.div_ceil(self.step), self.result.1.div_ceil(self.step));
+        Layout::new(self.source, result, (last - first + 1) as usize, 1, -first, planes, bands)
+    }
+
+    /// Sample `at` of the spread-out image: the source sample there or before it, and how far before.
+    fn nearest(&self, at: usize) -> (isize, isize) {
+        let (at, step) = (at as isize - self.lead, self.step as isize);
+        (at.div_euclid(step), at.rem_euclid(step))
+    }
+
+    /// The results (row, col) modulo `step`: only the taps that meet samples there, not zeros between them.
+    fn phase<const G: usize>(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        weight: &[f32],
+        layout: &Layout,
+        zeros: usize,
+        (row, col): (usize, usize),
+    ) -> Phase<G> {
+        let place = |u: usize, v: usize| {
+            if self.step == 1 {
+                return Some(layout.sample(u, v));
+            }
+            match (self.nearest(row + u), self.nearest(col + v)) {
+                ((u, 0), (v, 0)) => {
+                    let first = self.nearest(0).0;
+                    Some(layout.sample((u - first) as usize, (v - first) as usize))
+                }
+                _ => None,
+            }
+        };
+        let places = |tap: &Tap| -> [Option<usize>; G] {
+            std::array::from_fn(|h| {
+                let (u, v) = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
+                place(u, v)
+            })
+        };
+        let taps: Vec<Tap> = taps(e, group).into_iter().filter(|tap| places(tap).iter().any(Option::is_some)).collect();
+        let offset = |c: usize, h: usize, place: Option<usize>| match place {
+            Some(place) => (c * self.planes + h % self.planes) * layout.plane() + place,
+            None => zeros,
+        };
+        let offsets = (0..self.cols).flat_map(|c| {
+            taps.iter().map(move |tap| {
+                let places = places(tap);
+                std::array::from_fn(|h| offset(c, h, places[h]))
+            })
+        });
+        let offsets: Vec<[usize; G]> = offsets.collect();
+        // The filters of each tile, for the tiles of rows that the micro-kernel takes.
+        let inner = offsets.len() * G;
+        let mut matrices = HostBuffer::scratch(self.rows * inner);
+        let mut rest = &mut matrices[..];
+        let mut jobs = Vec::new();
+        for rows in tiles(self.rows, tile_rows::<G>(isa.registers())) {
+            let (tile, after) = rest.split_at_mut(rows.len() * inner);
+            jobs.push((rows, tile));
+            rest = after;
+        }
+        jobs.into_par_iter().for_each(|(rows, tile)| filters::<G>(e, group, self.filter, weight, &taps, rows, tile));
+        Phase { row, col, offsets, filters: matrices }
+    }
 }
 
-/// What the images of a pass share.
+/// What the bands of a pass share.
 struct Plan<'a, const G: usize> {
     pass: &'a Pass,
-    filters: &'a [f32],
+    layout: Layout,
+    /// Where zeros lie behind the padded planes.
+    zeros: usize,
+    phases: Vec<Phase<G>>,
+    most_rows: usize,
+}
+
+/// The results at (row, col) modulo `step`.
+struct Phase<const G: usize> {
+    row: usize,
+    col: usize,
+    /// For each term (input channel, tap), the place of every element's sample for location 0.
     offsets: Vec<[usize; G]>,
+    /// Tile by tile `[term][row][filter]`.
+    filters: HostBuffer,
 }
 
-/// Where tap q of element h, input channel c, lies for location 0: at `[(c, q)][h]`, in an image of planes `[c][h]`.
-fn tap_offsets<const G: usize>(
-    layout: &Layout,
-    k: usize,
-    taps: &[Tap],
-    planes: usize,
-    channels: usize,
-) -> Vec<[usize; G]> {
-    (0..channels)
-        .flat_map(|c| {
-            taps.iter().map(move |tap| {
-                std::array::from_fn(|h| {
-                    let (row, col) = Group::move_entry(h, tap.row, tap.col, k, k);
-                    (c * planes + h % planes) * layout.plane() + layout.sample(row, col)
-                })
-            })
-        })
-        .collect()
+impl<const G: usize> Plan<'_, G> {
+    /// Locations that are summed for `rows` rows of the result: whole vectors.
+    fn locations(&self, rows: usize, lanes: usize) -> usize {
+        self.layout.locations(rows).next_multiple_of(tile_vectors::<G>() * lanes)
+    }
 }
 
-/// What one image needs besides its operands; `padded` holds its zeros from one image to the next.
-struct PassScratch {
+/// The widest vector.
+const WIDEST: usize = 16;
+
+/// What one band needs besides its operands.
+struct Scratch {
     padded: HostBuffer,
-    panel: HostBuffer,
-    /// ŷ of one panel.
-    products: HostBuffer,
-    /// The result with the locations between rows still in it.
+    /// The band whose zeros `padded` holds.
+    band: usize,
+    /// The results of a tile, with the locations between rows still in them.
     flat: HostBuffer,
 }
 
-/// Inner terms that one panel holds, for `width` locations.
-fn panel_terms<const G: usize>(inner: usize, width: usize) -> usize {
-    inner.min(PANEL / (width * G)).max(1)
-}
-
-impl PassScratch {
-    fn new<const G: usize>(pass: &Pass, inner: usize) -> Self {
-        const WIDEST: usize = 32;
-        PassScratch {
-            padded: HostBuffer::zeros(pass.cols * pass.planes * pass.layout.plane() + SLACK),
-            // A narrower panel holds more terms, but not more floats.
-            panel: HostBuffer::scratch((PANEL + G * WIDEST).min(inner * G * WIDEST)),
-            products: HostBuffer::scratch(pass.rows * G * WIDEST),
-            flat: HostBuffer::scratch(pass.rows * G * pass.layout.flat_plane()),
+impl Scratch {
+    fn new<const G: usize>(plan: &Plan<G>) -> Self {
+        let locations = plan.locations(plan.layout.band(0).len(), WIDEST);
+        Scratch {
+            padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST),
+            band: 0,
+            flat: HostBuffer::scratch(plan.most_rows.min(plan.pass.rows) * G * locations),
         }
     }
 }
 
-struct OneImage<'a, const G: usize> {
-    plan: &'a Plan<'a, G>,
-    source: &'a [f32],
-    scratch: &'a mut PassScratch,
-    y: &'a mut [f32],
+/// Where the jobs of a pass write, each its own rows.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: who writes through the pointer vouches that no two jobs write to one place.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// As [`pointer::add`].
+    unsafe fn add(self, floats: usize) -> Self {
+        // SAFETY: the caller's.
+        Shared(unsafe { self.0.add(floats) })
+    }
 }
 
-impl<const G: usize> Task for OneImage<'_, G> {
+struct OneBand<'a, const G: usize> {
+    plan: &'a Plan<'a, G>,
+    source: &'a [f32],
+    band: usize,
+    scratch: &'a mut Scratch,
+    /// The image's results.
+    y: Shared,
+}
+
+impl<const G: usize> Task for OneBand<'_, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneImage { plan: Plan { pass, filters, offsets }, source, scratch, y } = self;
-        let (layout, inner, width) = (&pass.layout, offsets.len(), 2 * S::LANES);
-        let plane = layout.flat_plane();
-        layout.pad(source, &mut scratch.padded);
-        let reach = offsets.iter().flatten().max().expect("a filter has a tap") + layout.locations() + width;
-        assert!(scratch.padded.len() >= reach);
-        let terms = panel_terms::<G>(inner, width);
-        for start in (0..layout.locations()).step_by(width) {
-            for first in (0..inner).step_by(terms) {
-                let offsets = &offsets[first..inner.min(first + terms)];
-                // SAFETY: `start` and the width behind it are within `reach`, which is asserted above.
-                unsafe { pack::<S, G>(&scratch.padded, start, offsets, &mut scratch.panel) };
-                multiply::<S, G>(pass, filters, inner, first, offsets.len(), scratch);
+        let OneBand { plan, source, band, scratch, y } = self;
+        let Plan { pass, layout, phases, .. } = plan;
+        if scratch.band != band {
+            scratch.padded.fill(0.0);
+            scratch.band = band;
+        }
+        let band = layout.band(band);
+        layout.pad(source, band.clone(), &mut scratch.padded);
+        let locations = plan.locations(band.len(), S::LANES);
+        for phase in phases {
+            let mut first = 0;
+            let reach = phase.offsets.iter().flatten().max().map_or(0, |offset| offset + locations);
+            assert!(scratch.padded.len() >= reach);
+            for tile in tiles(pass.rows, plan.most_rows) {
+                let count = tile.len() * phase.offsets.len() * G;
+                let operands = Sums {
+                    offsets: &phase.offsets,
+                    filters: &phase.filters[first..first + count],
+                    padded: &scratch.padded,
+                    locations,
+                    rows: Rows { scale_shift: &pass.epilogue.scale_shift[tile.clone()], relu: pass.epilogue.relu },
+                };
+                first += count;
+                // SAFETY: `locations` floats beyond each offset are within `reach`, which is asserted above.
+                unsafe { sums::<S, G>(operands, &mut scratch.flat) };
+                plan.crop(phase, &scratch.flat, locations, band.clone(), tile, y);
             }
-            for row in 0..pass.rows {
-                for half in 0..2 {
-                    let values = untransform::<S, G>(pass, row, half, &scratch.products);
-                    for (g, value) in values.into_iter().enumerate() {
-                        let at = (row * G + g) * plane + start + half * S::LANES;
-                        let lanes = &mut scratch.flat[at..at + S::LANES];
-                        // SAFETY: the slice has `LANES` elements.
-                        unsafe { S::store(lanes.as_mut_ptr(), pass.epilogue.apply::<S>(row, value)) };
+        }
+    }
+}
+
+impl<const G: usize> Plan<'_, G> {
+    /// Copies the valid columns of the channels `tile` to their places in the result.
+    #[inline(always)]
+    fn crop(
+        &self,
+        phase: &Phase<G>,
+        flat: &[f32],
+        locations: usize,
+        band: Range<usize>,
+        tile: Range<usize>,
+        y: Shared,
+    ) {
+        let (height, width) = self.pass.result;
+        let step = self.pass.step;
+        for (flat, plane) in flat.chunks_exact(locations).zip(tile.start * G..tile.end * G) {
+            for (row, flat) in band.clone().zip(self.layout.rows(flat, band.len())) {
+                let row = row * step + phase.row;
+                if row < height {
+                    // SAFETY: a row of this image's result, which belongs to this band alone.
+                    let y = unsafe { std::slice::from_raw_parts_mut(y.0.add((plane * height + row) * width), width) };
+                    if step == 1 {
+                        copy_row(flat, y);
+                    } else {
+                        y[phase.col.min(width)..].iter_mut().step_by(step).zip(flat).for_each(|(y, v)| *y = *v);
                     }
                 }
             }
         }
-        layout.crop(&scratch.flat, y);
     }
-}
-
-/// F̂ of `2 · LANES` locations from `start` on, for the inner terms of `offsets`: `[value][term][location]`.
-///
-/// # Safety
-/// `padded` must hold `start + 2 · LANES` floats beyond each of the offsets.
-#[inline(always)]
-unsafe fn pack<S: Simd, const G: usize>(padded: &[f32], start: usize, offsets: &[[usize; G]], panel: &mut [f32]) {
-    let width = 2 * S::LANES;
-    let plane = offsets.len() * width;
-    assert!(panel.len() >= G * plane);
-    for (term, offsets) in offsets.iter().enumerate() {
-        for half in 0..2 {
-            let at = half * S::LANES;
-            // SAFETY: the caller's, and the assertion above.
-            unsafe {
-                let f = offsets.map(|offset| S::load(padded.as_ptr().add(offset + start + at)));
-                for (i, value) in transform::<S, G>(f).into_iter().enumerate() {
-                    S::store(panel.as_mut_ptr().add(i * plane + term * width + at), value);
-                }
-            }
-        }
-    }
-}
-
-/// ŷ (+)= F̂ · ψ̃ for `count` inner terms from `first` on: `[result][row, column][location]`.
-#[inline(always)]
-fn multiply<S: Simd, const G: usize>(
-    pass: &Pass,
-    matrices: &[f32],
-    inner: usize,
-    first: usize,
-    count: usize,
-    scratch: &mut PassScratch,
-) {
-    let (rows, width) = (pass.rows, 2 * S::LANES);
-    assert!(matrices.len() >= rows_before::<G>(filters::<G>()) * rows * inner && first + count <= inner);
-    assert!(scratch.panel.len() >= G * count * width && scratch.products.len() >= G * rows * width);
-    let mut last = None;
-    for &Term { filter, value, result } in terms::<G>() {
-        let fresh = first == 0 && last != Some(result);
-        last = Some(result);
-        // SAFETY: the assertions above are the extents of the operands: a matrix for each filter, a plane of the panel for
-        // each value, and `G · rows` rows of results.
-        unsafe {
-            let product = Product {
-                inner: count,
-                a: matrices.as_ptr().add(rows_before::<G>(filter) * rows * inner + first),
-                a_row: inner,
-                b: scratch.panel.as_ptr().add(value * count * width),
-                b_step: width,
-                b_gap: S::LANES,
-                c: scratch.products.as_mut_ptr().add(rows_before::<G>(result) * rows * width),
-                c_row: width,
-                c_gap: S::LANES,
-                fresh,
-            };
-            product_rows::<S>(rows * columns::<G>(result), product);
-        }
-    }
-}
-
-/// y of one channel and half of a panel's locations.
-#[inline(always)]
-fn untransform<S: Simd, const G: usize>(pass: &Pass, row: usize, half: usize, products: &[f32]) -> [S::V; G] {
-    let values = std::array::from_fn(|i| {
-        let at = result_row::<G>(pass.rows, row, i) * 2 * S::LANES + half * S::LANES;
-        let lanes = &products[at..at + S::LANES];
-        // SAFETY: the slice has `LANES` elements.
-        unsafe { S::load(lanes.as_ptr()) }
-    });
-    inverse::<S, G>(values)
 }

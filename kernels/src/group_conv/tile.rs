@@ -1,0 +1,288 @@
+//! The micro-kernels: sums for a few channels and one vector of locations, or for a few pairs of channels, that stay in
+//! registers from the transform of the operands to the end.
+
+use super::irrep::{add_product, add_product_vjp, inverse, transform};
+use crate::simd::{Isa, Simd, Task};
+use std::sync::atomic::{Ordering, compiler_fence};
+
+/// Output channels of a tile at most: accumulators, the values of one term and a broadcast filter fit the registers.
+pub(super) const fn tile_rows<const G: usize>(registers: usize) -> usize {
+    match (registers >= 32, G) {
+        (true, 1) => 12,
+        (true, 4) => 6,
+        (true, _) => 3,
+        (false, 1) => 6,
+        (false, 4) => 2,
+        (false, _) => 1,
+    }
+}
+
+/// Vectors of locations that a tile sums at a time.
+pub(super) const fn tile_vectors<const G: usize>() -> usize {
+    if G == 1 { 2 } else { 1 }
+}
+
+/// `rows` in tiles of at most `most`, as even as they come.
+pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let count = rows.div_ceil(most);
+    (0..count).map(move |tile| tile * rows / count..(tile + 1) * rows / count)
+}
+
+/// What becomes of a sum before it is stored: `sum · scale + shift`, then, if `relu`, the larger of that and 0 (NaN stays
+/// NaN).
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// Of each channel.
+    pub scale_shift: &'a [(f32, f32)],
+    pub relu: bool,
+}
+
+/// Operands of [`sums`].
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a, const G: usize> {
+    /// For each inner term the place of every element's sample for location 0.
+    pub offsets: &'a [[usize; G]],
+    /// `[term][row][filter]`.
+    pub filters: &'a [f32],
+    pub padded: &'a [f32],
+    /// Locations, rounded up to whole tiles.
+    pub locations: usize,
+    pub rows: Rows<'a>,
+}
+
+/// y of all locations for the channels of a tile, `rows.scale_shift.len()` of them: `flat[row][g][location]`. Every sum
+/// runs over the terms in their order, however many rows there are: edge tiles round as full ones do.
+///
+/// # Safety
+/// `padded` must hold `locations` floats beyond each of the offsets.
+#[inline(always)]
+pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>, flat: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match operands.rows.scale_shift.len() {
+            1 => tile::<S, G, 1>(operands, flat),
+            2 => tile::<S, G, 2>(operands, flat),
+            3 => tile::<S, G, 3>(operands, flat),
+            4 => tile::<S, G, 4>(operands, flat),
+            5 => tile::<S, G, 5>(operands, flat),
+            6 => tile::<S, G, 6>(operands, flat),
+            7 => tile::<S, G, 7>(operands, flat),
+            8 => tile::<S, G, 8>(operands, flat),
+            9 => tile::<S, G, 9>(operands, flat),
+            10 => tile::<S, G, 10>(operands, flat),
+            11 => tile::<S, G, 11>(operands, flat),
+            12 => tile::<S, G, 12>(operands, flat),
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    }
+}
+
+/// # Safety
+/// As [`sums`].
+#[inline(always)]
+unsafe fn tile<S: Simd, const G: usize, const M: usize>(operands: Sums<G>, flat: &mut [f32]) {
+    assert!(M <= tile_rows::<G>(S::REGISTERS));
+    if G == 1 {
+        // SAFETY: the caller's.
+        unsafe { tile_of::<S, G, M, 2>(operands, flat) }
+    } else {
+        // SAFETY: the caller's.
+        unsafe { tile_of::<S, G, M, 1>(operands, flat) }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(operands: Sums<G>, flat: &mut [f32]) {
+    let Sums { offsets, filters, padded, locations, rows } = operands;
+    assert!(filters.len() >= offsets.len() * M * G && flat.len() >= M * G * locations);
+    for start in (0..locations).step_by(V * S::LANES) {
+        let mut acc = [[[S::splat(0.0); G]; V]; M];
+        let mut filters = filters.as_ptr();
+        for offsets in offsets {
+            for v in 0..V {
+                let at = start + v * S::LANES;
+                // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up: the caller's.
+                let f = offsets.map(|offset| unsafe { S::load(padded.as_ptr().add(offset + at)) });
+                let values = transform::<S, G>(f);
+                for m in 0..M {
+                    // SAFETY: within the `M · G` filters of this term, by the assertion.
+                    let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * G + i) }));
+                    add_product::<S, G>(&mut acc[m][v], values, filters);
+                }
+            }
+            // SAFETY: the filters of the next term, or their end.
+            filters = unsafe { filters.add(M * G) };
+        }
+        for m in 0..M {
+            let (scale, shift) = rows.scale_shift[m];
+            for v in 0..V {
+                for (g, sum) in inverse::<S, G>(acc[m][v]).into_iter().enumerate() {
+                    let y = S::mul_add(sum, S::splat(scale), S::splat(shift));
+                    let y = if rows.relu { S::max(S::splat(0.0), y) } else { y };
+                    // SAFETY: row `m · G + g` of the `M · G` that the assertion vouches for.
+                    unsafe { S::store(flat.as_mut_ptr().add((m * G + g) * locations + start + v * S::LANES), y) };
+                }
+            }
+        }
+    }
+}
+
+/// Sums over locations run in so many lanes whatever the vectors, so that they round alike everywhere.
+pub(super) const LANES: usize = 16;
+
+/// Output channels of a tile of [`correlations`] at most.
+pub(super) fn gradient_tile<const G: usize>(isa: Isa) -> usize {
+    struct Tile<const G: usize>;
+    impl<const G: usize> Task for Tile<G> {
+        type Output = usize;
+        fn run<S: Simd>(self) -> usize {
+            correlation_rows::<S, G>()
+        }
+    }
+    isa.run(Tile::<G>)
+}
+
+const fn correlation_rows<S: Simd, const G: usize>() -> usize {
+    match (S::LANES, G) {
+        (16, 1 | 4) => 4,
+        (16, _) => 2,
+        (_, 1) => 2,
+        _ => 1,
+    }
+}
+
+/// Operands of [`correlations`], of `images` images.
+#[derive(Clone, Copy)]
+pub(super) struct Correlation<'a, const G: usize> {
+    /// For each term the place of every element's sample for location 0.
+    pub offsets: &'a [[usize; G]],
+    pub padded: &'a [f32],
+    /// From one image to the next.
+    pub padded_image: usize,
+    /// dŷ: `[row][result][location]`.
+    pub left: &'a [f32],
+    /// From one result to the next.
+    pub left_row: usize,
+    /// From one image to the next.
+    pub left_image: usize,
+    /// Locations of each image: whole vectors of [`LANES`].
+    pub locations: usize,
+    pub images: usize,
+}
+
+/// Adds Σ_locations dŷ · F̂ᵀ of the terms and `rows` channels to `sums`, `[term][row][filter]`.
+///
+/// # Safety
+/// `padded` must hold `locations` floats beyond each of the offsets, `left` beyond the start of each result, for all
+/// images.
+#[inline(always)]
+pub(super) unsafe fn correlations<S: Simd, const G: usize>(rows: usize, c: Correlation<G>, sums: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match rows {
+            1 => correlation::<S, G, 1>(c, sums),
+            2 => correlation::<S, G, 2>(c, sums),
+            3 => correlation::<S, G, 3>(c, sums),
+            4 => correlation::<S, G, 4>(c, sums),
+            5 => correlation::<S, G, 5>(c, sums),
+            6 => correlation::<S, G, 6>(c, sums),
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    }
+}
+
+/// # Safety
+/// As [`correlations`].
+#[inline(always)]
+unsafe fn correlation<S: Simd, const G: usize, const M: usize>(c: Correlation<G>, sums: &mut [f32]) {
+    assert!(M <= correlation_rows::<S, G>());
+    // SAFETY: the caller's.
+    unsafe {
+        match (S::LANES, G) {
+            (16, 1) => correlation_of::<S, G, M, 1, 4>(c, sums),
+            (16, _) => correlation_of::<S, G, M, 1, 1>(c, sums),
+            (8, 1) => correlation_of::<S, G, M, 2, 2>(c, sums),
+            (8, _) => correlation_of::<S, G, M, 2, 1>(c, sums),
+            (_, 1) => correlation_of::<S, G, M, 4, 2>(c, sums),
+            (_, _) => correlation_of::<S, G, M, 4, 1>(c, sums),
+        }
+    }
+}
+
+/// `H` vectors for [`LANES`], `T` terms at a time.
+///
+/// # Safety
+/// As [`correlations`].
+#[inline(always)]
+unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize, const T: usize>(
+    c: Correlation<G>,
+    sums: &mut [f32],
+) {
+    let mut lanes = [[0.0; LANES]; MOST_SUMS];
+    for (offsets, sums) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)) {
+        // Where terms are missing, the last one is summed again, and forgotten.
+        let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
+        S::ISA.run(Accumulate::<G, M, H, T> { c: &c, offsets, lanes: &mut lanes });
+        for (sums, lanes) in sums.chunks_mut(8).zip(lanes.as_chunks::<8>().0) {
+            sums.iter_mut().zip(S::tree_sums(lanes)).for_each(|(sum, v)| *sum += v);
+        }
+    }
+}
+
+/// Sums of a tile at most, in whole eights.
+const MOST_SUMS: usize = 24;
+
+/// The sums of one tile, lane by lane: `[term][row][filter]`. A function of its own, or else what follows takes registers
+/// from the loop.
+struct Accumulate<'a, const G: usize, const M: usize, const H: usize, const T: usize> {
+    c: &'a Correlation<'a, G>,
+    offsets: [[usize; G]; T],
+    lanes: &'a mut [[f32; LANES]; MOST_SUMS],
+}
+
+impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Accumulate<'_, G, M, H, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Accumulate { c, offsets, lanes } = self;
+        let Correlation { padded, padded_image, left, left_row, left_image, locations, images, .. } = *c;
+        let mut acc = [[[[S::splat(0.0); G]; H]; M]; T];
+        for image in 0..images {
+            // SAFETY: an image among those that the caller of `correlations` vouches for.
+            let (padded, left) =
+                unsafe { (padded.as_ptr().add(image * padded_image), left.as_ptr().add(image * left_image)) };
+            for at in (0..locations).step_by(LANES) {
+                for half in 0..H {
+                    let at = at + half * S::LANES;
+                    let mut values = [[S::splat(0.0); G]; T];
+                    for t in 0..T {
+                        // SAFETY: below `locations` beyond an offset: as above.
+                        let f = offsets[t].map(|offset| unsafe { S::load(padded.add(offset + at)) });
+                        values[t] = transform::<S, G>(f);
+                    }
+                    for m in 0..M {
+                        // SAFETY: below `locations` beyond the start of a result: as above.
+                        let dy = std::array::from_fn(|i| unsafe { S::load(left.add((m * G + i) * left_row + at)) });
+                        for t in 0..T {
+                            add_product_vjp::<S, G>(&mut acc[t][m][half], values[t], dy);
+                        }
+                        // The compiler would load for all rows at once, and run out of registers.
+                        compiler_fence(Ordering::SeqCst);
+                    }
+                }
+            }
+        }
+        for t in 0..T {
+            for m in 0..M {
+                for i in 0..G {
+                    for half in 0..H {
+                        let to = &mut lanes[(t * M + m) * G + i][half * S::LANES..];
+                        // SAFETY: `H · S::LANES` is `LANES`.
+                        unsafe { S::store(to.as_mut_ptr(), acc[t][m][half][i]) };
+                    }
+                }
+            }
+        }
+    }
+}
