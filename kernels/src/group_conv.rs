@@ -251,6 +251,9 @@ mod tests {
         (Group::C4, false, 2, 10, 10, 28, 28, 3, 1, 1),
         (Group::C4, false, 1, 17, 25, 6, 6, 3, 1, 1),
         (Group::C4, false, 1, 65, 4, 4, 4, 3, 1, 1),
+        // Large enough to be taken in bands on the CPU.
+        (Group::C4, false, 1, 8, 2, 65, 65, 3, 2, 1),
+        (Group::C4, false, 1, 8, 1, 70, 65, 3, 1, 1),
         (Group::D4, true, 1, 2, 3, 8, 8, 3, 1, 1),
         (Group::D4, true, 1, 2, 3, 8, 8, 4, 2, 1),
         (Group::D4, false, 2, 3, 5, 6, 6, 3, 1, 1),
@@ -306,6 +309,41 @@ mod tests {
                 let y = group_conv(&x, &weight, Some(&bias), conv);
                 let apart = batch_norm_eval(&y, &gamma, &beta, &mean, &var, 1e-5, Activation { relu, dropout: None });
                 close("group_conv_norm", &group_conv_norm(&x, &weight, Some(&bias), conv, norm), &apart, 1e-6);
+            }
+        }
+    }
+
+    /// An image's results are those that it has alone, and the number of threads is nowhere in them.
+    #[test]
+    fn neither_batch_nor_threads_change_a_bit() {
+        for (group, n, c_in, c_out, extent, stride) in [
+            (Group::C1, 5, 5, 7, 12, 1),
+            (Group::C4, 7, 3, 7, 10, 2),
+            (Group::D4, 3, 2, 4, 9, 1),
+            (Group::C4, 2, 8, 3, 65, 2),
+        ] {
+            let (x, weight, _, conv) =
+                operands((group, false, n, c_in, c_out, extent, extent, 3, stride, 1), &Device::Cpu);
+            let run = |threads: usize, x: &Tensor| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    let y = group_conv(x, &weight, None, conv);
+                    let dx = group_conv_dx(&y, &weight, x.shape(), conv);
+                    let (dw, db) = group_conv_dw(x, &y, weight.shape(), conv);
+                    [y, dx, dw, db]
+                })
+            };
+            let whole = run(1, &x);
+            for threads in [2, 3, 5] {
+                for (one, other) in whole.iter().zip(run(threads, &x)) {
+                    assert!(one.f32s() == other.f32s(), "{group}, {threads} threads");
+                }
+            }
+            for (i, image) in x.f32s().chunks(x.len() / n).enumerate() {
+                let image = Tensor::cpu([1, c_in, group.order(), extent, extent], image.to_vec().into());
+                for (one, whole) in run(2, &image)[..2].iter().zip(&whole[..2]) {
+                    assert!(one.f32s() == &whole.f32s()[i * one.len()..][..one.len()], "{group}, image {i}");
+                }
             }
         }
     }

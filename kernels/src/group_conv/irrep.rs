@@ -14,6 +14,7 @@ use crate::{
     Group,
     simd::{Scalar, Simd},
 };
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// `sum += F̂(ρ) ψ̃(ρ)` of every ρ, for one term of the sum over channels and taps.
@@ -187,14 +188,13 @@ pub(super) fn filters<const G: usize>(
     let cols = if filter == Filter::Forward { e.c_in } else { e.c_out };
     let offsets = psi_offsets::<G>(e, group, filter, taps);
     let pair = e.g_in * e.k * e.k;
-    let count = rows.len();
-    for (m, row) in rows.enumerate() {
-        for col in 0..cols {
+    for col in 0..cols {
+        for (m, row) in rows.clone().enumerate() {
             let (o, c) = if filter == Filter::Forward { (row, col) } else { (col, row) };
             let weight = &weight[(o * e.c_in + c) * pair..][..pair];
             for (t, tap) in taps.iter().enumerate() {
                 let values = transform::<Scalar, G>(offsets[t].map(|at| weight[at] * tap.share));
-                let out = &mut out[((col * taps.len() + t) * count + m) * G..][..G];
+                let out = &mut out[((col * taps.len() + t) * rows.len() + m) * G..][..G];
                 for (i, value) in values.into_iter().enumerate() {
                     out[filter_of_value::<G>(i)] = value * scale::<G>(i);
                 }
@@ -214,18 +214,20 @@ pub(super) fn spread_gradient<const G: usize>(
     e: &Extents,
     group: Group,
     taps: &[Tap],
-    gradient: impl Fn(usize, usize, usize) -> [f32; G],
+    gradient: impl Fn(usize, usize, usize) -> [f32; G] + Sync,
     dweight: &mut [f32],
 ) {
     let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
-    for (pair, dweight) in dweight.chunks_exact_mut(e.g_in * e.k * e.k).enumerate() {
-        let (o, c) = (pair / e.c_in, pair % e.c_in);
-        for (t, tap) in taps.iter().enumerate() {
-            let filters = gradient(o, c, t);
-            let values = std::array::from_fn(|i| filters[filter_of_value::<G>(i)] * scale::<G>(i));
-            for (d, value) in inverse::<Scalar, G>(values).into_iter().enumerate() {
-                dweight[offsets[t][d]] += value * tap.share;
+    let pair = e.g_in * e.k * e.k;
+    dweight.par_chunks_exact_mut(e.c_in * pair).enumerate().for_each(|(o, dweight)| {
+        for (c, dweight) in dweight.chunks_exact_mut(pair).enumerate() {
+            for (t, tap) in taps.iter().enumerate() {
+                let filters = gradient(o, c, t);
+                let values = std::array::from_fn(|i| filters[filter_of_value::<G>(i)] * scale::<G>(i));
+                for (d, value) in inverse::<Scalar, G>(values).into_iter().enumerate() {
+                    dweight[offsets[t][d]] += value * tap.share;
+                }
             }
         }
-    }
+    });
 }
