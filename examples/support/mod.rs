@@ -8,6 +8,7 @@ pub mod device;
 pub mod digits;
 pub mod figure;
 pub mod files;
+pub mod images;
 pub mod palette;
 pub mod progress;
 pub mod raster;

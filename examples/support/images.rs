@@ -1,0 +1,115 @@
+//! Colour images to train ResNets on: built-in textures, or a data set from its files.
+
+use clap::{Args, ValueEnum};
+use quarterturn::{
+    core::{Error, Result},
+    data::{Part, Recipe, Samples, Split, cifar, flowers, image_folder::ImageFolder, pcam, textures},
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// Seeds of the built-in textures: the same in every run, as a data set's files are.
+const TEXTURES: [u64; 2] = [4, 5];
+
+/// Which data, and how much of it.
+#[derive(Args)]
+pub struct ImageArgs {
+    /// Folder of the data set [default: textures that the program draws itself]
+    #[arg(long, value_name = "DIR", requires = "format")]
+    pub data: Option<PathBuf>,
+    /// What is in the folder
+    #[arg(long, value_enum, requires = "data")]
+    pub format: Option<Format>,
+    /// Training images, drawn by the seed [default: all; textures 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub train: Option<u64>,
+    /// Test images, drawn by the seed [default: all; textures 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub test: Option<u64>,
+}
+
+/// How a data set lies on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// train/CLASS/*.jpg and test/CLASS/*.jpg (or val), JPEG, PNG or TIFF; prepared as ImageNet
+    Imagefolder,
+    /// The same, prepared as CIFAR
+    CifarFolder,
+    /// CIFAR-10's binary files
+    Cifar10,
+    /// CIFAR-100's binary files
+    Cifar100,
+    /// Flowers-102: jpg/, imagelabels.mat and setid.mat
+    Flowers,
+    /// PatchCamelyon's six HDF5 files
+    Pcam,
+}
+
+/// Images to train and test on.
+pub struct Images {
+    /// What they are, for captions.
+    pub name: String,
+    pub train: Arc<dyn Samples>,
+    pub test: Arc<dyn Samples>,
+    format: Option<Format>,
+}
+
+impl Images {
+    /// Opens what the user asked for; textures are drawn at `size`.
+    ///
+    /// # Errors
+    /// What is missing or damaged, or that there are fewer images than asked for.
+    pub fn open(args: &ImageArgs, size: usize, seed: u64) -> Result<Self> {
+        let part = |whole: Arc<dyn Samples>, n: Option<u64>| -> Result<Arc<dyn Samples>> {
+            Ok(match n {
+                Some(n) => Arc::new(Part::split(whole, n as usize, seed)?.0),
+                None => whole,
+            })
+        };
+        let (Some(folder), Some(format)) = (&args.data, args.format) else {
+            let draw = |which: usize, split, n: u64| textures::generate(TEXTURES[which], split, n as usize, size);
+            let train = Arc::new(draw(0, Split::Train, args.train.unwrap_or(1000))?);
+            let test = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
+            return Ok(Images { name: "built-in textures".into(), train, test, format: None });
+        };
+        let (train, test): (Arc<dyn Samples>, Arc<dyn Samples>) = match format {
+            Format::Imagefolder | Format::CifarFolder => {
+                let parts = ImageFolder::parts(folder)?;
+                let test = parts.test.or(parts.validation).ok_or_else(|| Error::Io {
+                    path: folder.clone(),
+                    message: "no folder of test images (test or val)".into(),
+                })?;
+                (Arc::new(parts.train), Arc::new(test))
+            }
+            Format::Cifar10 | Format::Cifar100 => {
+                let which = if format == Format::Cifar10 { cifar::Cifar::Ten } else { cifar::Cifar::Hundred };
+                let parts = cifar::load(folder, which)?;
+                (Arc::new(parts.train), Arc::new(parts.test))
+            }
+            Format::Flowers => {
+                let parts = flowers::load(folder)?;
+                (Arc::new(parts.train_and_validation), Arc::new(parts.test))
+            }
+            Format::Pcam => {
+                let parts = pcam::load(folder)?;
+                (Arc::new(parts.train), Arc::new(parts.test))
+            }
+        };
+        let name = train.name().to_string();
+        Ok(Images { name, train: part(train, args.train)?, test: part(test, args.test)?, format: Some(format) })
+    }
+
+    /// How images are prepared for a network of input size `size`.
+    pub fn recipe(&self, size: usize) -> Recipe {
+        match self.format {
+            // A turned texture is of another class, and so may be a flipped one: no augmentation.
+            None => {
+                let test = Recipe::cifar(size).test;
+                Recipe { train: test.clone(), test }
+            }
+            Some(Format::CifarFolder | Format::Cifar10 | Format::Cifar100) => Recipe::cifar(size),
+            Some(Format::Imagefolder) => Recipe::imagenet(size),
+            Some(Format::Flowers) => Recipe::flowers(size),
+            Some(Format::Pcam) => Recipe::pcam(size),
+        }
+    }
+}
