@@ -68,7 +68,7 @@ struct Args {
     /// The highest learning rate of the one-cycle schedule
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     lr: f64,
-    /// Test images on which the error is measured
+    /// Test images on which the error is measured, rounded up to whole batches
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     measured: u32,
     /// Decides starting weights, order of images, augmentation, and which images are drawn
@@ -119,6 +119,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     if !(args.lr.is_finite() && args.lr > 0.0) {
         return Err(Error::Invalid(format!("--lr: expected a positive number, found {}", args.lr)));
     }
+    if let Some(twice) = (1..args.input.len()).find(|&i| args.input[..i].contains(&args.input[i])) {
+        return Err(Error::Invalid(format!("--input: {} is named twice", args.input[twice])));
+    }
     let device = device::open(args.device.device)?;
     let folder = args.out.folder("fig4")?;
     let name = Images::open(&args.images, args.input[0], args.seed)?.name;
@@ -145,8 +148,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         let panels: Vec<(usize, &[Row])> =
             args.input.iter().zip(&report.results).filter_map(|(&size, rows)| Some((size, rows.as_deref()?))).collect();
         let subtitle = format!(
-            "{:?} of {} blocks and {} channels per stage, doubling, on {}  ·  {name}  ·  seed {}  ·  {device}",
-            args.arch, args.blocks, args.width, args.group, args.seed
+            "{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {device}",
+            args.title(),
+            args.width,
+            args.seed
         );
         draw(&folder.join("fig4"), &subtitle, &panels)?;
         say::result(format_args!("\n{subtitle}"));
@@ -192,12 +197,26 @@ impl Args {
             .with("version", env!("CARGO_PKG_VERSION"))
     }
 
+    fn stages(&self) -> usize {
+        match self.arch {
+            Arch::Resnet44 => 3,
+            Arch::Resnet18 | Arch::Resnet18SmallStem => 4,
+        }
+    }
+
+    /// Named as He et al. do, by its layers: two per block, the stem's and the linear one.
+    fn title(&self) -> String {
+        let stem = if self.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" };
+        format!("{}-ResNet-{}{stem}", self.group, 2 * self.stages() * self.blocks as usize + 2)
+    }
+
     fn network(&self, classes: usize, device: &Device) -> Result<ResNet> {
-        let (base, stages) = match self.arch {
-            Arch::Resnet44 => (ResNetConfig::resnet44(self.group), 3),
-            Arch::Resnet18 => (ResNetConfig::resnet18(self.group), 4),
-            Arch::Resnet18SmallStem => (ResNetConfig::resnet18_small_stem(self.group), 4),
+        let base = match self.arch {
+            Arch::Resnet44 => ResNetConfig::resnet44(self.group),
+            Arch::Resnet18 => ResNetConfig::resnet18(self.group),
+            Arch::Resnet18SmallStem => ResNetConfig::resnet18_small_stem(self.group),
         };
+        let stages = self.stages();
         let widths = (0..stages).map(|stage| (self.width as usize) << stage).collect();
         let config = ResNetConfig { widths, blocks: vec![self.blocks as usize; stages], classes, ..base };
         ResNet::new(config, Init::new(self.seed), device)
@@ -241,9 +260,14 @@ impl Args {
         let state = context.training_file();
         let mut network = self.network(images.train.classes(), device)?;
         let resumed = state.exists();
-        let mut rows: Vec<Row> = if resumed { context.kept("rows")?.unwrap_or_default() } else { Vec::new() };
+        let mut rows: Vec<Row> = if resumed {
+            let lost =
+                || Error::Invalid(format!("{}: what was measured before is missing; remove it", state.display()));
+            context.kept("rows")?.ok_or_else(lost)?
+        } else {
+            self.measure(&network, &test, 0)?
+        };
         if !resumed {
-            rows = self.measure(&network, &test, 0)?;
             context.keep("rows", &rows)?;
         }
         let mut trainer = match resumed {
