@@ -7,7 +7,7 @@ mod support;
 
 use clap::Parser;
 use quarterturn::{core::Result, kernels::Group};
-use std::{fmt::Write, process::ExitCode};
+use std::process::ExitCode;
 use support::{
     args,
     csv::Csv,
@@ -58,7 +58,7 @@ fn run(args: &RotationArgs) -> Result<ExitCode> {
         let rows: Vec<Vec<String>> =
             cells.iter().map(|cell| columns.iter().map(|(_, text)| text(cell)).collect()).collect();
         let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let markdown = markdown(&subtitle, &header, &rows, notes(&cells));
+        let markdown = table::markdown(&subtitle, &header, &rows, notes(&cells));
         files::write(&findings.folder.join("table1.md"), markdown.as_bytes())?;
 
         say::result(format_args!("\n{subtitle}"));
@@ -160,23 +160,6 @@ fn columns(cells: &[Cell]) -> Vec<Column> {
         columns.push(("paper", |cell| cell.paper.map_or("–".into(), |(mean, std)| format!("{mean:.2} ± {std:.2}"))));
     }
     columns
-}
-
-fn markdown(
-    subtitle: &str,
-    header: &[&str],
-    rows: &[Vec<String>],
-    notes: impl Iterator<Item = &'static str>,
-) -> String {
-    let mut text = format!("{subtitle}\n\n| {} |\n|{}\n", header.join(" | "), "---|".repeat(header.len()));
-    for row in rows {
-        let _ = writeln!(text, "| {} |", row.join(" | "));
-    }
-    text.push('\n');
-    for note in notes {
-        let _ = writeln!(text, "- {note}");
-    }
-    text
 }
 
 fn write_summary(cells: &[Cell], findings: &Findings) -> Result<()> {

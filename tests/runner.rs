@@ -37,7 +37,18 @@ impl Drop for Folder {
 /// The examples' folder. Cargo builds them for a whole `cargo test`, but not for `cargo test --test runner`.
 static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut build = Command::new(env::var("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--quiet", "--example", "fig6", "--example", "table1", "--example", "evaluate"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--example",
+        "fig6",
+        "--example",
+        "table1",
+        "--example",
+        "table2",
+        "--example",
+        "evaluate",
+    ]);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(feature = "gpu") {
         build.arg("--no-default-features");
@@ -305,6 +316,56 @@ fn table_1_counts_over_seeds_and_marks_the_papers_numbers() {
         let row = rows.iter().find(|row| row[2] == training && row[3] == "accuracy at 0°" && row[6] == "13").unwrap();
         assert!((row[column("mean")].parse::<f64>().unwrap() - accuracy(training)).abs() < 1e-9);
     }
+}
+
+/// `table2` in three runs of four steps, with a checkpoint after each.
+fn table2(out: &Path) -> Command {
+    let small = ["--train", "64", "--test", "40", "--epochs", "2", "--seeds", "1", "--checkpoint-every", "0"];
+    example("table2", out, &small)
+}
+
+#[test]
+fn table_2_counts_the_same_after_every_turn_where_the_network_is_exact_and_survives_a_kill() {
+    let folder = Folder::new("table2");
+    let (whole, killed) = (folder.join("whole"), folder.join("killed"));
+    let output = text(&succeeds(table2(&whole)).stdout);
+    assert!(output.contains("built-in textures") && !output.contains("paper: unseen"), "{output}");
+    let csv = fs::read_to_string(whole.join("table2.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let column = |name: &str| rows[0].iter().position(|&column| column == name).unwrap();
+    assert_eq!(rows.len(), 1 + 3, "one run of each network");
+    for row in &rows[1..] {
+        let correct: Vec<f64> = ["correct_0", "correct_90", "correct_180", "correct_270"]
+            .iter()
+            .map(|name| row[column(name)].parse().unwrap())
+            .collect();
+        let exact = row[column("group")] == "p4" && row[column("input_size")] == "33";
+        assert_eq!(row[column("exact")], exact.to_string());
+        assert_eq!(row[column("images")], "40");
+        assert_eq!(row[column("seen")].parse::<f64>().unwrap(), 100.0 * correct[0] / 40.0);
+        assert_eq!(row[column("unseen")].parse::<f64>().unwrap(), 100.0 * correct.iter().sum::<f64>() / 160.0);
+        if exact {
+            assert!(correct.iter().all(|&count| count == correct[0]), "{row:?}");
+            assert_eq!(row[column("seen")], row[column("unseen")]);
+        }
+    }
+
+    // Killed within the second run.
+    let mut child = table2(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(&mut child, || killed.join("runs/p4-33_seed-0.training.safetensors").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeeds(table2(&killed));
+    assert_eq!(lines(&killed), 3, "a run was repeated");
+    for file in ["table2.csv", "table2-summary.csv", "table2.md", "runs/p4-33_seed-0.safetensors"] {
+        assert!(fs::read(killed.join(file)).unwrap() == fs::read(whole.join(file)).unwrap(), "another {file}");
+    }
+    let mut other = table2(&whole);
+    other.args(["--width", "3"]);
+    fails(other, "widths on p4 was");
+    let mut twice = table2(&folder.join("twice"));
+    twice.args(["--networks", "p4:33,p4:33"]);
+    fails(twice, "--networks: p4 33×33 is named twice");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct ImageArgs {
     /// Training images, drawn by the seed [default: all; textures 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub train: Option<u64>,
-    /// Test images, drawn by the seed [default: all; textures 200]
+    /// Test images, drawn by the seed, and as many to validate on where that is done [default: all; textures 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub test: Option<u64>,
 }
@@ -50,6 +50,8 @@ pub struct Images {
     pub name: String,
     pub train: Arc<dyn Samples>,
     pub test: Arc<dyn Samples>,
+    /// To choose an epoch's weights by, where the data set is used that way: of PatchCamelyon.
+    pub validation: Option<Arc<dyn Samples>>,
     format: Option<Format>,
 }
 
@@ -69,8 +71,9 @@ impl Images {
             let draw = |which: usize, split, n: u64| textures::generate(TEXTURES[which], split, n as usize, size);
             let train = Arc::new(draw(0, Split::Train, args.train.unwrap_or(1000))?);
             let test = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
-            return Ok(Images { name: "built-in textures".into(), train, test, format: None });
+            return Ok(Images { name: "built-in textures".into(), train, test, validation: None, format: None });
         };
+        let mut validation: Option<Arc<dyn Samples>> = None;
         let (train, test): (Arc<dyn Samples>, Arc<dyn Samples>) = match format {
             Format::Imagefolder | Format::CifarFolder => {
                 let parts = ImageFolder::parts(folder)?;
@@ -91,11 +94,14 @@ impl Images {
             }
             Format::Pcam => {
                 let parts = pcam::load(folder)?;
+                validation = Some(Arc::new(parts.validation));
                 (Arc::new(parts.train), Arc::new(parts.test))
             }
         };
         let name = train.name().to_string();
-        Ok(Images { name, train: part(train, args.train)?, test: part(test, args.test)?, format: Some(format) })
+        let (train, test) = (part(train, args.train)?, part(test, args.test)?);
+        let validation = validation.map(|whole| part(whole, args.test)).transpose()?;
+        Ok(Images { name, train, test, validation, format: Some(format) })
     }
 
     /// How images are prepared for a network of input size `size`.

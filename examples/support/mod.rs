@@ -8,6 +8,7 @@ pub mod device;
 pub mod digits;
 pub mod figure;
 pub mod files;
+pub mod image_setting;
 pub mod images;
 pub mod palette;
 pub mod progress;

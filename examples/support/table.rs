@@ -1,4 +1,6 @@
-//! Plain-text tables for the terminal.
+//! Tables: plain text for the terminal, Markdown for files.
+
+use std::fmt::Write;
 
 /// Prints rows under a header, columns aligned: text to the left, numbers to the right.
 pub fn print(header: &[&str], rows: &[Vec<String>]) {
@@ -24,4 +26,22 @@ pub fn print(header: &[&str], rows: &[Vec<String>]) {
         line(row.iter().map(String::as_str).collect());
     }
     super::say::result("");
+}
+
+/// The same table in Markdown, under a line that says what it is of, and notes below it.
+pub fn markdown(
+    subtitle: &str,
+    header: &[&str],
+    rows: &[Vec<String>],
+    notes: impl IntoIterator<Item = impl AsRef<str>>,
+) -> String {
+    let mut text = format!("{subtitle}\n\n| {} |\n|{}\n", header.join(" | "), "---|".repeat(header.len()));
+    for row in rows {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+    }
+    text.push('\n');
+    for note in notes {
+        let _ = writeln!(text, "- {}", note.as_ref());
+    }
+    text
 }

@@ -1,0 +1,690 @@
+//! Table 2: accuracies of an approximately equivariant, an exactly equivariant and a standard ResNet, on images as they are
+//! (rotations seen in training) and on all four quarter turns of them (unseen ones). How each data set is trained on:
+//! `support/image_setting`.
+
+mod support;
+
+use clap::{Parser, ValueEnum};
+use quarterturn::{
+    core::{Device, Error, Result, Tensor},
+    data::Loader,
+    kernels::{Group, transform_plane},
+    models::{
+        Network, ResNet, ResNetConfig, checkpoint,
+        training::{Tally, Trainer, Training, train_step},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    cell::RefCell, fmt, ops::ControlFlow, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
+};
+use support::{
+    args,
+    csv::Csv,
+    device, files,
+    image_setting::{Plan, Protocol, Setting, title, widths},
+    images::{Format, ImageArgs, Images},
+    rotations::statistics,
+    runner::{Context, Grid, Run, RunnerArgs, Settings},
+    say, table,
+};
+
+/// Images on which each trained network is asked whether a turn changes a bit of its logits.
+const PROBES: usize = 16;
+
+/// Table 2: approximate, exact and standard ResNets on seen and unseen rotations
+#[derive(Parser)]
+#[command(
+    after_help = "Without --data, built-in textures stand in for photographs (about 2 minutes on 2 cores). With \
+                        --data, whatever is left out is as in the paper, which takes a large GPU; --width, --blocks, \
+                        --epochs, --train and --test make it smaller. The same command goes on where the last one was \
+                        stopped."
+)]
+struct Args {
+    #[command(flatten)]
+    out: args::OutArgs,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// What the data set is called in tables [default: by the folder or the format]
+    #[arg(long, value_name = "NAME", requires = "data")]
+    label: Option<String>,
+    /// The row of the paper's table shown beside ours [default: by the format, where that tells it]
+    #[arg(long, value_enum, requires = "data")]
+    compare: Option<PaperRow>,
+    #[command(flatten)]
+    device: args::DeviceArgs,
+    /// Whose choices are followed where the paper and its published code differ
+    #[arg(long, value_enum, default_value_t = Protocol::Paper)]
+    protocol: Protocol,
+    /// Networks as group:size, separated by commas [default: p4 at the inexact and the exact size, z2 at the former]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    networks: Vec<Subject>,
+    /// Channels of the first stage on p4; each stage doubles them, z2 and p4m take √|G| more or fewer [default: the
+    /// paper's; textures 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    width: Option<u32>,
+    /// Blocks of each stage [default: the paper's; textures 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    blocks: Option<u32>,
+    /// Passes over the training images [default: the paper's; textures 12]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: Option<u32>,
+    /// Images per training step [default: the paper's; textures 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    batch: Option<u32>,
+    /// The highest learning rate of the schedule [default: the paper's; textures 0.01]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Runs of each network, with seeds counted up from --seed
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    seeds: u32,
+    /// Decides starting weights, order of images and augmentation of the first run, and which images all runs take
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    runner: RunnerArgs,
+}
+
+/// Rows of the paper's Table 2.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PaperRow {
+    Flowers,
+    Pcam,
+    Cifar10,
+    Cifar100,
+    Imagenet,
+}
+
+/// Mean and standard deviation, where there is one, in percent.
+type Published = (f64, Option<f64>);
+
+impl PaperRow {
+    /// Unseen and seen rotations; on p4 approximately and exactly equivariant, and on z2.
+    fn values(self) -> [[Published; 3]; 2] {
+        let of = |values: [[f64; 3]; 2], stds: [[f64; 3]; 2]| {
+            [0, 1].map(|turns| [0, 1, 2].map(|network| (values[turns][network], Some(stds[turns][network]))))
+        };
+        match self {
+            PaperRow::Flowers => {
+                of([[83.32, 86.65, 68.78], [86.28, 86.65, 82.18]], [[1.21, 1.41, 0.29], [1.32, 1.41, 0.53]])
+            }
+            PaperRow::Pcam => {
+                of([[86.66, 87.40, 82.43], [87.52, 87.40, 85.35]], [[0.72, 0.71, 1.71], [1.20, 0.71, 1.04]])
+            }
+            PaperRow::Cifar10 => {
+                of([[79.19, 93.41, 52.68], [94.80, 93.41, 93.20]], [[0.47, 0.09, 0.11], [0.21, 0.09, 0.11]])
+            }
+            PaperRow::Cifar100 => {
+                of([[58.82, 72.28, 38.62], [75.00, 72.28, 70.09]], [[0.36, 0.40, 0.16], [0.52, 0.40, 0.28]])
+            }
+            PaperRow::Imagenet => {
+                [[60.01, 72.55, 48.10], [72.48, 72.55, 70.00]].map(|row| row.map(|value| (value, None)))
+            }
+        }
+    }
+}
+
+/// `p4:32`: a network on p4 and its input size.
+#[derive(Clone, Copy, PartialEq)]
+struct Subject {
+    group: Group,
+    size: usize,
+}
+
+impl FromStr for Subject {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (group, size) = text.split_once(':').ok_or("expected group:size, such as p4:33")?;
+        let size = size.parse().ok().filter(|size| (8..=512).contains(size));
+        Ok(Subject { group: group.parse()?, size: size.ok_or("the size must be a whole number from 8 to 512")? })
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {1}×{1}", self.group, self.size)
+    }
+}
+
+/// A network and a seed.
+#[derive(Clone, Copy)]
+struct Trial {
+    subject: Subject,
+    seed: u64,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, seed {}", self.subject, self.seed)
+    }
+}
+
+/// What a trial finds.
+#[derive(Clone, Serialize, Deserialize)]
+struct Tested {
+    /// Images recognised after each number of quarter turns.
+    correct: [u64; 4],
+    /// Images there are.
+    images: u64,
+    /// Whether quarter turns leave every bit of the logits.
+    exact: bool,
+    /// Trained values of the network.
+    parameters: u64,
+    /// The epoch whose weights were tested, from 1.
+    epoch: u32,
+    /// The mean loss of each epoch.
+    losses: Vec<f64>,
+}
+
+impl Tested {
+    /// Percent recognised as they are.
+    fn seen(&self) -> f64 {
+        100.0 * self.correct[0] as f64 / self.images as f64
+    }
+
+    /// Percent recognised, over the four quarter turns.
+    fn unseen(&self) -> f64 {
+        100.0 * self.correct.iter().sum::<u64>() as f64 / (4 * self.images) as f64
+    }
+}
+
+/// The best epoch so far, by images of the validation set recognised; its weights are in a file beside it.
+#[derive(Serialize, Deserialize)]
+struct Best {
+    epoch: u32,
+    correct: u64,
+}
+
+fn main() -> ExitCode {
+    args::exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    let bench = Bench::new(args)?;
+    let folder = args.out.folder("table2")?;
+    let seeds = args.seed..args.seed.saturating_add(args.seeds.into());
+    // Seed by seed, so that a stopped table compares like with like.
+    let trials: Vec<Trial> =
+        seeds.flat_map(|seed| bench.subjects.iter().map(move |&subject| Trial { subject, seed })).collect();
+    let run =
+        |&spec: &Trial| Run { key: format!("{}-{}_seed-{}", spec.subject.group, spec.subject.size, spec.seed), spec };
+    let grid = Grid {
+        folder: &folder,
+        settings: bench.in_common(),
+        runs: trials.iter().map(run).collect(),
+        args: &args.runner,
+    };
+    let report = grid.execute(
+        |trial| bench.estimate(trial.subject),
+        |trial, context| bench.run(trial, context),
+        |results: &[Option<Tested>]| {
+            let header = "data,protocol,model,group,input_size,seed,parameters,exact,images,correct_0,correct_90,\
+                          correct_180,correct_270,seen,unseen,tested_epoch";
+            let mut csv = Csv::new(folder.join("table2.csv"), header);
+            for (Trial { subject, seed }, result) in trials.iter().zip(results) {
+                let Some(found) = result else { continue };
+                let model = title(&bench.network(subject.group));
+                let [upright, quarter, half, three] = &found.correct;
+                csv.row(&[
+                    &bench.name,
+                    &args.protocol,
+                    &model,
+                    &subject.group,
+                    &subject.size,
+                    seed,
+                    &found.parameters,
+                    &found.exact,
+                    &found.images,
+                    upright,
+                    quarter,
+                    half,
+                    three,
+                    &found.seen(),
+                    &found.unseen(),
+                    &found.epoch,
+                ]);
+            }
+            csv.save()
+        },
+    )?;
+    if report.draws() {
+        let rows = bench.rows(&trials, &report.results);
+        write_summary(&rows, &bench, &folder)?;
+        let (header, lines) = (columns(&rows), lines(&rows));
+        let (subtitle, notes) = (bench.subtitle(), bench.notes());
+        let markdown = table::markdown(&subtitle, &header, &lines, &notes);
+        files::write(&folder.join("table2.md"), markdown.as_bytes())?;
+        say::result(format_args!("\n{subtitle}"));
+        table::print(&header, &lines);
+        notes.iter().for_each(say::result);
+        say::result(format_args!("wrote table2.csv, table2-summary.csv and table2.md to {}", folder.display()));
+    }
+    Ok(report.finish())
+}
+
+/// One network, over its seeds.
+struct Row {
+    subject: Subject,
+    model: String,
+    exact: bool,
+    parameters: u64,
+    /// By seed, in percent.
+    unseen: Vec<f64>,
+    seen: Vec<f64>,
+    /// Unseen, seen.
+    paper: Option<[Published; 2]>,
+}
+
+/// What all trials share.
+struct Bench<'a> {
+    args: &'a Args,
+    setting: Setting,
+    subjects: Vec<Subject>,
+    plan: Plan,
+    device: Device,
+    name: String,
+    compare: Option<PaperRow>,
+    /// Training, validation and test images.
+    counts: [usize; 3],
+    classes: usize,
+    speeds: RefCell<Vec<(Subject, Speed)>>,
+}
+
+/// Seconds that an image takes.
+#[derive(Clone, Copy)]
+struct Speed {
+    training: f64,
+    testing: f64,
+}
+
+impl<'a> Bench<'a> {
+    fn new(args: &'a Args) -> Result<Self> {
+        if let Some(lr) = args.lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
+            return Err(Error::Invalid(format!("--lr: expected a positive number, found {lr}")));
+        }
+        let setting = Setting::of(args.images.format);
+        let [approximate, exact] = setting.sizes();
+        let subjects = if args.networks.is_empty() {
+            let subject = |group, size| Subject { group, size };
+            vec![subject(Group::C4, approximate), subject(Group::C4, exact), subject(Group::C1, approximate)]
+        } else {
+            args.networks.clone()
+        };
+        if let Some(twice) = (1..subjects.len()).find(|&i| subjects[..i].contains(&subjects[i])) {
+            return Err(Error::Invalid(format!("--networks: {} is named twice", subjects[twice])));
+        }
+        let plan = setting.plan(args.epochs, args.batch, args.lr);
+        let device = device::open(args.device.device)?;
+        let images = Images::open(&args.images, subjects[0].size, args.seed)?;
+        let counts = [images.train.len(), images.validation.as_ref().map_or(0, |part| part.len()), images.test.len()];
+        if counts[0] < plan.batch as usize {
+            let (there, batch) = (counts[0], plan.batch);
+            return Err(Error::Invalid(format!("{}: {there} images to train on, a batch is {batch}", images.name)));
+        }
+        let classes = images.train.classes();
+        let compare = args.compare.or(match args.images.format {
+            Some(Format::Cifar10) => Some(PaperRow::Cifar10),
+            Some(Format::Cifar100) => Some(PaperRow::Cifar100),
+            Some(Format::Flowers) => Some(PaperRow::Flowers),
+            Some(Format::Pcam) => Some(PaperRow::Pcam),
+            Some(Format::Imagefolder) if classes == 1000 => Some(PaperRow::Imagenet),
+            _ => None,
+        });
+        let name = args.label.clone().unwrap_or(images.name);
+        let speeds = RefCell::default();
+        Ok(Bench { args, setting, subjects, plan, device, name, compare, counts, classes, speeds })
+    }
+
+    fn in_common(&self) -> Settings {
+        let config = self.network(Group::C4);
+        Settings::default()
+            .with("data", &self.name)
+            .with("format", format!("{:?}", self.args.images.format))
+            .with("train", self.counts[0])
+            .with("validation", self.counts[1])
+            .with("test", self.counts[2])
+            .with("seed", self.args.seed)
+            .with("protocol", self.args.protocol)
+            .with("widths on p4", format!("{:?}", config.widths))
+            .with("blocks", format!("{:?}", config.blocks))
+            .with("epochs", self.plan.epochs)
+            .with("batch", self.plan.batch)
+            .with("optimizer", format!("{:?}", self.plan.rule))
+            .with("schedule", format!("{:?}", self.plan.schedule))
+            .with("device", &self.device)
+            .with("version", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn network(&self, group: Group) -> ResNetConfig {
+        let mut config = self.setting.network(self.args.protocol, group);
+        let stages = config.widths.len();
+        if let Some(width) = self.args.width {
+            config.widths = widths(width as usize, group, stages);
+        }
+        if let Some(blocks) = self.args.blocks {
+            config.blocks = vec![blocks as usize; stages];
+        }
+        ResNetConfig { classes: self.classes, ..config }
+    }
+
+    fn create(&self, trial: Trial) -> Result<ResNet> {
+        ResNet::new(self.network(trial.subject.group), self.args.protocol.init(trial.seed), &self.device)
+    }
+
+    fn images(&self, subject: Subject) -> Result<Images> {
+        Images::open(&self.args.images, subject.size, self.args.seed)
+    }
+
+    fn training(&self, seed: u64) -> Training {
+        let Plan { epochs, rule, ref schedule, .. } = self.plan;
+        Training { epochs, rule, schedule: schedule.clone(), seed }
+    }
+
+    fn loaders(&self, trial: Trial) -> Result<Loaders> {
+        let images = self.images(trial.subject)?;
+        let (recipe, batch) = (images.recipe(trial.subject.size), self.plan.batch as usize);
+        let train = Loader::new(images.train, recipe.train, batch).seed(trial.seed).shuffled().full_only();
+        let untouched = |part: Arc<_>| Loader::new(part, recipe.test.clone(), batch).on(&self.device);
+        let (validation, test) = (images.validation.map(untouched), untouched(images.test));
+        Ok(Loaders { train: train.on(&self.device), validation, test })
+    }
+
+    /// How many seconds a run will take, by a training step and a test on a batch.
+    fn estimate(&self, subject: Subject) -> Result<f64> {
+        let Speed { training, testing } = self.speed(subject)?;
+        let [train, validation, test] = self.counts.map(|images| images as f64);
+        Ok(f64::from(self.plan.epochs) * (training * train + testing * validation) + 4.0 * testing * test)
+    }
+
+    fn speed(&self, subject: Subject) -> Result<Speed> {
+        if let Some((_, speed)) = self.speeds.borrow().iter().find(|(known, _)| *known == subject) {
+            return Ok(*speed);
+        }
+        let trial = Trial { subject, seed: 0 };
+        let loader = self.loaders(trial)?.train;
+        let Some(batch) = loader.epoch(0).next().transpose()? else {
+            return Err(Error::Invalid(format!("{}: no batch to train on", self.name)));
+        };
+        let mut network = self.create(trial)?;
+        let mut optimizer = quarterturn::autograd::Optimizer::new(self.plan.rule);
+        let mut train = |step| {
+            let mode = quarterturn::models::Mode::Train { seed: 0, step };
+            train_step(&mut network, &mut optimizer, 1e-6, mode, &batch.images, &batch.labels)?.to_vec()
+        };
+        // The first step pays for memory and, on a GPU, for compilers.
+        train(0)?;
+        let begun = Instant::now();
+        train(1)?;
+        let per_image = |begun: Instant| begun.elapsed().as_secs_f64() / f64::from(self.plan.batch);
+        let training = per_image(begun);
+        let begun = Instant::now();
+        let mut tally = Tally::new(1);
+        tally.count(&network, &batch.images, &batch.labels, |images, _| images.clone())?;
+        tally.read()?;
+        let speed = Speed { training, testing: per_image(begun) };
+        self.speeds.borrow_mut().push((subject, speed));
+        Ok(speed)
+    }
+
+    /// Trains and tests, from wherever the last start of the program got to; `None` if it is to stop.
+    fn run(&self, &trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
+        let (loaders, speed) = (self.loaders(trial)?, self.speed(trial.subject)?);
+        let Some((mut network, epoch, losses)) = self.train(trial, &loaders, speed, context)? else { return Ok(None) };
+        context.say("testing on four quarter turns");
+        let (mut tally, mut images, mut exact) = (Tally::new(4), 0, true);
+        for batch in loaders.test.epoch(0) {
+            let batch = batch?;
+            if images == 0 {
+                exact = turns_leave_every_bit(&network, &batch.images)?;
+            }
+            tally.count(&network, &batch.images, &batch.labels, transform_plane)?;
+            tally.wait()?;
+            images += batch.indices.len() as u64;
+            context.advance(4.0 * speed.testing * batch.indices.len() as f64);
+            if context.stopping() {
+                return Ok(None);
+            }
+        }
+        let mut correct = [0; 4];
+        correct.copy_from_slice(tally.read()?);
+        checkpoint::save(context.network_file(), &mut network)?;
+        Ok(Some(Tested { correct, images, exact, parameters: network.parameters() as u64, epoch, losses }))
+    }
+
+    /// The network to test, the epoch that made it, and the loss of each epoch.
+    fn train(
+        &self,
+        trial: Trial,
+        loaders: &Loaders,
+        speed: Speed,
+        context: &mut Context,
+    ) -> Result<Option<(ResNet, u32, Vec<f64>)>> {
+        let (state, best_file) = (context.training_file(), best_file(context));
+        let mut network = self.create(trial)?;
+        let unreadable =
+            |e, file: &PathBuf| Error::Invalid(format!("{e}; without {} the run begins anew", file.display()));
+        let mut trainer = match state.exists() {
+            true => {
+                Trainer::resume(&mut network, self.training(trial.seed), &state).map_err(|e| unreadable(e, &state))?
+            }
+            false => Trainer::new(&mut network, self.training(trial.seed)),
+        };
+        // Of an epoch after the state's, if the program was killed between the two: the same epoch finds the same again.
+        let mut best: Option<Best> = context.kept("best")?;
+        let (epochs, per_step) = (self.plan.epochs, speed.training * f64::from(self.plan.batch));
+        let done = trainer.epoch() as usize * loaders.train.len() + trainer.step() as usize;
+        context.skip(per_step * done as f64 + speed.testing * (self.counts[1] * trainer.epoch() as usize) as f64);
+        context.say(format!("epoch {} of {epochs}", (trainer.epoch() + 1).min(epochs)));
+        let outcome = trainer.run(
+            |epoch, from| {
+                let batches = loaders.train.epoch(epoch).starting_at(from as usize);
+                Ok(batches.map(|batch| batch.map(|batch| (batch.images, batch.labels))))
+            },
+            |trainer, at| {
+                if let Some(loss) = at.loss {
+                    if let Some(validation) = &loaders.validation {
+                        let correct = recognised(trainer.network(), validation)?;
+                        context.advance(speed.testing * self.counts[1] as f64);
+                        if best.as_ref().is_none_or(|best| correct > best.correct) {
+                            // The weights first: never a record without them.
+                            trainer.save(&best_file)?;
+                            best = Some(Best { epoch: at.epoch + 1, correct });
+                            context.keep("best", &best)?;
+                        }
+                    }
+                    context.say(format!("epoch {} of {epochs}, loss {loss:.3}", (at.epoch + 2).min(epochs)));
+                } else {
+                    context.advance(per_step);
+                }
+                let last = at.loss.is_some() && at.epoch + 1 == epochs;
+                if last || context.due() {
+                    context.save(|| trainer.save(&state))?;
+                }
+                Ok(if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
+        if outcome.is_break() {
+            return Ok(None);
+        }
+        let losses = trainer.losses().to_vec();
+        let Some(Best { epoch, .. }) = best else { return Ok(Some((network, epochs, losses))) };
+        Trainer::resume(&mut network, self.training(trial.seed), &best_file).map_err(|e| unreadable(e, &best_file))?;
+        Ok(Some((network, epoch, losses)))
+    }
+
+    fn rows(&self, trials: &[Trial], results: &[Option<Tested>]) -> Vec<Row> {
+        let row = |&subject: &Subject| {
+            let of_it = trials.iter().zip(results).filter(|(trial, _)| trial.subject == subject);
+            let found: Vec<&Tested> = of_it.filter_map(|(_, result)| result.as_ref()).collect();
+            let exact = found.iter().all(|found| found.exact);
+            let column = match subject.group {
+                Group::C1 => Some(2),
+                Group::C4 => Some(usize::from(exact)),
+                Group::D4 => None,
+            };
+            let paper = self.compare.zip(column).map(|(row, column)| row.values().map(|networks| networks[column]));
+            Some(Row {
+                subject,
+                model: title(&self.network(subject.group)),
+                exact,
+                parameters: found.first()?.parameters,
+                unseen: found.iter().map(|found| found.unseen()).collect(),
+                seen: found.iter().map(|found| found.seen()).collect(),
+                paper,
+            })
+        };
+        self.subjects.iter().filter_map(row).collect()
+    }
+
+    /// The line that says what was done.
+    fn subtitle(&self) -> String {
+        let Args { seeds, seed, protocol, .. } = self.args;
+        let [train, validation, test] = self.counts;
+        let validation = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
+        let seeds = if *seeds == 1 { format!("seed {seed}") } else { format!("{seeds} seeds") };
+        format!(
+            "{}: {train} images to train on{validation}, {test} to test on  ·  {}, {seeds}, {protocol} protocol  ·  {}",
+            self.name,
+            say::counted(self.plan.epochs.into(), "epoch"),
+            self.device
+        )
+    }
+
+    /// Said under the table.
+    fn notes(&self) -> Vec<&'static str> {
+        let mut notes = vec![
+            "unseen: accuracy over the four quarter turns of the test images, in percent; seen: as they are",
+            "± is the standard deviation over seeds, which decide weights, order and augmentation; all runs share the images",
+            "turns: whether quarter turns left every bit of the logits of the first test images, in every run",
+        ];
+        if self.counts[1] > 0 {
+            notes.push("tested are the weights of the epoch that was best on the validation images");
+        }
+        if self.compare.is_some() {
+            notes.push(
+                "paper: its Table 2, of its own networks on all images of its data set; not measured by us, and to be \
+                 compared only as far as data, widths and epochs are the same",
+            );
+        }
+        if self.setting == Setting::Textures {
+            notes.push(
+                "These are built-in textures, three pairs of which are each other's quarter or half turns: an exact \
+                 network can only guess within a pair, which on average is right 70 times of 100. For photographs add \
+                 --data DIR --format FORMAT.",
+            );
+        }
+        notes
+    }
+}
+
+/// The images of a trial.
+struct Loaders {
+    train: Loader,
+    validation: Option<Loader>,
+    test: Loader,
+}
+
+/// Where the training state of the best epoch is kept until the run ends.
+fn best_file(context: &Context) -> PathBuf {
+    context.training_file().with_extension("best.safetensors")
+}
+
+/// How many images the network recognises.
+fn recognised<N: Network + ?Sized>(network: &N, loader: &Loader) -> Result<u64> {
+    let mut tally = Tally::new(1);
+    for batch in loader.epoch(0) {
+        let batch = batch?;
+        tally.count(network, &batch.images, &batch.labels, |images, _| images.clone())?;
+        tally.wait()?;
+    }
+    Ok(tally.read()?[0])
+}
+
+/// Whether `f(T x) = f(x)` to the last bit, for every quarter turn of the first images.
+fn turns_leave_every_bit(network: &ResNet, images: &Tensor) -> Result<bool> {
+    let dims = images.dims();
+    let count = PROBES.min(dims[0]);
+    let values = images.to_vec()?;
+    let probes = values[..values.len() / dims[0] * count].to_vec();
+    let probes = Tensor::from_vec([count, dims[1], dims[2], dims[3], dims[4]], probes, &images.device())?;
+    let bits = |turn| -> Result<Vec<u32>> {
+        let logits = network.predict(&transform_plane(&probes, turn))?.to_vec()?;
+        Ok(logits.into_iter().map(f32::to_bits).collect())
+    };
+    let upright = bits(0)?;
+    for turn in 1..4 {
+        if bits(turn)? != upright {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The table's columns; the paper's only where it has numbers.
+fn columns(rows: &[Row]) -> Vec<&'static str> {
+    let mut columns = vec!["network", "input", "turns", "parameters", "seeds", "unseen", "seen"];
+    if rows.iter().any(|row| row.paper.is_some()) {
+        columns.extend(["paper: unseen", "paper: seen"]);
+    }
+    columns
+}
+
+fn lines(rows: &[Row]) -> Vec<Vec<String>> {
+    let percent = |(mean, std): Published| match std {
+        Some(std) => format!("{mean:.2} ± {std:.2}"),
+        None => format!("{mean:.2}"),
+    };
+    let papers = rows.iter().any(|row| row.paper.is_some());
+    let line = |row: &Row| {
+        let mut line = vec![
+            row.model.clone(),
+            format!("{0}×{0}", row.subject.size),
+            if row.exact { "exact" } else { "not exact" }.to_string(),
+            row.parameters.to_string(),
+            row.seen.len().to_string(),
+            percent(ours(&row.unseen)),
+            percent(ours(&row.seen)),
+        ];
+        if papers {
+            let [unseen, seen] = row.paper.map_or(["–".into(), "–".into()], |values| values.map(percent));
+            line.extend([unseen, seen]);
+        }
+        line
+    };
+    rows.iter().map(line).collect()
+}
+
+fn ours(values: &[f64]) -> Published {
+    let (mean, std) = statistics(values);
+    (mean, (values.len() > 1).then_some(std))
+}
+
+fn write_summary(rows: &[Row], bench: &Bench, folder: &std::path::Path) -> Result<()> {
+    let header = "data,protocol,model,group,input_size,parameters,exact,seeds,unseen_mean,unseen_std,seen_mean,seen_std,\
+                  paper_unseen_mean,paper_unseen_std,paper_seen_mean,paper_seen_std";
+    let mut csv = Csv::new(folder.join("table2-summary.csv"), header);
+    let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    for row in rows {
+        let ((unseen, unseen_std), (seen, seen_std)) = (ours(&row.unseen), ours(&row.seen));
+        let paper = |turns: usize| row.paper.map(|values| values[turns]);
+        csv.row(&[
+            &bench.name,
+            &bench.args.protocol,
+            &row.model,
+            &row.subject.group,
+            &row.subject.size,
+            &row.parameters,
+            &row.exact,
+            &row.seen.len(),
+            &unseen,
+            &number(unseen_std),
+            &seen,
+            &number(seen_std),
+            &number(paper(0).map(|(mean, _)| mean)),
+            &number(paper(0).and_then(|(_, std)| std)),
+            &number(paper(1).map(|(mean, _)| mean)),
+            &number(paper(1).and_then(|(_, std)| std)),
+        ]);
+    }
+    csv.save()
+}
