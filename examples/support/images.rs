@@ -35,6 +35,7 @@ pub enum Format {
     /// The same, prepared as CIFAR
     CifarFolder,
     /// CIFAR-10's binary files
+    #[value(alias = "cifar")]
     Cifar10,
     /// CIFAR-100's binary files
     Cifar100,
