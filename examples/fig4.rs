@@ -25,6 +25,7 @@ use support::{
     csv::Csv,
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
+    image_setting::title,
     images::{ImageArgs, Images},
     palette,
     runner::{Context, Grid, Run, RunnerArgs, Settings},
@@ -148,8 +149,9 @@ fn run(args: &Args) -> Result<ExitCode> {
         let panels: Vec<(usize, &[Row])> =
             args.input.iter().zip(&report.results).filter_map(|(&size, rows)| Some((size, rows.as_deref()?))).collect();
         let subtitle = format!(
-            "{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {device}",
-            args.title(),
+            "{}{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {device}",
+            title(&args.config(1)),
+            if args.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" },
             args.width,
             args.seed
         );
@@ -197,29 +199,19 @@ impl Args {
             .with("version", env!("CARGO_PKG_VERSION"))
     }
 
-    fn stages(&self) -> usize {
-        match self.arch {
-            Arch::Resnet44 => 3,
-            Arch::Resnet18 | Arch::Resnet18SmallStem => 4,
-        }
-    }
-
-    /// Named as He et al. do, by its layers: two per block, the stem's and the linear one.
-    fn title(&self) -> String {
-        let stem = if self.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" };
-        format!("{}-ResNet-{}{stem}", self.group, 2 * self.stages() * self.blocks as usize + 2)
-    }
-
-    fn network(&self, classes: usize, device: &Device) -> Result<ResNet> {
+    fn config(&self, classes: usize) -> ResNetConfig {
         let base = match self.arch {
             Arch::Resnet44 => ResNetConfig::resnet44(self.group),
             Arch::Resnet18 => ResNetConfig::resnet18(self.group),
             Arch::Resnet18SmallStem => ResNetConfig::resnet18_small_stem(self.group),
         };
-        let stages = self.stages();
+        let stages = base.widths.len();
         let widths = (0..stages).map(|stage| (self.width as usize) << stage).collect();
-        let config = ResNetConfig { widths, blocks: vec![self.blocks as usize; stages], classes, ..base };
-        ResNet::new(config, Init::new(self.seed), device)
+        ResNetConfig { widths, blocks: vec![self.blocks as usize; stages], classes, ..base }
+    }
+
+    fn network(&self, classes: usize, device: &Device) -> Result<ResNet> {
+        ResNet::new(self.config(classes), Init::new(self.seed), device)
     }
 
     fn training(&self) -> Training {
