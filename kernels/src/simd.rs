@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{
         LazyLock,
         atomic::{AtomicU8, Ordering},
@@ -27,6 +28,9 @@ pub enum Isa {
     #[cfg(target_arch = "aarch64")]
     Neon,
 }
+
+/// Lanes of the widest vector.
+pub(crate) const WIDEST: usize = 16;
 
 /// A loop that [`Isa::run`] compiles for every instruction set. `run` and all it calls must be `#[inline(always)]`, or
 /// they are compiled for the build's baseline.
@@ -183,20 +187,37 @@ pub(crate) trait Simd: Copy {
     fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c − a · b`, rounded likewise.
     fn mul_sub(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The sum of each row as a tree: element i with i + 8, then i + 4, i + 2 and i + 1.
+    /// Stores some lanes, the first of them to `to`.
+    ///
+    /// # Safety
+    /// `to` must be valid for writes of them.
     #[inline(always)]
-    fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
-        let mut sums = [0.0; 8];
-        for (sum, row) in sums.iter_mut().zip(rows) {
-            let mut tree = *row;
-            for step in [8, 4, 2, 1] {
-                for i in 0..step {
-                    tree[i] += tree[i + step];
+    unsafe fn store_lanes(v: Self::V, lanes: Range<usize>, to: *mut f32) {
+        let mut all = [0.0; WIDEST];
+        // SAFETY: no vector has more lanes; the caller's.
+        unsafe {
+            Self::store(all.as_mut_ptr(), v);
+            for (i, lane) in all[lanes].iter().enumerate() {
+                *to.add(i) = *lane;
+            }
+        }
+    }
+    /// The sum of each vector's lanes as a tree: of n lanes the first n/2 with the others, and so on.
+    #[inline(always)]
+    fn tree_sums(vectors: [Self::V; 8]) -> [f32; 8] {
+        vectors.map(|v| {
+            let mut tree = [0.0; WIDEST];
+            // SAFETY: no vector has more lanes.
+            unsafe { Self::store(tree.as_mut_ptr(), v) };
+            let mut lanes = Self::LANES;
+            while lanes > 1 {
+                lanes /= 2;
+                for i in 0..lanes {
+                    tree[i] += tree[i + lanes];
                 }
             }
-            *sum = tree[0];
-        }
-        sums
+            tree[0]
+        })
     }
 }
 
@@ -292,7 +313,7 @@ impl Simd for Portable {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Isa, Simd, Task};
-    use std::arch::x86_64::*;
+    use std::{arch::x86_64::*, ops::Range};
 
     // Not inlined: a kernel that is called from another one has the registers to itself.
     #[inline(never)]
@@ -305,40 +326,6 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx2,fma")]
     pub(super) unsafe fn avx512<T: Task>(task: T) -> T::Output {
         task.run::<Avx512>()
-    }
-
-    /// [`Simd::tree_sums`], eight rows side by side.
-    ///
-    /// # Safety
-    /// The processor must have AVX2.
-    #[inline(always)]
-    unsafe fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
-        // SAFETY: the caller's; every row has 16 floats, and the result 8.
-        unsafe {
-            let mut eights = [_mm256_setzero_ps(); 8];
-            for i in 0..8 {
-                eights[i] = _mm256_add_ps(_mm256_loadu_ps(rows[i].as_ptr()), _mm256_loadu_ps(rows[i].as_ptr().add(8)));
-            }
-            // Four sums of row i in the lower half, of row i + 4 in the upper one.
-            let mut fours = [_mm256_setzero_ps(); 4];
-            for i in 0..4 {
-                let (a, b) = (eights[i], eights[i + 4]);
-                fours[i] = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
-            }
-            let mut twos = [_mm256_setzero_ps(); 2];
-            for i in 0..2 {
-                let (a, b) = (fours[2 * i], fours[2 * i + 1]);
-                twos[i] =
-                    _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(a, b), _mm256_shuffle_ps::<0b11_10_11_10>(a, b));
-            }
-            let (even, odd) = (
-                _mm256_shuffle_ps::<0b10_00_10_00>(twos[0], twos[1]),
-                _mm256_shuffle_ps::<0b11_01_11_01>(twos[0], twos[1]),
-            );
-            let mut sums = [0.0; 8];
-            _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_add_ps(even, odd));
-            sums
-        }
     }
 
     /// Methods must only be reached through [`avx2`]: the `unsafe` blocks below rest on it.
@@ -390,8 +377,23 @@ mod x86 {
             unsafe { _mm256_fnmadd_ps(a, b, c) }
         }
         #[inline(always)]
-        fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
-            unsafe { tree_sums(rows) }
+        fn tree_sums(v: [__m256; 8]) -> [f32; 8] {
+            unsafe {
+                // Four sums of vector i in the lower half, of vector i + 4 in the upper one.
+                let fours: [__m256; 4] = std::array::from_fn(|i| {
+                    let (a, b) = (v[i], v[i + 4]);
+                    _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+                });
+                let twos: [__m256; 2] = std::array::from_fn(|i| {
+                    let (a, b) = (fours[2 * i], fours[2 * i + 1]);
+                    _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b))
+                });
+                let (a, b) = (twos[0], twos[1]);
+                let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b));
+                let mut sums = [0.0; 8];
+                _mm256_storeu_ps(sums.as_mut_ptr(), ones);
+                sums
+            }
         }
     }
 
@@ -414,6 +416,12 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, v) }
         }
         #[inline(always)]
+        unsafe fn store_lanes(v: __m512, lanes: Range<usize>, to: *mut f32) {
+            let mask = ((1u32 << lanes.len()) - 1) << lanes.start;
+            // Lanes outside the mask are not accessed.
+            unsafe { _mm512_mask_storeu_ps(to.wrapping_sub(lanes.start), mask as u16, v) }
+        }
+        #[inline(always)]
         fn add(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_add_ps(a, b) }
         }
@@ -434,8 +442,28 @@ mod x86 {
             unsafe { _mm512_fnmadd_ps(a, b, c) }
         }
         #[inline(always)]
-        fn tree_sums(rows: &[[f32; 16]; 8]) -> [f32; 8] {
-            unsafe { tree_sums(rows) }
+        fn tree_sums(v: [__m512; 8]) -> [f32; 8] {
+            unsafe {
+                // Eight sums each of vectors 2i and 2i + 1.
+                let eights: [__m512; 4] = std::array::from_fn(|i| {
+                    let (a, b) = (v[2 * i], v[2 * i + 1]);
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
+                });
+                // Four each of vectors 4i to 4i + 3.
+                let fours: [__m512; 2] = std::array::from_fn(|i| {
+                    let (a, b) = (eights[2 * i], eights[2 * i + 1]);
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+                });
+                // Two each of vectors i and i + 4.
+                let (a, b) = (fours[0], fours[1]);
+                let twos = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+                let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0xb1>(twos));
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+                let mut sums = [0.0; 8];
+                let ones = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, ones));
+                _mm256_storeu_ps(sums.as_mut_ptr(), ones);
+                sums
+            }
         }
     }
 }

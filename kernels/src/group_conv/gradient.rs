@@ -20,7 +20,7 @@ const PARTIAL_GRADIENTS: usize = 32;
 /// Floats that the partial gradients of a large filter may take together.
 const PARTIAL_FLOATS: usize = 4 << 20;
 /// Locations that are summed in registers: the gradients of a tile of channels there fit the first cache.
-const CHUNK: usize = 256;
+const CHUNK: usize = 272;
 
 /// Gradients of weight and bias.
 pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
@@ -213,7 +213,10 @@ impl<const G: usize> Task for OneTile<'_, G> {
         let reach = offsets.iter().flatten().max().expect("a filter has a tap") + locations;
         assert!(*padded_len >= reach && padded.len() >= images * padded_len);
         assert!(left.len() >= images * e.c_out * G * locations && rows.end <= e.c_out);
-        for start in (0..*locations).step_by(CHUNK) {
+        let vectors = locations / LANES;
+        let chunks = locations.div_ceil(CHUNK);
+        for chunk in 0..chunks {
+            let (start, end) = (chunk * vectors / chunks * LANES, (chunk + 1) * vectors / chunks * LANES);
             let correlation = Correlation {
                 offsets,
                 padded: &padded[start..],
@@ -221,7 +224,7 @@ impl<const G: usize> Task for OneTile<'_, G> {
                 left: &left[rows.start * G * locations + start..],
                 left_row: *locations,
                 left_image: e.c_out * G * locations,
-                locations: CHUNK.min(locations - start),
+                locations: end - start,
                 images,
             };
             // SAFETY: the assertions above.

@@ -89,38 +89,45 @@ impl Layout {
     #[inline(always)]
     pub(super) fn pad(&self, image: &[f32], band: Range<usize>, padded: &mut [f32]) {
         let s = self.stride;
-        // Padded row r of the band is row r + first of the source.
+        // Padded row r of the band is row r + first of the source, padded column c is column c − lead.
         let first = (s * band.start) as isize - self.lead;
-        let rows = s * (band.len() - 1) + self.k;
-        let inside = (-first).max(0)..(self.height as isize - first).min(rows as isize);
-        let planes = image.chunks_exact(self.height * self.width);
-        for (source, padded) in planes.zip(padded.chunks_exact_mut(self.plane())) {
-            for row in inside.clone().filter(|row| row % (s as isize) < self.k as isize) {
-                let source = &source[(row + first) as usize * self.width..][..self.width];
-                for phase in 0..s.min(self.k) {
-                    // The first source column of the phase, and where it comes to lie.
-                    let place = (-self.lead).max(0) + self.lead;
-                    let skip = (phase as isize - place).rem_euclid(s as isize) as usize;
-                    let (from, place) = ((-self.lead).max(0) as usize + skip, place as usize + skip);
-                    let end = (self.cols as isize - self.lead).clamp(0, self.width as isize) as usize;
-                    if from < end {
-                        let to = self.sample(row as usize, place);
-                        copy_strided(&source[from..end], s, &mut padded[to..to + (end - from).div_ceil(s)]);
-                    }
+        let rows = (s * (band.len() - 1) + self.k) as isize;
+        let top = (-first).max(0) as usize;
+        let bottom = (self.height as isize - first).clamp(0, rows) as usize;
+        let left = self.lead.max(0) as usize;
+        let right = (self.cols as isize).min(self.lead + self.width as isize).max(0) as usize;
+        for phase in 0..s.min(self.k).pow(2) {
+            // The first of the rows and columns of this phase, and how many there are.
+            let (row, col) = (phase / s.min(self.k), phase % s.min(self.k));
+            let row = top + (row + s - top % s) % s;
+            let col = left + (col + s - left % s) % s;
+            let rows = bottom.saturating_sub(row).div_ceil(s);
+            if rows == 0 || col >= right {
+                continue;
+            }
+            let place = self.sample(row, col);
+            let from = (row as isize + first) as usize * self.width + (col as isize - self.lead) as usize;
+            let planes = image.chunks_exact(self.height * self.width);
+            for (source, padded) in planes.zip(padded.chunks_exact_mut(self.plane())) {
+                for i in 0..rows {
+                    let source = &source[from + i * s * self.width..][..right - col];
+                    copy_strided(source, s, &mut padded[place + i * self.pitch..]);
                 }
             }
         }
     }
 
-    /// The valid columns of a flat plane, row by row.
-    #[inline(always)]
-    pub(super) fn rows<'a>(&self, flat: &'a [f32], rows: usize) -> impl Iterator<Item = &'a [f32]> {
-        let (pitch, width) = (self.pitch, self.out_width);
-        (0..rows).map(move |row| &flat[row * pitch..][..width])
+    /// Columns of the result.
+    pub(super) fn out_width(&self) -> usize {
+        self.out_width
     }
 
-    /// The adjoint of [`Layout::rows`]: spreads the rows of a dense plane over a flat one, whose other columns must be
-    /// zero already.
+    /// Distance of two rows among the locations.
+    pub(super) fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// Spreads the rows of a dense plane of results over their locations; those between rows must be zero already.
     #[inline(always)]
     pub(super) fn spread(&self, y: &[f32], flat: &mut [f32]) {
         for (row, y) in y.chunks_exact(self.out_width).enumerate() {
@@ -129,7 +136,7 @@ impl Layout {
     }
 }
 
-/// Every `stride`-th element.
+/// Copies every `stride`-th element.
 #[inline(always)]
 fn copy_strided(from: &[f32], stride: usize, to: &mut [f32]) {
     match stride {
@@ -139,8 +146,8 @@ fn copy_strided(from: &[f32], stride: usize, to: &mut [f32]) {
             for (to, from) in to.iter_mut().zip(pairs) {
                 *to = from[0];
             }
-            if let (Some(to), [from]) = (to.last_mut(), last) {
-                *to = *from;
+            if let [from] = last {
+                to[pairs.len()] = *from;
             }
         }
         _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| *to = *from),

@@ -3,16 +3,15 @@
 use super::{
     Conv, Extents,
     irrep::{Filter, Tap, filters, taps},
-    layout::{Layout, copy_row},
-    tile::{Rows, Sums, sums, tile_rows, tile_vectors, tiles},
+    layout::Layout,
+    tile::{Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
 use crate::{
     Group,
-    simd::{Isa, Simd, Task},
+    simd::{Isa, Simd, Task, WIDEST},
 };
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
-use std::ops::Range;
 
 /// What becomes of a sum before it is stored: `sum · scale + shift`, of each output channel, then, if `relu`, the larger
 /// of that and 0 (NaN stays NaN).
@@ -226,26 +225,17 @@ impl<const G: usize> Plan<'_, G> {
     }
 }
 
-/// The widest vector.
-const WIDEST: usize = 16;
-
 /// What one band needs besides its operands.
 struct Scratch {
     padded: HostBuffer,
     /// The band whose zeros `padded` holds.
     band: usize,
-    /// The results of a tile, with the locations between rows still in them.
-    flat: HostBuffer,
 }
 
 impl Scratch {
     fn new<const G: usize>(plan: &Plan<G>) -> Self {
         let locations = plan.locations(plan.layout.band(0).len(), WIDEST);
-        Scratch {
-            padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST),
-            band: 0,
-            flat: HostBuffer::scratch(plan.most_rows.min(plan.pass.rows) * G * locations),
-        }
+        Scratch { padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST), band: 0 }
     }
 }
 
@@ -290,54 +280,42 @@ impl<const G: usize> Task for OneBand<'_, G> {
         let band = layout.band(band);
         layout.pad(source, band.clone(), &mut scratch.padded);
         let locations = plan.locations(band.len(), S::LANES);
+        let (height, width) = pass.result;
         for phase in phases {
-            let mut first = 0;
+            // The phase's rows and columns of the result, from the band's first on.
+            let top = pass.step * band.start + phase.row;
+            let rows = height.saturating_sub(top).div_ceil(pass.step).min(band.len());
+            let cols = width.saturating_sub(phase.col).div_ceil(pass.step);
+            if rows == 0 || cols == 0 {
+                continue;
+            }
             let reach = phase.offsets.iter().flatten().max().map_or(0, |offset| offset + locations);
-            assert!(scratch.padded.len() >= reach);
+            assert!(scratch.padded.len() >= reach && cols <= layout.out_width());
+            let mut first = 0;
             for tile in tiles(pass.rows, plan.most_rows) {
                 let count = tile.len() * phase.offsets.len() * G;
+                // SAFETY: the tile's first plane, in which the phase has rows and columns.
+                let y = unsafe { y.add(tile.start * G * height * width + top * width + phase.col) };
+                let results = Results {
+                    scale_shift: &pass.epilogue.scale_shift[tile.clone()],
+                    relu: pass.epilogue.relu,
+                    y: y.0,
+                    steps: (height * width, pass.step * width, pass.step),
+                    rows,
+                    cols,
+                    pitch: layout.pitch(),
+                };
                 let operands = Sums {
                     offsets: &phase.offsets,
                     filters: &phase.filters[first..first + count],
                     padded: &scratch.padded,
                     locations,
-                    rows: Rows { scale_shift: &pass.epilogue.scale_shift[tile.clone()], relu: pass.epilogue.relu },
+                    results,
                 };
                 first += count;
-                // SAFETY: `locations` floats beyond each offset are within `reach`, which is asserted above.
-                unsafe { sums::<S, G>(operands, &mut scratch.flat) };
-                plan.crop(phase, &scratch.flat, locations, band.clone(), tile, y);
-            }
-        }
-    }
-}
-
-impl<const G: usize> Plan<'_, G> {
-    /// Copies the valid columns of the channels `tile` to their places in the result.
-    #[inline(always)]
-    fn crop(
-        &self,
-        phase: &Phase<G>,
-        flat: &[f32],
-        locations: usize,
-        band: Range<usize>,
-        tile: Range<usize>,
-        y: Shared,
-    ) {
-        let (height, width) = self.pass.result;
-        let step = self.pass.step;
-        for (flat, plane) in flat.chunks_exact(locations).zip(tile.start * G..tile.end * G) {
-            for (row, flat) in band.clone().zip(self.layout.rows(flat, band.len())) {
-                let row = row * step + phase.row;
-                if row < height {
-                    // SAFETY: a row of this image's result, which belongs to this band alone.
-                    let y = unsafe { std::slice::from_raw_parts_mut(y.0.add((plane * height + row) * width), width) };
-                    if step == 1 {
-                        copy_row(flat, y);
-                    } else {
-                        y[phase.col.min(width)..].iter_mut().step_by(step).zip(flat).for_each(|(y, v)| *y = *v);
-                    }
-                }
+                // SAFETY: `locations` floats beyond each offset are within `reach`, which is asserted above; the rows of
+                // this image's result belong to this band alone.
+                unsafe { sums::<S, G>(operands) };
             }
         }
     }

@@ -2,7 +2,7 @@
 //! registers from the transform of the operands to the end.
 
 use super::irrep::{add_product, add_product_vjp, inverse, transform};
-use crate::simd::{Isa, Simd, Task};
+use crate::simd::{Isa, Simd, Task, WIDEST};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Output channels of a tile at most: accumulators, the values of one term and a broadcast filter fit the registers.
@@ -28,13 +28,22 @@ pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::
     (0..count).map(move |tile| tile * rows / count..(tile + 1) * rows / count)
 }
 
-/// What becomes of a sum before it is stored: `sum · scale + shift`, then, if `relu`, the larger of that and 0 (NaN stays
-/// NaN).
+/// What becomes of the sums of a tile: `sum · scale + shift`, then, if `relu`, the larger of that and 0 (NaN stays NaN).
+/// Sums of locations between rows are thrown away.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct Results<'a> {
     /// Of each channel.
     pub scale_shift: &'a [(f32, f32)],
     pub relu: bool,
+    /// Where the first result of the first channel and group element belongs.
+    pub y: *mut f32,
+    /// From one group element, row and column to the next.
+    pub steps: (usize, usize, usize),
+    /// Results of each element.
+    pub rows: usize,
+    pub cols: usize,
+    /// Distance of two rows among the locations.
+    pub pitch: usize,
 }
 
 /// Operands of [`sums`].
@@ -47,31 +56,32 @@ pub(super) struct Sums<'a, const G: usize> {
     pub padded: &'a [f32],
     /// Locations, rounded up to whole tiles.
     pub locations: usize,
-    pub rows: Rows<'a>,
+    pub results: Results<'a>,
 }
 
-/// y of all locations for the channels of a tile, `rows.scale_shift.len()` of them: `flat[row][g][location]`. Every sum
-/// runs over the terms in their order, however many rows there are: edge tiles round as full ones do.
+/// y of all locations for the channels of a tile, `results.scale_shift.len()` of them. Every sum runs over the terms in
+/// their order, however many channels there are: edge tiles round as full ones do.
 ///
 /// # Safety
-/// `padded` must hold `locations` floats beyond each of the offsets.
+/// `padded` must hold `locations` floats beyond each of the offsets, and `results.y` have its rows and columns for each
+/// channel and group element, which nobody else writes.
 #[inline(always)]
-pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>, flat: &mut [f32]) {
+pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>) {
     // SAFETY: the caller's.
     unsafe {
-        match operands.rows.scale_shift.len() {
-            1 => tile::<S, G, 1>(operands, flat),
-            2 => tile::<S, G, 2>(operands, flat),
-            3 => tile::<S, G, 3>(operands, flat),
-            4 => tile::<S, G, 4>(operands, flat),
-            5 => tile::<S, G, 5>(operands, flat),
-            6 => tile::<S, G, 6>(operands, flat),
-            7 => tile::<S, G, 7>(operands, flat),
-            8 => tile::<S, G, 8>(operands, flat),
-            9 => tile::<S, G, 9>(operands, flat),
-            10 => tile::<S, G, 10>(operands, flat),
-            11 => tile::<S, G, 11>(operands, flat),
-            12 => tile::<S, G, 12>(operands, flat),
+        match operands.results.scale_shift.len() {
+            1 => tile::<S, G, 1>(operands),
+            2 => tile::<S, G, 2>(operands),
+            3 => tile::<S, G, 3>(operands),
+            4 => tile::<S, G, 4>(operands),
+            5 => tile::<S, G, 5>(operands),
+            6 => tile::<S, G, 6>(operands),
+            7 => tile::<S, G, 7>(operands),
+            8 => tile::<S, G, 8>(operands),
+            9 => tile::<S, G, 9>(operands),
+            10 => tile::<S, G, 10>(operands),
+            11 => tile::<S, G, 11>(operands),
+            12 => tile::<S, G, 12>(operands),
             rows => unreachable!("a tile of {rows} rows"),
         }
     }
@@ -80,21 +90,23 @@ pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>, flat: &mut
 /// # Safety
 /// As [`sums`].
 #[inline(always)]
-unsafe fn tile<S: Simd, const G: usize, const M: usize>(operands: Sums<G>, flat: &mut [f32]) {
+unsafe fn tile<S: Simd, const G: usize, const M: usize>(operands: Sums<G>) {
     assert!(M <= tile_rows::<G>(S::REGISTERS));
     if G == 1 {
         // SAFETY: the caller's.
-        unsafe { tile_of::<S, G, M, 2>(operands, flat) }
+        unsafe { tile_of::<S, G, M, 2>(operands) }
     } else {
         // SAFETY: the caller's.
-        unsafe { tile_of::<S, G, M, 1>(operands, flat) }
+        unsafe { tile_of::<S, G, M, 1>(operands) }
     }
 }
 
+/// # Safety
+/// As [`sums`].
 #[inline(always)]
-unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(operands: Sums<G>, flat: &mut [f32]) {
-    let Sums { offsets, filters, padded, locations, rows } = operands;
-    assert!(filters.len() >= offsets.len() * M * G && flat.len() >= M * G * locations);
+unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(operands: Sums<G>) {
+    let Sums { offsets, filters, padded, locations, results } = operands;
+    assert!(filters.len() >= offsets.len() * M * G && results.scale_shift.len() == M);
     for start in (0..locations).step_by(V * S::LANES) {
         let mut acc = [[[S::splat(0.0); G]; V]; M];
         let mut filters = filters.as_ptr();
@@ -113,17 +125,48 @@ unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(opera
             // SAFETY: the filters of the next term, or their end.
             filters = unsafe { filters.add(M * G) };
         }
-        for m in 0..M {
-            let (scale, shift) = rows.scale_shift[m];
-            for v in 0..V {
+        for v in 0..V {
+            // Through memory: what stores pieces of vectors would take registers from the loop above.
+            let mut y = [[[0.0; WIDEST]; G]; M];
+            for m in 0..M {
+                let (scale, shift) = results.scale_shift[m];
                 for (g, sum) in inverse::<S, G>(acc[m][v]).into_iter().enumerate() {
-                    let y = S::mul_add(sum, S::splat(scale), S::splat(shift));
-                    let y = if rows.relu { S::max(S::splat(0.0), y) } else { y };
-                    // SAFETY: row `m · G + g` of the `M · G` that the assertion vouches for.
-                    unsafe { S::store(flat.as_mut_ptr().add((m * G + g) * locations + start + v * S::LANES), y) };
+                    let value = S::mul_add(sum, S::splat(scale), S::splat(shift));
+                    let value = if results.relu { S::max(S::splat(0.0), value) } else { value };
+                    // SAFETY: no vector has more lanes.
+                    unsafe { S::store(y[m][g].as_mut_ptr(), value) };
+                }
+            }
+            // SAFETY: the caller's.
+            unsafe { store::<S>(y.as_flattened(), start + v * S::LANES, &results) };
+        }
+    }
+}
+
+/// Stores the results of the locations from `at` on, each piece of a row to its place.
+///
+/// # Safety
+/// As [`sums`].
+#[inline(always)]
+unsafe fn store<S: Simd>(y: &[[f32; WIDEST]], at: usize, results: &Results) {
+    let Results { rows, cols, pitch, steps, .. } = *results;
+    let (mut row, mut col, mut lane) = (at / pitch, at % pitch, 0);
+    while lane < S::LANES && row < rows {
+        if col < cols {
+            let lanes = lane..lane + (cols - col).min(S::LANES - lane);
+            for (plane, y) in y.iter().enumerate() {
+                // SAFETY: columns of a row among those that the caller vouches for; no vector has more lanes.
+                unsafe {
+                    let to = results.y.add(plane * steps.0 + row * steps.1 + col * steps.2);
+                    if steps.2 == 1 {
+                        S::store_lanes(S::load(y.as_ptr()), lanes.clone(), to);
+                    } else {
+                        y[lanes.clone()].iter().enumerate().for_each(|(i, y)| *to.add(i * steps.2) = *y);
+                    }
                 }
             }
         }
+        (row, col, lane) = (row + 1, 0, lane + pitch - col);
     }
 }
 
@@ -144,7 +187,8 @@ pub(super) fn gradient_tile<const G: usize>(isa: Isa) -> usize {
 
 const fn correlation_rows<S: Simd, const G: usize>() -> usize {
     match (S::LANES, G) {
-        (16, 1 | 4) => 4,
+        (16, 1) => 4,
+        (16, 4) => 5,
         (16, _) => 2,
         (_, 1) => 2,
         _ => 1,
@@ -218,26 +262,19 @@ unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize
     c: Correlation<G>,
     sums: &mut [f32],
 ) {
-    let mut lanes = [[0.0; LANES]; MOST_SUMS];
     for (offsets, sums) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)) {
         // Where terms are missing, the last one is summed again, and forgotten.
         let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
-        S::ISA.run(Accumulate::<G, M, H, T> { c: &c, offsets, lanes: &mut lanes });
-        for (sums, lanes) in sums.chunks_mut(8).zip(lanes.as_chunks::<8>().0) {
-            sums.iter_mut().zip(S::tree_sums(lanes)).for_each(|(sum, v)| *sum += v);
-        }
+        S::ISA.run(Accumulate::<G, M, H, T> { c: &c, offsets, sums });
     }
 }
 
-/// Sums of a tile at most, in whole eights.
-const MOST_SUMS: usize = 24;
-
-/// The sums of one tile, lane by lane: `[term][row][filter]`. A function of its own, or else what follows takes registers
+/// Adds the sums of one tile, `[term][row][filter]`. A function of its own, or else what surrounds it takes registers
 /// from the loop.
 struct Accumulate<'a, const G: usize, const M: usize, const H: usize, const T: usize> {
     c: &'a Correlation<'a, G>,
     offsets: [[usize; G]; T],
-    lanes: &'a mut [[f32; LANES]; MOST_SUMS],
+    sums: &'a mut [f32],
 }
 
 impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Accumulate<'_, G, M, H, T> {
@@ -245,7 +282,7 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Ac
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Accumulate { c, offsets, lanes } = self;
+        let Accumulate { c, offsets, sums } = self;
         let Correlation { padded, padded_image, left, left_row, left_image, locations, images, .. } = *c;
         let mut acc = [[[[S::splat(0.0); G]; H]; M]; T];
         for image in 0..images {
@@ -273,16 +310,19 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Ac
                 }
             }
         }
-        for t in 0..T {
-            for m in 0..M {
-                for i in 0..G {
-                    for half in 0..H {
-                        let to = &mut lanes[(t * M + m) * G + i][half * S::LANES..];
-                        // SAFETY: `H · S::LANES` is `LANES`.
-                        unsafe { S::store(to.as_mut_ptr(), acc[t][m][half][i]) };
-                    }
-                }
+        // A loop of constant length, which the compiler unrolls: vectors that are indexed do not stay in registers.
+        for first in (0..T * M * G).step_by(8) {
+            let mut vectors = [S::splat(0.0); 8];
+            for i in first..(first + 8).min(T * M * G) {
+                let halves = acc[i / (M * G)][i / G % M].map(|half| half[i % G]);
+                vectors[i - first] = match H {
+                    1 => halves[0],
+                    2 => S::add(halves[0], halves[1 % H]),
+                    _ => S::add(S::add(halves[0], halves[2 % H]), S::add(halves[1 % H], halves[3 % H])),
+                };
             }
+            let to = first.min(sums.len());
+            sums[to..].iter_mut().zip(S::tree_sums(vectors)).for_each(|(sum, v)| *sum += v);
         }
     }
 }
