@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
-const CHUNK: usize = 4;
+const CHUNK: usize = 16;
 
 /// Settings of a training run.
 #[derive(Clone, Debug, PartialEq)]

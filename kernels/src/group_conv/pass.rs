@@ -13,6 +13,9 @@ use crate::{
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
 
+/// Shares of the images or bands that each thread gets, so that one that is late leaves some to the others.
+const SHARES: usize = 8;
+
 /// What becomes of a sum before it is stored: `sum · scale + shift`, of each output channel, then, if `relu`, the larger
 /// of that and 0 (NaN stays NaN).
 pub(super) struct Epilogue {
@@ -111,7 +114,10 @@ impl Pass {
         let result = self.rows * G * self.result.0 * self.result.1;
         let mut y = HostBuffer::scratch(e.batch * result);
         let shared = Shared(y.as_mut_ptr());
-        (0..e.batch * layout.bands()).into_par_iter().for_each_init(
+        // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
+        let jobs = e.batch * layout.bands();
+        let share = jobs.div_ceil(SHARES * rayon::current_num_threads());
+        (0..jobs).into_par_iter().with_min_len(share).for_each_init(
             || Scratch::new(&plan),
             |scratch, job| {
                 let (n, band) = (job / layout.bands(), job % layout.bands());
