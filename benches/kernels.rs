@@ -1,6 +1,6 @@
-//! Group convolutions against the processor's multiply-add peak: `cargo bench --bench kernels`.
+//! Group convolutions against the device's multiply-add peak: `cargo bench --bench kernels`.
 //!
-//! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/cpu`.
+//! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/{cpu,gpu}`.
 //! Throughput counts the multiply-adds of the dense sum, whatever a kernel really does, so that kernels compare;
 //! "direct" is the dense convolution with expanded filters.
 
@@ -8,9 +8,10 @@ mod support;
 
 use criterion::Criterion;
 use quarterturn::{
-    core::{Shape, Stream, Tensor},
+    core::{Device, Shape, Tensor},
     kernels::{Conv, Group, filter_orbit, group_conv, group_conv_dw, group_conv_dx},
 };
+use support::random;
 
 /// (group, channels in and out, extent, batch)
 const SIZES: [(Group, usize, usize, usize); 6] = [
@@ -24,12 +25,19 @@ const SIZES: [(Group, usize, usize, usize); 6] = [
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let mut report = support::Report::new();
+    for device in support::devices() {
+        measure_on(&device, &mut criterion);
+    }
+    criterion.final_summary();
+}
+
+fn measure_on(device: &Device, criterion: &mut Criterion) {
+    let mut report = support::Report::new(device);
     for (group, channels, extent, batch) in SIZES {
         let (g, conv) = (group.order(), Conv { group, stride: 1, padding: 1 });
-        let x = random(Shape::from([batch, channels, g, extent, extent]), 1);
-        let weight = random(Shape::from([channels, channels, g, 3, 3]), 2);
-        let dy = random(x.shape(), 3);
+        let x = random([batch, channels, g, extent, extent], 1, device);
+        let weight = random([channels, channels, g, 3, 3], 2, device);
+        let dy = random(x.shape(), 3, device);
         let flat = |x: &Tensor| x.reshape([batch, channels * g, 1, extent, extent]);
         let (dense_x, dense_dy) = (flat(&x), flat(&dy));
         let dense = Conv { group: Group::C1, ..conv };
@@ -37,9 +45,9 @@ fn main() {
         let expand = || filter_orbit(&weight, group).reshape(dense_shape);
 
         let flops = 2.0 * (x.len() * channels * g * 9) as f64;
-        let size = format!("{channels}x{channels}_k3_{extent}x{extent}_n{batch}/cpu");
+        let size = format!("{channels}x{channels}_k3_{extent}x{extent}_n{batch}/{}", support::suffix(device));
         let mut measure = |what: &str, run: &dyn Fn()| {
-            report.measure(&mut criterion, &format!("group_conv/{group}/{what}/{size}"), flops, run);
+            report.measure(criterion, &format!("group_conv/{group}/{what}/{size}"), flops, run);
         };
         measure("forward", &|| drop(group_conv(&x, &weight, None, conv)));
         measure("grad_input", &|| drop(group_conv_dx(&dy, &weight, x.shape(), conv)));
@@ -48,11 +56,5 @@ fn main() {
         measure("grad_input/direct", &|| drop(group_conv_dx(&dense_dy, &expand(), dense_x.shape(), dense)));
         measure("grad_weight/direct", &|| drop(group_conv_dw(&dense_x, &dense_dy, dense_shape, dense)));
     }
-    criterion.final_summary();
     report.print();
-}
-
-fn random(shape: Shape, stream: u32) -> Tensor {
-    let stream = Stream::new(1, stream, 0);
-    Tensor::cpu(shape, (0..shape.len() as u64).map(|i| stream.uniform(i) - 0.5).collect())
 }

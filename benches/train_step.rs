@@ -2,19 +2,19 @@
 //! training step of p4-ResNet-18 at 224² and of p4-ResNet-44 at 32² with 8, 16 and 32 channels (SGD with momentum):
 //! `cargo bench --bench train_step`.
 //!
-//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/cpu`, `evaluate/{…}/n512/cpu`, `train_step/p4resnet18_224/n4/cpu` and
-//! `train_step/p4resnet44_32/n32/cpu`. Operations are those of the dense convolutions, three passes for a step.
+//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`,
+//! `train_step/p4resnet18_224/n4/{cpu,gpu}` and `train_step/p4resnet44_32/n32/{cpu,gpu}`. Operations are those of the dense convolutions, three passes for a step.
 
 mod support;
 
 use criterion::Criterion;
 use quarterturn::{
     autograd::Optimizer,
-    core::{Device, Stream, Tensor, window_extent},
+    core::{Device, Tensor, window_extent},
     kernels::Group,
     models::{
         Exactness, Init, MnistCnn, MnistCnnConfig, Mode, Network, ResNet, ResNetConfig,
-        training::{evaluate, train_step},
+        training::{Tally, train_step},
     },
 };
 
@@ -22,31 +22,39 @@ const EXTENT: usize = 28;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let mut report = support::Report::new();
+    for device in support::devices() {
+        measure_on(&device, &mut criterion);
+    }
+    criterion.final_summary();
+}
+
+fn measure_on(device: &Device, criterion: &mut Criterion) {
+    let mut report = support::Report::new(device);
+    let end = support::suffix(device);
     let nets =
         [("p4cnn", MnistCnnConfig::p4cnn()), ("z2cnn", MnistCnnConfig::z2cnn()), ("p4mcnn", MnistCnnConfig::p4mcnn())];
     for (name, config) in nets {
         for batch in [128, 256] {
-            let mut network = MnistCnn::new(config, 1, &Device::Cpu).expect("the paper's settings");
-            let id = format!("train_step/{name}/n{batch}/cpu");
-            measure_step(&mut criterion, &mut report, &id, &mut network, Optimizer::adam(1e-5), batch, EXTENT);
+            let mut network = MnistCnn::new(config, 1, device).expect("the paper's settings");
+            let id = format!("train_step/{name}/n{batch}/{end}");
+            measure_step(criterion, &mut report, &id, &mut network, Optimizer::adam(1e-5), (batch, EXTENT), device);
         }
-        let mut network = MnistCnn::new(config, 1, &Device::Cpu).expect("the paper's settings");
-        let (images, labels) = batch_of(512, 1, EXTENT);
+        let mut network = MnistCnn::new(config, 1, device).expect("the paper's settings");
+        let (images, labels) = batch_of(512, 1, EXTENT, device);
         let flops = 512.0 * dense_flops(&mut network, EXTENT);
-        report.measure(&mut criterion, &format!("evaluate/{name}/n512/cpu"), flops, || {
-            evaluate(&network, &images, &labels).expect("the images fit");
+        let mut tally = Tally::new(1);
+        report.measure(criterion, &format!("evaluate/{name}/n512/{end}"), flops, || {
+            tally.count(&network, &images, &labels, |images, _| images.clone()).expect("the images fit");
         });
     }
     let narrow44 = ResNetConfig { widths: vec![8, 16, 32], ..ResNetConfig::resnet44(Group::C4) };
     for (name, config, batch, extent) in
         [("p4resnet18_224", ResNetConfig::resnet18(Group::C4), 4, 224), ("p4resnet44_32", narrow44, 32, 32)]
     {
-        let mut network = ResNet::new(config, Init::kaiming(1), &Device::Cpu).expect("the paper's settings");
-        let id = format!("train_step/{name}/n{batch}/cpu");
-        measure_step(&mut criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), batch, extent);
+        let mut network = ResNet::new(config, Init::kaiming(1), device).expect("the paper's settings");
+        let id = format!("train_step/{name}/n{batch}/{end}");
+        measure_step(criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), (batch, extent), device);
     }
-    criterion.final_summary();
     report.print();
 }
 
@@ -56,10 +64,10 @@ fn measure_step(
     id: &str,
     network: &mut dyn Network,
     mut optimizer: Optimizer,
-    batch: usize,
-    extent: usize,
+    (batch, extent): (usize, usize),
+    device: &Device,
 ) {
-    let (images, labels) = batch_of(batch, network.in_channels(), extent);
+    let (images, labels) = batch_of(batch, network.in_channels(), extent, device);
     let mut step = 0;
     let flops = 3.0 * batch as f64 * dense_flops(network, extent);
     report.measure(criterion, id, flops, || {
@@ -69,11 +77,10 @@ fn measure_step(
     });
 }
 
-fn batch_of(n: usize, channels: usize, extent: usize) -> (Tensor, Tensor) {
-    let stream = Stream::new(1, 1, 0);
-    let pixels = (n * channels * extent * extent) as u64;
-    let images = Tensor::cpu([n, channels, 1, extent, extent], (0..pixels).map(|i| stream.uniform(i)).collect());
-    (images, Tensor::cpu([n], (0..n).map(|i| (i % 10) as f32).collect()))
+fn batch_of(n: usize, channels: usize, extent: usize, device: &Device) -> (Tensor, Tensor) {
+    let labels = (0..n).map(|i| (i % 10) as f32).collect();
+    let labels = Tensor::from_vec([n], labels, device).expect("the device holds the labels");
+    (support::random([n, channels, 1, extent, extent], 1, device), labels)
 }
 
 /// Operations of the convolutions for one image, a multiply-add counting as two: each filter of the orbit at each place.

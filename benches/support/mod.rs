@@ -1,11 +1,56 @@
-//! Measures with criterion, and prints a table beside the peak that the processor reached in the same run.
+//! Measures with criterion on every device, and prints a table beside the peak that the device reached in the same run.
 
 use criterion::{Criterion, Throughput};
-use quarterturn::kernels::{Isa, peak_flops};
-use std::{fs, path::PathBuf};
+#[cfg(feature = "gpu")]
+use quarterturn::{
+    core::gpu::{Gpu, GpuOptions},
+    kernels::gpu_peak_flops,
+};
+use quarterturn::{
+    core::{Device, Shape, Stream, Tensor},
+    kernels::{Isa, peak_flops},
+};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-/// The measurements of one run.
+/// What to measure on: the CPU and, if there is one, a GPU. A software adapter is not timed, it shows nothing; with
+/// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it.
+pub fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    #[cfg(feature = "gpu")]
+    match Gpu::open(&GpuOptions::default()) {
+        Ok(gpu) if gpu.adapter().software && !untimed() => {
+            eprintln!("note: {gpu} is not timed: the ids that end in /gpu are left out");
+        }
+        Ok(gpu) => devices.push(Device::Gpu(gpu)),
+        Err(error) => eprintln!("note: {error}: the ids that end in /gpu are left out"),
+    }
+    devices
+}
+
+/// Whether criterion runs everything once and times nothing.
+fn untimed() -> bool {
+    std::env::args().any(|arg| arg == "--test")
+}
+
+/// The end of an id.
+pub fn suffix(device: &Device) -> &'static str {
+    if matches!(device, Device::Cpu) { "cpu" } else { "gpu" }
+}
+
+/// Uniform on [−½, ½).
+pub fn random(shape: impl Into<Shape>, stream: u32, device: &Device) -> Tensor {
+    let (shape, stream) = (shape.into(), Stream::new(1, stream, 0));
+    let values = (0..shape.len() as u64).map(|i| stream.uniform(i) - 0.5).collect();
+    Tensor::from_vec(shape, values, device).expect("the device holds the operands")
+}
+
+/// The measurements of one run on one device.
 pub struct Report {
+    device: Device,
     /// Benchmark id and operations per iteration.
     rows: Vec<(String, f64)>,
     peak: f64,
@@ -13,25 +58,63 @@ pub struct Report {
 
 impl Report {
     /// An empty report.
-    pub fn new() -> Self {
-        Report { rows: Vec::new(), peak: peak_flops() }
+    pub fn new(device: &Device) -> Self {
+        Report { device: device.clone(), rows: Vec::new(), peak: 0.0 }
     }
 
     /// Runs a benchmark of `flops` operations per iteration.
     pub fn measure(&mut self, criterion: &mut Criterion, id: &str, flops: f64, mut run: impl FnMut()) {
         let mut group = criterion.benchmark_group(id);
         group.throughput(Throughput::Elements(flops as u64)).sample_size(20);
-        group.bench_function("time", |b| b.iter(&mut run));
+        let mut measured = false;
+        group.bench_function("time", |b| {
+            measured = true;
+            b.iter_custom(|iterations| self.time(iterations, &mut run));
+        });
         group.finish();
-        // Other work can slow a measurement of the peak, but nothing can make it too fast.
-        self.peak = self.peak.max(peak_flops());
-        self.rows.push((id.to_string(), flops));
+        if measured && !untimed() {
+            // Other work can slow a measurement of the peak, but nothing can make it too fast.
+            self.peak = self.peak.max(self.measure_peak());
+            self.rows.push((id.to_string(), flops));
+        }
     }
 
-    /// Prints a row for each benchmark that has been measured, in this run or before.
+    /// The time of some iterations. A GPU gets them all, and is waited for once.
+    fn time(&self, iterations: u64, run: &mut impl FnMut()) -> Duration {
+        let last = random([64], 1, &self.device);
+        self.wait(&last);
+        let start = Instant::now();
+        for _ in 0..iterations {
+            run();
+        }
+        self.wait(&last);
+        start.elapsed()
+    }
+
+    /// Returns when the device has done all that it was given.
+    fn wait(&self, small: &Tensor) {
+        if !matches!(self.device, Device::Cpu) {
+            quarterturn::kernels::relu(small).to_vec().expect("the device computes");
+        }
+    }
+
+    fn measure_peak(&self) -> f64 {
+        match &self.device {
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => gpu_peak_flops(gpu).expect("the device computes"),
+            _ => peak_flops(),
+        }
+    }
+
+    /// Prints a row for each benchmark that has been measured.
     pub fn print(&self) {
-        let threads = rayon::current_num_threads();
-        println!("\npeak {:.0} GFLOP/s: {threads} threads, {}", self.peak / 1e9, Isa::current());
+        if self.rows.is_empty() {
+            return;
+        }
+        println!("\npeak {:.0} GFLOP/s: {}", self.peak / 1e9, self.device);
+        if matches!(self.device, Device::Cpu) {
+            println!("{} threads, {}", rayon::current_num_threads(), Isa::current());
+        }
         println!("{:<60} {:>9} {:>9} {:>7}", "id", "ms", "GFLOP/s", "of peak");
         for (id, flops) in &self.rows {
             if let Some(seconds) = median(id) {

@@ -1,14 +1,19 @@
 //! From `--device` to a device.
 
 use super::args::DeviceChoice;
-#[cfg(feature = "gpu")]
-use quarterturn::core::gpu::{Gpu, GpuOptions};
 use quarterturn::core::{Device, Error, Result};
+#[cfg(feature = "gpu")]
+use quarterturn::{
+    core::gpu::{Gpu, GpuOptions},
+    kernels::bit_exactness,
+};
 
-/// Opens what the user asked for, and says on standard error what that is.
+/// Opens what the user asked for, and says on standard error what that is and, of a GPU, whether it keeps equivariance
+/// to the last bit.
 ///
 /// # Errors
-/// With `--device gpu`: [`Error::NoGpu`] if there is none, or whatever kept it from being opened.
+/// With `--device gpu`: [`Error::NoGpu`] if there is none, or whatever kept it from being opened. Whatever a GPU reports
+/// when it is tried out.
 pub fn open(choice: DeviceChoice) -> Result<Device> {
     let device = match choice {
         DeviceChoice::Cpu => Device::Cpu,
@@ -22,6 +27,10 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
         }),
     };
     super::say::note(format_args!("device: {device}"));
+    #[cfg(feature = "gpu")]
+    if let Device::Gpu(gpu) = &device {
+        super::say::note(bit_exactness(gpu)?);
+    }
     Ok(device)
 }
 

@@ -37,6 +37,8 @@ pub use group::Group;
 pub use group_conv::*;
 pub use matmul::*;
 pub use optimizer::*;
+#[cfg(feature = "gpu")]
+pub use peak::gpu_peak_flops;
 pub use peak::peak_flops;
 pub use pool::*;
 pub use simd::Isa;

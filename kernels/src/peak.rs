@@ -1,6 +1,11 @@
-//! What the processor could do at best, to report speeds as a fraction of it.
+//! What a device could do at best, to report speeds as a fraction of it.
 
 use crate::simd::{Isa, Simd, Task};
+#[cfg(feature = "gpu")]
+use quarterturn_core::{
+    Result, Tensor,
+    gpu::{Gpu, GpuBuffer, Kernel, Size},
+};
 use rayon::prelude::*;
 use std::{hint::black_box, time::Instant};
 
@@ -39,5 +44,65 @@ impl Task for Chains {
         }
         black_box(chains);
         S::LANES
+    }
+}
+
+#[cfg(feature = "gpu")]
+static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("peak.wgsl"));
+
+/// As [`peak_flops`] for a GPU: multiply-adds of `f32` on registers alone.
+///
+/// # Errors
+/// Whatever the GPU reports.
+#[cfg(feature = "gpu")]
+pub fn gpu_peak_flops(gpu: &Gpu) -> Result<f64> {
+    /// Enough to fill the largest GPU several times over.
+    const INVOCATIONS: usize = 1 << 18;
+    const ROUNDS: u32 = 1 << 12;
+    const LAUNCHES: usize = 8;
+    let wait = |y: &GpuBuffer| Tensor::gpu([y.len()], y.clone()).to_vec();
+    // Compiles the kernel.
+    wait(&chains(gpu, 64, 1))?;
+    let mut peak: f64 = 0.0;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let results: Vec<GpuBuffer> = (0..LAUNCHES).map(|_| chains(gpu, INVOCATIONS, ROUNDS)).collect();
+        // Everything launched before it is done by then; a short one, so that little is read.
+        wait(&chains(gpu, 64, 1))?;
+        let operations = (results.len() * INVOCATIONS * ROUNDS as usize * GPU_CHAINS * 2) as f64;
+        peak = peak.max(operations / start.elapsed().as_secs_f64());
+    }
+    Ok(peak)
+}
+
+/// Chains of an invocation of `peak.wgsl`.
+#[cfg(feature = "gpu")]
+const GPU_CHAINS: usize = 32;
+
+/// What they come to.
+#[cfg(feature = "gpu")]
+fn chains(gpu: &Gpu, invocations: usize, rounds: u32) -> GpuBuffer {
+    let y = gpu.alloc(invocations);
+    let uniform = [rounds, 0.5f32.to_bits(), 0.25f32.to_bits()];
+    gpu.launch(&Kernel::new("peak", SHADER), &[], &[], &[&y], &uniform, Size::Threads(invocations));
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn every_chain_of_the_shader_runs_its_rounds() {
+        let Some(gpu) = quarterturn_core::testing::gpu() else { return };
+        for rounds in [0, 1, 3] {
+            let y = super::chains(&gpu, 65, rounds);
+            let sums = quarterturn_core::Tensor::gpu([65], y).to_vec().unwrap();
+            for (i, sum) in sums.into_iter().enumerate() {
+                // The starts of the 32 chains: those of b to h come in pairs about i; x ↦ x/2 + 1/4 is linear.
+                let starts = 32.0 * i as f32 + 1.5;
+                let expected = (0..rounds).fold(starts, |sum, _| sum / 2.0 + 32.0 * 0.25);
+                assert_eq!(sum, expected, "invocation {i}, {rounds} rounds");
+            }
+        }
     }
 }
