@@ -126,6 +126,12 @@ impl Iterator for Batches<'_> {
         Some(self.batch(indices))
     }
 
+    /// Skips without making the images.
+    fn nth(&mut self, n: usize) -> Option<Result<Batch>> {
+        self.order.truncate(self.order.len().saturating_sub(n.saturating_mul(self.batch_size)));
+        self.next()
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.order.len().div_ceil(self.batch_size);
         (left, Some(left))
@@ -204,6 +210,17 @@ mod tests {
         assert_eq!(dataset.batches(5).full_only().len(), 2);
         assert_eq!(dataset.batches(11).full_only().len(), 0);
         assert!(numbered(0).batches(3).next().is_none());
+    }
+
+    #[test]
+    fn skipped_batches_change_nothing_about_the_others() {
+        let dataset = numbered(10);
+        let all: Vec<Vec<usize>> = dataset.batches(4).shuffled(1, 1).map(|batch| batch.unwrap().indices).collect();
+        for skipped in 0..5 {
+            let rest = dataset.batches(4).shuffled(1, 1).skip(skipped);
+            let rest: Vec<Vec<usize>> = rest.map(|batch| batch.unwrap().indices).collect();
+            assert_eq!(rest, all[skipped.min(3)..]);
+        }
     }
 
     #[test]
