@@ -376,5 +376,6 @@ fn panel(area: &Area, (x0, y0): (f64, f64), size: usize, rows: &[Row], (low, hig
         write(area, depth, (at_x, y0 + 26.0), from_left(font(9.0)).color(color))?;
         at_x += 12.0 + 6.0 * depth.len() as f64;
     }
-    write(area, "accuracy (grey band)", (at_x, y0 + 26.0), from_left(font(9.0)).color(&palette::FAINT_INK))
+    // Beside the title: the depths of four stages fill their line.
+    write(area, "accuracy (grey band)", (right - 90.0, y0 + 8.0), from_left(font(9.0)).color(&palette::FAINT_INK))
 }

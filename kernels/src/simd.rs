@@ -1,4 +1,4 @@
-//! Vector instructions, chosen at run time. The one place of this crate with `unsafe`.
+//! Vector instructions, chosen at run time. Here, and in the convolutions (`group_conv/`), is the `unsafe` of this crate.
 //!
 //! A kernel is written once as a [`Task`], generic over [`Simd`]; [`Isa::run`] compiles it for every instruction set.
 //! Lanes never mix, so a result does not depend on their number, except that without a fused multiply-add
