@@ -81,13 +81,13 @@ impl Report {
 
     /// The time of some iterations. A GPU gets them all, and is waited for once.
     fn time(&self, iterations: u64, run: &mut impl FnMut()) -> Duration {
-        let last = random([64], 1, &self.device);
-        self.wait(&last);
+        let small = random([64], 1, &self.device);
+        self.wait(&small);
         let start = Instant::now();
         for _ in 0..iterations {
             run();
         }
-        self.wait(&last);
+        self.wait(&small);
         start.elapsed()
     }
 

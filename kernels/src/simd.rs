@@ -193,9 +193,12 @@ pub(crate) trait Simd: Copy {
     /// `to` must be valid for writes of them.
     #[inline(always)]
     unsafe fn store_lanes(v: Self::V, lanes: Range<usize>, to: *mut f32) {
-        let mut all = [0.0; WIDEST];
-        // SAFETY: no vector has more lanes; the caller's.
+        // SAFETY: the caller's; no vector has more than `WIDEST` lanes.
         unsafe {
+            if lanes.len() == Self::LANES {
+                return Self::store(to, v);
+            }
+            let mut all = [0.0; WIDEST];
             Self::store(all.as_mut_ptr(), v);
             for (i, lane) in all[lanes].iter().enumerate() {
                 *to.add(i) = *lane;

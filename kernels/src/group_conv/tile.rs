@@ -37,8 +37,10 @@ pub(super) struct Results<'a> {
     pub relu: bool,
     /// Where the first result of the first channel and group element belongs.
     pub y: *mut f32,
-    /// From one group element, row and column to the next.
-    pub steps: (usize, usize, usize),
+    /// From one group element, row and column of the result to the next.
+    pub next_plane: usize,
+    pub next_row: usize,
+    pub next_col: usize,
     /// Results of each element.
     pub rows: usize,
     pub cols: usize,
@@ -149,7 +151,7 @@ unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(opera
 /// As [`sums`].
 #[inline(always)]
 unsafe fn store<S: Simd>(y: &[[f32; WIDEST]], at: usize, results: &Results) {
-    let Results { rows, cols, pitch, steps, .. } = *results;
+    let Results { next_plane, next_row, next_col, rows, cols, pitch, .. } = *results;
     let (mut row, mut col, mut lane) = (at / pitch, at % pitch, 0);
     while lane < S::LANES && row < rows {
         if col < cols {
@@ -157,11 +159,11 @@ unsafe fn store<S: Simd>(y: &[[f32; WIDEST]], at: usize, results: &Results) {
             for (plane, y) in y.iter().enumerate() {
                 // SAFETY: columns of a row among those that the caller vouches for; no vector has more lanes.
                 unsafe {
-                    let to = results.y.add(plane * steps.0 + row * steps.1 + col * steps.2);
-                    if steps.2 == 1 {
+                    let to = results.y.add(plane * next_plane + row * next_row + col * next_col);
+                    if next_col == 1 {
                         S::store_lanes(S::load(y.as_ptr()), lanes.clone(), to);
                     } else {
-                        y[lanes.clone()].iter().enumerate().for_each(|(i, y)| *to.add(i * steps.2) = *y);
+                        y[lanes.clone()].iter().enumerate().for_each(|(i, y)| *to.add(i * next_col) = *y);
                     }
                 }
             }
