@@ -17,29 +17,75 @@ use crate::{
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `sum += F̂(ρ) ψ̃(ρ)` of every ρ, for one term of the sum over channels and taps.
+/// Products of a term over C1, C4 and D4 where a turned input need not give the same bits, but for C4 the multiplications of
+/// the real irreps: 5 instead of 6, Gauss's three for a product of complex numbers instead of four:
 ///
-/// Over C4 F̂ = [[D, −E], [E, D]], and the first column of ψ̃ is (W_d, −W_e): ŷ₀ = W_d·D + W_e·E and ŷ₁ = W_d·E − W_e·D. Turning
-/// the input makes (D, E) into (−E, D), hence ŷ₀ into −ŷ₁, term by term. Over D4 entry (i, j) of the two-dimensional
-/// irrep's matrices is number 4 + 2i + j.
+/// ```text
+/// ŷ₀ = W_d (D + E) − (W_d − W_e) E        ŷ₁ = W_d (D + E) − (W_d + W_e) D
+/// ```
+///
+/// A quarter turn makes (D, E) into (−E, D), and D + E into a number that is none of the three, so that the sums round
+/// otherwise. No other three will do: they would be lines of the plane that a quarter turn permutes, and it takes lines in
+/// pairs.
+pub(super) const FEWEST: [usize; 3] = [1, 5, 8];
+
+/// What the `P` products of a term take from the filters: as many values as there are if `P` = G.
 #[inline(always)]
-pub(super) fn add_product<S: Simd, const G: usize>(sum: &mut [S::V; G], values: [S::V; G], filters: [S::V; G]) {
+fn filter_factors<S: Simd, const G: usize, const P: usize>(f: [S::V; G]) -> [S::V; P] {
+    std::array::from_fn(|i| match (G, P, i) {
+        (4, 5, 3) => S::sub(f[2], f[3]),
+        (4, 5, 4) => S::add(f[2], f[3]),
+        _ => f[i],
+    })
+}
+
+/// What the `P` products of a term take from F̂.
+#[inline(always)]
+pub(super) fn value_factors<S: Simd, const G: usize, const P: usize>(v: [S::V; G]) -> [S::V; P] {
+    std::array::from_fn(|i| match (G, P, i) {
+        (4, 5, 2) => S::add(v[2], v[3]),
+        (4, 5, 4) => v[2],
+        _ => v[i],
+    })
+}
+
+/// ŷ of the sums of `P` products.
+#[inline(always)]
+pub(super) fn from_products<S: Simd, const G: usize, const P: usize>(sums: [S::V; P]) -> [S::V; G] {
+    std::array::from_fn(|i| match (G, P, i) {
+        (4, 5, 2 | 3) => S::sub(sums[2], sums[i + 1]),
+        _ => sums[i],
+    })
+}
+
+/// `sums += F̂(ρ) ψ̃(ρ)` of every ρ, for one term of the sum over channels and taps, in `P` products.
+///
+/// With `P` = G turning the input permutes and negates the sums, to the last bit: over C4 F̂ = [[D, −E], [E, D]], and the
+/// first column of ψ̃ is (W_d, −W_e): ŷ₀ = W_d·D + W_e·E and ŷ₁ = W_d·E − W_e·D. Turning the input makes (D, E) into (−E, D), hence
+/// ŷ₀ into −ŷ₁, term by term. Over D4 entry (i, j) of the two-dimensional irrep's matrices is number 4 + 2i + j.
+#[inline(always)]
+pub(super) fn add_products<S: Simd, const G: usize, const P: usize>(
+    sums: &mut [S::V; P],
+    values: [S::V; P],
+    filters: [S::V; P],
+) {
     let (f, v) = (filters, values);
-    for i in 0..ONE_DIMENSIONAL[G / 4] {
-        sum[i] = S::mul_add(f[i], v[i], sum[i]);
+    let numbers = if P == G { ONE_DIMENSIONAL[G / 4] } else { P };
+    for i in 0..numbers {
+        sums[i] = S::mul_add(f[i], v[i], sums[i]);
     }
-    if G == 4 {
-        sum[2] = S::mul_add(f[3], v[3], S::mul_add(f[2], v[2], sum[2]));
-        sum[3] = S::mul_sub(f[3], v[2], S::mul_add(f[2], v[3], sum[3]));
+    if (G, P) == (4, 4) {
+        sums[2] = S::mul_add(f[3], v[3], S::mul_add(f[2], v[2], sums[2]));
+        sums[3] = S::mul_sub(f[3], v[2], S::mul_add(f[2], v[3], sums[3]));
     } else if G == 8 {
         for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let first = S::mul_add(f[4 + j], v[4 + 2 * i], sum[4 + 2 * i + j]);
-            sum[4 + 2 * i + j] = S::mul_add(f[6 + j], v[5 + 2 * i], first);
+            let first = S::mul_add(f[4 + j], v[4 + 2 * i], sums[4 + 2 * i + j]);
+            sums[4 + 2 * i + j] = S::mul_add(f[6 + j], v[5 + 2 * i], first);
         }
     }
 }
 
-/// The adjoint of [`add_product`] in the filters: `gradient += F̂(ρ)ᵀ dŷ(ρ)`.
+/// The adjoint in the filters: `gradient += F̂(ρ)ᵀ dŷ(ρ)`.
 #[inline(always)]
 pub(super) fn add_product_vjp<S: Simd, const G: usize>(
     gradient: &mut [S::V; G],
@@ -175,8 +221,8 @@ fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: 
     taps.iter().map(|tap| std::array::from_fn(|d| place(tap, d))).collect()
 }
 
-/// ψ̃ of the channels `rows` of the result, scaled by d_ρ/n: `[input channel, tap][row][filter]`.
-pub(super) fn filters<const G: usize>(
+/// ψ̃ of the channels `rows` of the result, scaled by d_ρ/n, for `P` products: `[input channel, tap][row][filter]`.
+pub(super) fn filters<const G: usize, const P: usize>(
     e: &Extents,
     group: Group,
     filter: Filter,
@@ -194,10 +240,12 @@ pub(super) fn filters<const G: usize>(
             let weight = &weight[(o * e.c_in + c) * pair..][..pair];
             for (t, tap) in taps.iter().enumerate() {
                 let values = transform::<Scalar, G>(offsets[t].map(|at| weight[at] * tap.share));
-                let out = &mut out[((col * taps.len() + t) * rows.len() + m) * G..][..G];
+                let mut filters = [0.0; G];
                 for (i, value) in values.into_iter().enumerate() {
-                    out[filter_of_value::<G>(i)] = value * scale::<G>(i);
+                    filters[filter_of_value::<G>(i)] = value * scale::<G>(i);
                 }
+                let out = &mut out[((col * taps.len() + t) * rows.len() + m) * P..][..P];
+                out.copy_from_slice(&filter_factors::<Scalar, G, P>(filters));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Conv, Extents,
-    irrep::{Filter, Tap, filters, taps},
+    irrep::{FEWEST, Filter, Tap, filters, taps},
     layout::Layout,
     tile::{Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
@@ -35,6 +35,7 @@ impl Epilogue {
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
     let pass = Pass {
         filter: Filter::Forward,
+        exact: true,
         source: (e.height, e.width),
         result: (e.out_height, e.out_width),
         rows: e.c_out,
@@ -53,6 +54,7 @@ pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f3
 pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) -> HostBuffer {
     let pass = Pass {
         filter: Filter::Adjoint,
+        exact: false,
         source: (e.out_height, e.out_width),
         result: (e.height, e.width),
         rows: e.c_in,
@@ -69,6 +71,8 @@ pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) 
 /// One convolution, forward or adjoint.
 struct Pass {
     filter: Filter,
+    /// Whether a turned source must give the same bits, turned.
+    exact: bool,
     source: (usize, usize),
     result: (usize, usize),
     /// Channels of the result and of the source.
@@ -87,14 +91,15 @@ struct Pass {
 
 impl Pass {
     fn over_group(&self, e: &Extents, group: Group, isa: Isa, source: &[f32], weight: &[f32]) -> HostBuffer {
-        match group {
-            Group::C1 => self.over_images::<1>(e, group, isa, source, weight),
-            Group::C4 => self.over_images::<4>(e, group, isa, source, weight),
-            Group::D4 => self.over_images::<8>(e, group, isa, source, weight),
+        match (group, self.exact) {
+            (Group::C1, _) => self.over_images::<1, 1>(e, group, isa, source, weight),
+            (Group::C4, true) => self.over_images::<4, 4>(e, group, isa, source, weight),
+            (Group::C4, false) => self.over_images::<4, { FEWEST[1] }>(e, group, isa, source, weight),
+            (Group::D4, _) => self.over_images::<8, 8>(e, group, isa, source, weight),
         }
     }
 
-    fn over_images<const G: usize>(
+    fn over_images<const G: usize, const P: usize>(
         &self,
         e: &Extents,
         group: Group,
@@ -107,9 +112,9 @@ impl Pass {
         let layout = self.layout(e.k, bands);
         let zeros = self.cols * self.planes * layout.plane();
         let phases = (0..self.step * self.step)
-            .map(|i| self.phase::<G>(e, group, isa, weight, &layout, zeros, (i / self.step, i % self.step)))
+            .map(|i| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, (i / self.step, i % self.step)))
             .collect();
-        let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<G>(isa.registers()) };
+        let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) };
         let image = self.cols * self.planes * self.source.0 * self.source.1;
         let result = self.rows * G * self.result.0 * self.result.1;
         let mut y = HostBuffer::scratch(e.batch * result);
@@ -124,7 +129,7 @@ impl Pass {
                 let source = &source[n * image..][..image];
                 // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
                 let y = unsafe { shared.add(n * result) };
-                isa.run(OneBand::<G> { plan: &plan, source, band, scratch, y });
+                isa.run(OneBand::<G, P> { plan: &plan, source, band, scratch, y });
             },
         );
         y
@@ -149,7 +154,7 @@ impl Pass {
     }
 
     /// The results (row, col) modulo `step`: only the taps that meet samples there, not zeros between them.
-    fn phase<const G: usize>(
+    fn phase<const G: usize, const P: usize>(
         &self,
         e: &Extents,
         group: Group,
@@ -190,16 +195,16 @@ impl Pass {
         });
         let offsets: Vec<[usize; G]> = offsets.collect();
         // The filters of each tile, for the tiles of rows that the micro-kernel takes.
-        let inner = offsets.len() * G;
+        let inner = offsets.len() * P;
         let mut matrices = HostBuffer::scratch(self.rows * inner);
         let mut rest = &mut matrices[..];
         let mut jobs = Vec::new();
-        for rows in tiles(self.rows, tile_rows::<G>(isa.registers())) {
+        for rows in tiles(self.rows, tile_rows::<P>(isa.registers())) {
             let (tile, after) = rest.split_at_mut(rows.len() * inner);
             jobs.push((rows, tile));
             rest = after;
         }
-        jobs.into_par_iter().for_each(|(rows, tile)| filters::<G>(e, group, self.filter, weight, &taps, rows, tile));
+        jobs.into_par_iter().for_each(|(rows, tile)| filters::<G, P>(e, group, self.filter, weight, &taps, rows, tile));
         Phase { row, col, offsets, filters: matrices }
     }
 }
@@ -263,7 +268,7 @@ impl Shared {
     }
 }
 
-struct OneBand<'a, const G: usize> {
+struct OneBand<'a, const G: usize, const P: usize> {
     plan: &'a Plan<'a, G>,
     source: &'a [f32],
     band: usize,
@@ -272,7 +277,7 @@ struct OneBand<'a, const G: usize> {
     y: Shared,
 }
 
-impl<const G: usize> Task for OneBand<'_, G> {
+impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
     type Output = ();
 
     #[inline(always)]
@@ -299,7 +304,7 @@ impl<const G: usize> Task for OneBand<'_, G> {
             assert!(scratch.padded.len() >= reach && cols <= layout.out_width());
             let mut first = 0;
             for tile in tiles(pass.rows, plan.most_rows) {
-                let count = tile.len() * phase.offsets.len() * G;
+                let count = tile.len() * phase.offsets.len() * P;
                 // SAFETY: the tile's first plane, in which the phase has rows and columns.
                 let y = unsafe { y.add(tile.start * G * height * width + top * width + phase.col) };
                 let results = Results {
@@ -323,7 +328,7 @@ impl<const G: usize> Task for OneBand<'_, G> {
                 first += count;
                 // SAFETY: `locations` floats beyond each offset are within `reach`, which is asserted above; the rows of
                 // this image's result belong to this band alone.
-                unsafe { sums::<S, G>(operands) };
+                unsafe { sums::<S, G, P>(operands) };
             }
         }
     }

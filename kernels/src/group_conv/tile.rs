@@ -1,18 +1,19 @@
 //! The micro-kernels: sums for a few channels and one vector of locations, or for a few pairs of channels, that stay in
 //! registers from the transform of the operands to the end.
 
-use super::irrep::{add_product, add_product_vjp, inverse, transform};
+use super::irrep::{add_product_vjp, add_products, from_products, inverse, transform, value_factors};
 use crate::simd::{Isa, Simd, Task, WIDEST};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Output channels of a tile at most: accumulators, the values of one term and a broadcast filter fit the registers.
-pub(super) const fn tile_rows<const G: usize>(registers: usize) -> usize {
-    match (registers >= 32, G) {
+pub(super) const fn tile_rows<const P: usize>(registers: usize) -> usize {
+    match (registers >= 32, P) {
         (true, 1) => 12,
         (true, 4) => 6,
+        (true, 5) => 5,
         (true, _) => 3,
         (false, 1) => 6,
-        (false, 4) => 2,
+        (false, 4 | 5) => 2,
         (false, _) => 1,
     }
 }
@@ -68,22 +69,22 @@ pub(super) struct Sums<'a, const G: usize> {
 /// `padded` must hold `locations` floats beyond each of the offsets, and `results.y` have its rows and columns for each
 /// channel and group element, which nobody else writes.
 #[inline(always)]
-pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>) {
+pub(super) unsafe fn sums<S: Simd, const G: usize, const P: usize>(operands: Sums<G>) {
     // SAFETY: the caller's.
     unsafe {
         match operands.results.scale_shift.len() {
-            1 => tile::<S, G, 1>(operands),
-            2 => tile::<S, G, 2>(operands),
-            3 => tile::<S, G, 3>(operands),
-            4 => tile::<S, G, 4>(operands),
-            5 => tile::<S, G, 5>(operands),
-            6 => tile::<S, G, 6>(operands),
-            7 => tile::<S, G, 7>(operands),
-            8 => tile::<S, G, 8>(operands),
-            9 => tile::<S, G, 9>(operands),
-            10 => tile::<S, G, 10>(operands),
-            11 => tile::<S, G, 11>(operands),
-            12 => tile::<S, G, 12>(operands),
+            1 => tile::<S, G, P, 1>(operands),
+            2 => tile::<S, G, P, 2>(operands),
+            3 => tile::<S, G, P, 3>(operands),
+            4 => tile::<S, G, P, 4>(operands),
+            5 => tile::<S, G, P, 5>(operands),
+            6 => tile::<S, G, P, 6>(operands),
+            7 => tile::<S, G, P, 7>(operands),
+            8 => tile::<S, G, P, 8>(operands),
+            9 => tile::<S, G, P, 9>(operands),
+            10 => tile::<S, G, P, 10>(operands),
+            11 => tile::<S, G, P, 11>(operands),
+            12 => tile::<S, G, P, 12>(operands),
             rows => unreachable!("a tile of {rows} rows"),
         }
     }
@@ -92,47 +93,47 @@ pub(super) unsafe fn sums<S: Simd, const G: usize>(operands: Sums<G>) {
 /// # Safety
 /// As [`sums`].
 #[inline(always)]
-unsafe fn tile<S: Simd, const G: usize, const M: usize>(operands: Sums<G>) {
-    assert!(M <= tile_rows::<G>(S::REGISTERS));
+unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands: Sums<G>) {
+    assert!(M <= tile_rows::<P>(S::REGISTERS));
     if G == 1 {
         // SAFETY: the caller's.
-        unsafe { tile_of::<S, G, M, 2>(operands) }
+        unsafe { tile_of::<S, G, P, M, 2>(operands) }
     } else {
         // SAFETY: the caller's.
-        unsafe { tile_of::<S, G, M, 1>(operands) }
+        unsafe { tile_of::<S, G, P, M, 1>(operands) }
     }
 }
 
 /// # Safety
 /// As [`sums`].
 #[inline(always)]
-unsafe fn tile_of<S: Simd, const G: usize, const M: usize, const V: usize>(operands: Sums<G>) {
+unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const V: usize>(operands: Sums<G>) {
     let Sums { offsets, filters, padded, locations, results } = operands;
-    assert!(filters.len() >= offsets.len() * M * G && results.scale_shift.len() == M);
+    assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
     for start in (0..locations).step_by(V * S::LANES) {
-        let mut acc = [[[S::splat(0.0); G]; V]; M];
+        let mut acc = [[[S::splat(0.0); P]; V]; M];
         let mut filters = filters.as_ptr();
         for offsets in offsets {
             for v in 0..V {
                 let at = start + v * S::LANES;
                 // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up: the caller's.
                 let f = offsets.map(|offset| unsafe { S::load(padded.as_ptr().add(offset + at)) });
-                let values = transform::<S, G>(f);
+                let values = value_factors::<S, G, P>(transform::<S, G>(f));
                 for m in 0..M {
-                    // SAFETY: within the `M · G` filters of this term, by the assertion.
-                    let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * G + i) }));
-                    add_product::<S, G>(&mut acc[m][v], values, filters);
+                    // SAFETY: within the `M · P` filters of this term, by the assertion.
+                    let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * P + i) }));
+                    add_products::<S, G, P>(&mut acc[m][v], values, filters);
                 }
             }
             // SAFETY: the filters of the next term, or their end.
-            filters = unsafe { filters.add(M * G) };
+            filters = unsafe { filters.add(M * P) };
         }
         for v in 0..V {
             // Through memory: what stores pieces of vectors would take registers from the loop above.
             let mut y = [[[0.0; WIDEST]; G]; M];
             for m in 0..M {
                 let (scale, shift) = results.scale_shift[m];
-                for (g, sum) in inverse::<S, G>(acc[m][v]).into_iter().enumerate() {
+                for (g, sum) in inverse::<S, G>(from_products::<S, G, P>(acc[m][v])).into_iter().enumerate() {
                     let value = S::mul_add(sum, S::splat(scale), S::splat(shift));
                     let value = if results.relu { S::max(S::splat(0.0), value) } else { value };
                     // SAFETY: no vector has more lanes.
