@@ -179,6 +179,9 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `to` must point to `LANES` writable floats.
     unsafe fn store(to: *mut f32, v: Self::V);
+    /// Asks for the cache line at `at`, which is read or written soon. Nothing is accessed: any address will do.
+    #[inline(always)]
+    fn prefetch(_at: *const f32) {}
     fn add(a: Self::V, b: Self::V) -> Self::V;
     fn sub(a: Self::V, b: Self::V) -> Self::V;
     /// Larger of each pair; the second where either is NaN.
@@ -193,15 +196,26 @@ pub(crate) trait Simd: Copy {
     /// `to` must be valid for writes of them.
     #[inline(always)]
     unsafe fn store_lanes(v: Self::V, lanes: Range<usize>, to: *mut f32) {
-        // SAFETY: the caller's; no vector has more than `WIDEST` lanes.
+        // SAFETY: the caller's.
         unsafe {
-            if lanes.len() == Self::LANES {
-                return Self::store(to, v);
+            match lanes.len() == Self::LANES {
+                true => Self::store(to, v),
+                false => Self::store_apart(v, lanes, to, 1),
             }
-            let mut all = [0.0; WIDEST];
+        }
+    }
+    /// As [`Simd::store_lanes`], `step` floats from one lane to the next.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn store_apart(v: Self::V, lanes: Range<usize>, to: *mut f32, step: usize) {
+        let mut all = [0.0; WIDEST];
+        // SAFETY: no vector has more than `WIDEST` lanes; the caller's.
+        unsafe {
             Self::store(all.as_mut_ptr(), v);
             for (i, lane) in all[lanes].iter().enumerate() {
-                *to.add(i) = *lane;
+                *to.add(i * step) = *lane;
             }
         }
     }
@@ -360,6 +374,10 @@ mod x86 {
             unsafe { _mm256_storeu_ps(to, v) }
         }
         #[inline(always)]
+        fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[inline(always)]
         fn add(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_add_ps(a, b) }
         }
@@ -423,6 +441,10 @@ mod x86 {
             let mask = ((1u32 << lanes.len()) - 1) << lanes.start;
             // Lanes outside the mask are not accessed.
             unsafe { _mm512_mask_storeu_ps(to.wrapping_sub(lanes.start), mask as u16, v) }
+        }
+        #[inline(always)]
+        fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
         #[inline(always)]
         fn add(a: __m512, b: __m512) -> __m512 {

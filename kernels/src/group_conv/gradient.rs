@@ -81,8 +81,8 @@ impl<const G: usize> Plan<G> {
         self.offsets.len() * G
     }
 
-    /// The sums over some images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
-    fn partial(&self, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+    /// The sums over the first `images` images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
+    fn partial(&self, x: &[f32], dy: &[f32], images: usize) -> (HostBuffer, HostBuffer) {
         let Plan { e, isa, layout, padded: padded_len, locations, .. } = self;
         let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
         let left_len = e.c_out * G * locations;
@@ -90,7 +90,15 @@ impl<const G: usize> Plan<G> {
         let mut bias = HostBuffer::zeros(e.c_out);
         let mut padded = HostBuffer::zeros(self.together * padded_len);
         let mut left = HostBuffer::scratch(self.together * left_len);
-        for (x, dy) in x.chunks(self.together * image_x).zip(dy.chunks(self.together * image_y)) {
+        let some = |images: Range<usize>| {
+            let images = images.start.min(x.len() / image_x)..images.end.min(x.len() / image_x);
+            (&x[images.start * image_x..images.end * image_x], &dy[images.start * image_y..images.end * image_y])
+        };
+        for first in (0..images).step_by(self.together) {
+            let end = images.min(first + self.together);
+            let (x, dy) = some(first..end);
+            // Large images are not fetched ahead: they do not fit the second cache.
+            let ahead = if layout.bands() == 1 { some(end..end + self.together) } else { (&[][..], &[][..]) };
             let images = x.len() / image_x;
             for band in (0..layout.bands()).map(|i| layout.band(i)) {
                 if layout.bands() > 1 {
@@ -113,7 +121,7 @@ impl<const G: usize> Plan<G> {
                     rest = after;
                 }
                 jobs.into_par_iter().for_each(|(rows, sums)| {
-                    isa.run(OneTile { plan: self, images, padded: &padded, left: &left, rows, sums });
+                    isa.run(OneTile { plan: self, images, padded: &padded, left: &left, rows, ahead, sums });
                 });
             }
         }
@@ -129,8 +137,9 @@ fn over_images<const G: usize>(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy:
     let most = (PARTIAL_FLOATS / (e.c_out * plan.filters())).clamp(1, PARTIAL_GRADIENTS);
     let images = e.batch.div_ceil(most).next_multiple_of(plan.together.min(e.batch));
     let (image_x, image_y) = (x.len() / e.batch, dy.len() / e.batch);
-    let partial = x.par_chunks(images * image_x).zip(dy.par_chunks(images * image_y));
-    let partial: Vec<(HostBuffer, HostBuffer)> = partial.map(|(x, dy)| plan.partial(x, dy)).collect();
+    let partial = (0..e.batch).into_par_iter().step_by(images);
+    let partial = partial.map(|n| plan.partial(&x[n * image_x..], &dy[n * image_y..], images.min(e.batch - n)));
+    let partial: Vec<(HostBuffer, HostBuffer)> = partial.collect();
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
     for (s, b) in partial {
@@ -200,21 +209,28 @@ struct OneTile<'a, const G: usize> {
     padded: &'a [f32],
     left: &'a [f32],
     rows: Range<usize>,
+    /// x and dy of the images that come next.
+    ahead: (&'a [f32], &'a [f32]),
     sums: &'a mut [f32],
 }
 
-impl<const G: usize> Task for OneTile<'_, G> {
+impl<'a, const G: usize> Task for OneTile<'a, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneTile { plan, images, padded, left, rows, sums } = self;
+        let OneTile { plan, images, padded, left, rows, ahead, sums } = self;
         let Plan { e, offsets, locations, padded: padded_len, .. } = plan;
         let reach = offsets.iter().flatten().max().expect("a filter has a tap") + locations;
         assert!(*padded_len >= reach && padded.len() >= images * padded_len);
         assert!(left.len() >= images * e.c_out * G * locations && rows.end <= e.c_out);
         let vectors = locations / LANES;
         let chunks = locations.div_ceil(CHUNK);
+        // An even part of what comes next for every chunk and channel.
+        let part = |ahead: &'a [f32], chunk: usize| {
+            let at = |row: usize| (chunk * e.c_out + row) * ahead.len() / (chunks * e.c_out);
+            &ahead[at(rows.start)..at(rows.end)]
+        };
         for chunk in 0..chunks {
             let (start, end) = (chunk * vectors / chunks * LANES, (chunk + 1) * vectors / chunks * LANES);
             let correlation = Correlation {
@@ -226,6 +242,7 @@ impl<const G: usize> Task for OneTile<'_, G> {
                 left_image: e.c_out * G * locations,
                 locations: end - start,
                 images,
+                ahead: [part(ahead.0, chunk), part(ahead.1, chunk)],
             };
             // SAFETY: the assertions above.
             unsafe { correlations::<S, G>(rows.len(), correlation, sums) };

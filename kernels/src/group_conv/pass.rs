@@ -126,10 +126,13 @@ impl Pass {
             || Scratch::new(&plan),
             |scratch, job| {
                 let (n, band) = (job / layout.bands(), job % layout.bands());
+                // Large images are not fetched ahead: they do not fit the second cache.
+                let next = if layout.bands() == 1 { (n + 1) * image..(n + 2) * image } else { 0..0 };
+                let ahead = source.get(next).unwrap_or_default();
                 let source = &source[n * image..][..image];
                 // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
                 let y = unsafe { shared.add(n * result) };
-                isa.run(OneBand::<G, P> { plan: &plan, source, band, scratch, y });
+                isa.run(OneBand::<G, P> { plan: &plan, source, ahead, band, scratch, y });
             },
         );
         y
@@ -271,6 +274,8 @@ impl Shared {
 struct OneBand<'a, const G: usize, const P: usize> {
     plan: &'a Plan<'a, G>,
     source: &'a [f32],
+    /// The image that comes next.
+    ahead: &'a [f32],
     band: usize,
     scratch: &'a mut Scratch,
     /// The image's results.
@@ -282,7 +287,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneBand { plan, source, band, scratch, y } = self;
+        let OneBand { plan, source, ahead, band, scratch, y } = self;
         let Plan { pass, layout, phases, .. } = plan;
         if scratch.band != band {
             scratch.padded.fill(0.0);
@@ -292,6 +297,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
         layout.pad(source, band.clone(), &mut scratch.padded);
         let locations = plan.locations(band.len(), S::LANES);
         let (height, width) = pass.result;
+        let ahead_of = |row: usize| row * ahead.len() / pass.rows;
         for phase in phases {
             // The phase's rows and columns of the result, from the band's first on.
             let top = pass.step * band.start + phase.row;
@@ -323,6 +329,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
                     filters: &phase.filters[first..first + count],
                     padded: &scratch.padded,
                     locations,
+                    ahead: &ahead[ahead_of(tile.start)..ahead_of(tile.end)],
                     results,
                 };
                 first += count;

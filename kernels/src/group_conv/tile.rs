@@ -23,6 +23,10 @@ pub(super) const fn tile_vectors<const G: usize>() -> usize {
     if G == 1 { 2 } else { 1 }
 }
 
+/// Terms between two requests for memory, and cache lines that are fetched ahead at a time.
+const TERMS: usize = 4;
+const LINES: usize = 2;
+
 /// `rows` in tiles of at most `most`, as even as they come.
 pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let count = rows.div_ceil(most);
@@ -59,6 +63,8 @@ pub(super) struct Sums<'a, const G: usize> {
     pub padded: &'a [f32],
     /// Locations, rounded up to whole tiles.
     pub locations: usize,
+    /// What is read after this: it is fetched meanwhile.
+    pub ahead: &'a [f32],
     pub results: Results<'a>,
 }
 
@@ -108,68 +114,104 @@ unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands
 /// As [`sums`].
 #[inline(always)]
 unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const V: usize>(operands: Sums<G>) {
-    let Sums { offsets, filters, padded, locations, results } = operands;
+    let Sums { offsets, filters, padded, locations, ahead, results } = operands;
     assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
+    let mut ahead = ahead.chunks(LINES * WIDEST);
     for start in (0..locations).step_by(V * S::LANES) {
         let mut acc = [[[S::splat(0.0); P]; V]; M];
         let mut filters = filters.as_ptr();
-        for offsets in offsets {
+        // The last result of each plane that this vector makes; its first one's line was the last one's of the vector before.
+        let (row, col) = (start / results.pitch, start % results.pitch + V * S::LANES - 1);
+        let mut result = results.y.wrapping_add(row * results.next_row + col * results.next_col);
+        for (i, offsets) in offsets.iter().enumerate() {
+            // The sums wait for no memory: a cache line now and then comes at no cost, many at once do not.
+            if i % TERMS == 0 {
+                S::prefetch(result);
+                result = result.wrapping_add(results.next_plane);
+                if let Some(ahead) = ahead.next() {
+                    S::prefetch(ahead.as_ptr());
+                    S::prefetch(ahead.as_ptr().wrapping_add(WIDEST));
+                }
+            }
+            let mut values = [[S::splat(0.0); P]; V];
             for v in 0..V {
                 let at = start + v * S::LANES;
                 // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up: the caller's.
                 let f = offsets.map(|offset| unsafe { S::load(padded.as_ptr().add(offset + at)) });
-                let values = value_factors::<S, G, P>(transform::<S, G>(f));
-                for m in 0..M {
-                    // SAFETY: within the `M · P` filters of this term, by the assertion.
-                    let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * P + i) }));
-                    add_products::<S, G, P>(&mut acc[m][v], values, filters);
+                values[v] = value_factors::<S, G, P>(transform::<S, G>(f));
+            }
+            for m in 0..M {
+                // SAFETY: within the `M · P` filters of this term, by the assertion.
+                let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * P + i) }));
+                for v in 0..V {
+                    add_products::<S, G, P>(&mut acc[m][v], values[v], filters);
                 }
             }
             // SAFETY: the filters of the next term, or their end.
             filters = unsafe { filters.add(M * P) };
         }
-        for v in 0..V {
-            // Through memory: what stores pieces of vectors would take registers from the loop above.
-            let mut y = [[[0.0; WIDEST]; G]; M];
-            for m in 0..M {
-                let (scale, shift) = results.scale_shift[m];
-                for (g, sum) in inverse::<S, G>(from_products::<S, G, P>(acc[m][v])).into_iter().enumerate() {
-                    let value = S::mul_add(sum, S::splat(scale), S::splat(shift));
-                    let value = if results.relu { S::max(S::splat(0.0), value) } else { value };
+        // Through memory: what makes results of sums would take registers from the loop above.
+        let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
+        for m in 0..M {
+            for v in 0..V {
+                for p in 0..P {
                     // SAFETY: no vector has more lanes.
-                    unsafe { S::store(y[m][g].as_mut_ptr(), value) };
+                    unsafe { S::store(sums[v][m][p].as_mut_ptr(), acc[m][v][p]) };
                 }
             }
-            // SAFETY: the caller's.
-            unsafe { store::<S>(y.as_flattened(), start + v * S::LANES, &results) };
+        }
+        for (v, sums) in sums.iter().enumerate() {
+            S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
     }
 }
 
-/// Stores the results of the locations from `at` on, each piece of a row to its place.
-///
-/// # Safety
-/// As [`sums`].
-#[inline(always)]
-unsafe fn store<S: Simd>(y: &[[f32; WIDEST]], at: usize, results: &Results) {
-    let Results { next_plane, next_row, next_col, rows, cols, pitch, .. } = *results;
-    let (mut row, mut col, mut lane) = (at / pitch, at % pitch, 0);
-    while lane < S::LANES && row < rows {
-        if col < cols {
-            let lanes = lane..lane + (cols - col).min(S::LANES - lane);
-            for (plane, y) in y.iter().enumerate() {
-                // SAFETY: columns of a row among those that the caller vouches for; no vector has more lanes.
-                unsafe {
-                    let to = results.y.add(plane * next_plane + row * next_row + col * next_col);
-                    if next_col == 1 {
-                        S::store_lanes(S::load(y.as_ptr()), lanes.clone(), to);
-                    } else {
-                        y[lanes.clone()].iter().enumerate().for_each(|(i, y)| *to.add(i * next_col) = *y);
+/// Makes results of the sums of the locations from `at` on, and stores each piece of a row to its place. The results' rows
+/// and columns must be there, as [`sums`] demands.
+struct Finish<'a, const G: usize, const P: usize> {
+    /// Of each channel.
+    sums: &'a [[[f32; WIDEST]; P]],
+    at: usize,
+    results: &'a Results<'a>,
+}
+
+impl<const G: usize, const P: usize> Task for Finish<'_, G, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Finish { sums, at, results } = self;
+        let Results { next_plane, next_row, next_col, rows, cols, pitch, .. } = *results;
+        for (m, (sums, &(scale, shift))) in sums.iter().zip(results.scale_shift).enumerate() {
+            let mut products = [S::splat(0.0); P];
+            for (product, sums) in products.iter_mut().zip(sums) {
+                // SAFETY: no vector has more lanes.
+                *product = unsafe { S::load(sums.as_ptr()) };
+            }
+            let mut y = inverse::<S, G>(from_products::<S, G, P>(products));
+            for y in &mut y {
+                let value = S::mul_add(*y, S::splat(scale), S::splat(shift));
+                *y = if results.relu { S::max(S::splat(0.0), value) } else { value };
+            }
+            let (mut row, mut col, mut lane) = (at / pitch, at % pitch, 0);
+            while lane < S::LANES && row < rows {
+                if col < cols {
+                    let lanes = lane..lane + (cols - col).min(S::LANES - lane);
+                    let mut to = results.y.wrapping_add(m * G * next_plane + row * next_row + col * next_col);
+                    for g in 0..G {
+                        // SAFETY: columns of a row among those that the caller vouches for.
+                        unsafe {
+                            match next_col {
+                                1 => S::store_lanes(y[g], lanes.clone(), to),
+                                _ => S::store_apart(y[g], lanes.clone(), to, next_col),
+                            }
+                        }
+                        to = to.wrapping_add(next_plane);
                     }
                 }
+                (row, col, lane) = (row + 1, 0, lane + pitch - col);
             }
         }
-        (row, col, lane) = (row + 1, 0, lane + pitch - col);
     }
 }
 
@@ -215,6 +257,8 @@ pub(super) struct Correlation<'a, const G: usize> {
     /// Locations of each image: whole vectors of [`LANES`].
     pub locations: usize,
     pub images: usize,
+    /// What is read after this: it is fetched meanwhile.
+    pub ahead: [&'a [f32]; 2],
 }
 
 /// Adds Σ_locations dŷ · F̂ᵀ of the terms and `rows` channels to `sums`, `[term][row][filter]`.
@@ -265,7 +309,13 @@ unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize
     c: Correlation<G>,
     sums: &mut [f32],
 ) {
-    for (offsets, sums) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)) {
+    let steps = c.offsets.len().div_ceil(T);
+    for (step, (offsets, sums)) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)).enumerate() {
+        for ahead in c.ahead {
+            for line in (step * ahead.len() / steps..(step + 1) * ahead.len() / steps).step_by(WIDEST) {
+                S::prefetch(&ahead[line]);
+            }
+        }
         // Where terms are missing, the last one is summed again, and forgotten.
         let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
         S::ISA.run(Accumulate::<G, M, H, T> { c: &c, offsets, sums });
