@@ -95,9 +95,14 @@ impl<'t> Var<'t> {
     /// Plain, lifting or group convolution: [`kernels::group_conv`].
     #[track_caller]
     pub fn group_conv(&self, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
+        let y = kernels::group_conv(self.value(), weight.value(), bias.map(Var::value), conv);
+        self.convolved(y, weight, bias, conv)
+    }
+
+    /// `y`, the convolution of these.
+    fn convolved(&self, y: Tensor, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
         let (x, w) = (self.value().clone(), weight.value().clone());
         let (x_shape, w_shape) = (x.shape(), w.shape());
-        let y = kernels::group_conv(&x, &w, bias.map(Var::value), conv);
         let dw = match bias {
             Some(bias) => Edge::joint([weight, bias], move |dy| {
                 let (dweight, dbias) = kernels::group_conv_dw(&x, dy, w_shape, conv);
@@ -162,8 +167,39 @@ impl<'t> Var<'t> {
         eps: f64,
         activation: Activation,
     ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let forward = kernels::batch_norm_train(self.value(), weight.value(), bias.value(), eps, activation);
+        self.normalised(forward, weight, bias, eps, activation)
+    }
+
+    /// A convolution, and the batch norm of its results: [`kernels::group_conv_norm_train`].
+    #[track_caller]
+    pub fn group_conv_norm_train(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Var<'t>>,
+        conv: Conv,
+        norm_weight: &Var<'t>,
+        norm_bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let (w, b) = (weight.value(), bias.map(Var::value));
+        let norm = (norm_weight.value(), norm_bias.value());
+        let (y, forward) = kernels::group_conv_norm_train(self.value(), w, b, conv, norm.0, norm.1, eps, activation);
+        self.convolved(y, weight, bias, conv).normalised(forward, norm_weight, norm_bias, eps, activation)
+    }
+
+    /// `forward`, the norm of these.
+    fn normalised(
+        &self,
+        forward: kernels::BatchNorm,
+        weight: &Var<'t>,
+        bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
         let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
-        let forward = Rc::new(kernels::batch_norm_train(&x, &w, &b, eps, activation));
+        let forward = Rc::new(forward);
         let saved = forward.clone();
         let vjp = move |dy: &Tensor| {
             let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, dy);

@@ -2,7 +2,7 @@
 use crate::{
     dropout::Rule,
     simd::wide,
-    sweep::{LANES, PIECE, lane_sums, masked, total},
+    sweep::{LANES, PIECE, for_each_piece, lane_sums, masked, total},
 };
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
@@ -47,27 +47,8 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
     assert!(!x.is_empty(), "batch_norm_train: expected a batch that is not empty, got {:?}", x.shape());
     match common_device("batch_norm_train", &[x, weight, bias]) {
         Device::Cpu => {
-            let (weight, bias) = (weight.f32s(), bias.f32s());
-            let mut y = HostBuffer::scratch(x.len());
-            // Channel by channel, so that the second sweep finds the channel in a cache.
-            let moments: Vec<(f32, f32)> = (axes.by_channel(x.f32s()), axes.by_channel_mut(&mut y))
-                .into_par_iter()
-                .enumerate()
-                .map(|(c, (x, y))| {
-                    let blocks: Vec<Moments> =
-                        x.par_iter().with_min_len(axes.blocks_per_job()).map(|x| Moments::of(x)).collect();
-                    let (mean, var) = blocks.into_iter().fold(Moments::default(), Moments::merged).mean_and_var();
-                    let affine = Affine::new(weight[c], bias[c], mean, var, eps);
-                    axes.normalise_channel(c, x, y, affine, after);
-                    (mean, var)
-                })
-                .collect();
-            let (mean, var): (Vec<f32>, Vec<f32>) = moments.into_iter().unzip();
-            BatchNorm {
-                y: Tensor::cpu(x.shape(), y),
-                mean: Tensor::cpu([axes.channels], mean.into()),
-                var: Tensor::cpu([axes.channels], var.into()),
-            }
+            let blocks = x.f32s().par_chunks_exact(axes.block).with_min_len(axes.blocks_per_job());
+            batch_norm_of_moments(x, &blocks.map(Moments::of).collect::<Vec<_>>(), weight, bias, eps, activation)
         }
         Device::Reference => {
             let count = axes.count() as f64;
@@ -88,6 +69,33 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
             let [y, mean, var] = norm.normalise_batch(x, weight, bias);
             BatchNorm { y, mean, var }
         }
+    }
+}
+
+/// [`batch_norm_train`] on the CPU, of which the moments of each image's channels `[N][C]` are known.
+#[track_caller]
+pub(crate) fn batch_norm_of_moments(
+    x: &Tensor,
+    moments: &[Moments],
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activation: Activation,
+) -> BatchNorm {
+    let axes = Axes::of("batch_norm_train", x, &[weight, bias]);
+    let after = After::new("batch_norm_train", activation);
+    let (mean, var): (Vec<f32>, Vec<f32>) = (0..axes.channels)
+        .map(|c| {
+            let of_channel = moments[c..].iter().step_by(axes.channels);
+            of_channel.copied().fold(Moments::default(), Moments::merged).mean_and_var()
+        })
+        .unzip();
+    let affines: Vec<Affine> =
+        (0..axes.channels).map(|c| Affine::new(weight.f32s()[c], bias.f32s()[c], mean[c], var[c], eps)).collect();
+    BatchNorm {
+        y: Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after)),
+        mean: Tensor::cpu([axes.channels], mean.into()),
+        var: Tensor::cpu([axes.channels], var.into()),
     }
 }
 
@@ -178,14 +186,9 @@ pub fn batch_norm_eval(
     match common_device("batch_norm_eval", &[x, weight, bias, mean, var]) {
         Device::Cpu => {
             let (weight, bias, mean, var) = (weight.f32s(), bias.f32s(), mean.f32s(), var.f32s());
-            let mut y = HostBuffer::scratch(x.len());
-            (axes.by_channel(x.f32s()), axes.by_channel_mut(&mut y)).into_par_iter().enumerate().for_each(
-                |(c, (x, y))| {
-                    let affine = Affine::new(weight[c], bias[c], mean[c], var[c], eps);
-                    axes.normalise_channel(c, x, y, affine, after);
-                },
-            );
-            Tensor::cpu(x.shape(), y)
+            let affine = |c| Affine::new(weight[c], bias[c], mean[c], var[c], eps);
+            let affines: Vec<Affine> = (0..axes.channels).map(affine).collect();
+            Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after))
         }
         Device::Reference => reference_forward(axes, x, weight, bias, mean, var, eps, after),
         #[cfg(feature = "gpu")]
@@ -406,18 +409,19 @@ impl Axes {
         channels
     }
 
-    /// `y = dropout(relu(affine(x)))` over the blocks of channel `c`.
-    fn normalise_channel(self, c: usize, x: Vec<&[f32]>, y: Vec<&mut [f32]>, affine: Affine, after: After) {
-        (x, y).into_par_iter().with_min_len(self.blocks_per_job()).enumerate().for_each(|(n, (x, y))| {
-            let start = (n * self.channels + c) * self.block;
-            normalise(x, y, affine, after, start);
+    /// `dropout(relu(affine(x)))`, with an affine map for each channel.
+    fn normalised(self, x: &[f32], affines: &[Affine], after: After) -> HostBuffer {
+        let mut y = HostBuffer::scratch(x.len());
+        for_each_piece(x, self.block, &mut y, self.block, |i, x, y| {
+            normalise(x, y, affines[i % self.channels], after, i * self.block);
         });
+        y
     }
 }
 
 /// Count, mean and sum of squared deviations from it.
 #[derive(Clone, Copy, Default)]
-struct Moments {
+pub(crate) struct Moments {
     count: f64,
     mean: f64,
     squares: f64,
@@ -427,7 +431,7 @@ impl Moments {
     /// Elements whose moments are taken in `f32`: they must fit the first cache, for they are read twice.
     const PIECE: usize = 4096;
 
-    fn of(x: &[f32]) -> Self {
+    pub(crate) fn of(x: &[f32]) -> Self {
         x.chunks(Self::PIECE).map(piece_moments).fold(Moments::default(), Moments::merged)
     }
 

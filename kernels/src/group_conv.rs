@@ -19,7 +19,11 @@ mod tile;
 #[cfg(feature = "gpu")]
 mod tiling;
 
-use crate::{Activation, Group, Isa, batch_norm_eval, filter_orbit};
+use crate::{
+    Activation, BatchNorm, Group, Isa,
+    batch_norm::{Moments, batch_norm_of_moments},
+    batch_norm_eval, batch_norm_train, filter_orbit,
+};
 use quarterturn_core::{Device, Shape, Tensor, common_device, window_extent};
 
 /// Everything about a convolution that its tensors' shapes do not say.
@@ -179,6 +183,45 @@ pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv:
     };
     let epilogue = pass::Epilogue { scale_shift: (0..e.c_out).map(scale_shift).collect(), relu };
     Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
+}
+
+/// [`group_conv`], then [`batch_norm_train`]: the results of both.
+///
+/// On the CPU in one sweep less, as each image's moments are taken while its results are in a cache, and over p4 with a sixth
+/// fewer multiplications. These round otherwise, so that a turned input does not give the very same bits: nor would it,
+/// since a batch's statistics are sums of all locations.
+///
+/// # Panics
+/// As those two.
+#[track_caller]
+pub fn group_conv_norm_train(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: Conv,
+    norm_weight: &Tensor,
+    norm_bias: &Tensor,
+    eps: f64,
+    activation: Activation,
+) -> (Tensor, BatchNorm) {
+    let e = Extents::new("group_conv_norm_train", x.shape(), weight.shape(), conv);
+    let mut operands = vec![x, weight, norm_weight, norm_bias];
+    operands.extend(bias);
+    for per_channel in &operands[2..] {
+        assert_eq!(per_channel.dims(), [e.c_out], "group_conv_norm_train: expected [C_out] in norm and bias");
+    }
+    if !matches!(common_device("group_conv_norm_train", &operands), Device::Cpu) {
+        let y = group_conv(x, weight, bias, conv);
+        let norm = batch_norm_train(&y, norm_weight, norm_bias, eps, activation);
+        return (y, norm);
+    }
+    let epilogue = pass::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
+    let channel = e.g_out * e.out_height * e.out_width;
+    let moments = |y: &[f32]| -> Vec<Moments> { y.chunks_exact(channel).map(Moments::of).collect() };
+    let (y, moments) = pass::forward_then(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue, moments);
+    let y = Tensor::cpu(e.y(), y);
+    let norm = batch_norm_of_moments(&y, &moments.concat(), norm_weight, norm_bias, eps, activation);
+    (y, norm)
 }
 
 /// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`.

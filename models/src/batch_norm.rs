@@ -1,9 +1,10 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
 use crate::{Mode, Module, Pass, Trace};
-use quarterturn_autograd::{Param, Var};
+use quarterturn_autograd::{Param, Tape, Var};
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::{self as kernels, Activation, GivenNorm};
+use std::rc::Rc;
 
 /// The first of the streams that dropout draws from; each layer adds its number.
 const DROPOUT: u32 = u32::from_be_bytes(*b"drop");
@@ -62,6 +63,26 @@ impl BatchNorm {
         self.relu
     }
 
+    /// A step of training: `normalise(weight, bias, eps, activation)` does the norm, alone or with what comes before it; here
+    /// the running statistics follow.
+    pub(crate) fn train<'t>(
+        &self,
+        tape: &'t Tape,
+        seed: u64,
+        step: u32,
+        normalise: impl FnOnce(&Var<'t>, &Var<'t>, f64, Activation) -> (Var<'t>, Rc<kernels::BatchNorm>),
+    ) -> Var<'t> {
+        let dropout = self.dropout.map(|(p, stream)| (p, Stream::new(seed, stream, step)));
+        let activation = Activation { relu: self.relu, dropout };
+        let (y, forward) = normalise(&tape.param(&self.weight), &tape.param(&self.bias), self.eps, activation);
+        let count = y.value().len() / y.shape()[1];
+        let (mean, var) = (self.running_mean.value(), self.running_var.value());
+        let (mean, var) = kernels::update_running(mean, var, &forward, self.momentum, count);
+        tape.update_buffer(&self.running_mean, mean);
+        tape.update_buffer(&self.running_var, var);
+        y
+    }
+
     /// The norm with its running statistics, for a kernel that does more at once.
     pub(crate) fn given(&self) -> GivenNorm<'_> {
         GivenNorm {
@@ -78,23 +99,16 @@ impl BatchNorm {
 impl Module for BatchNorm {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let tape = x.tape();
-        let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
-        let (mean, var) = (self.running_mean.value(), self.running_var.value());
         match pass.mode() {
             Mode::Eval => {
+                let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
+                let (mean, var) = (self.running_mean.value(), self.running_var.value());
                 let activation = Activation { relu: self.relu, dropout: None };
                 x.batch_norm_eval(&weight, &bias, mean, var, self.eps, activation)
             }
-            Mode::Train { seed, step } => {
-                let dropout = self.dropout.map(|(p, stream)| (p, Stream::new(seed, stream, step)));
-                let activation = Activation { relu: self.relu, dropout };
-                let count = x.value().len() / x.shape()[1];
-                let (y, forward) = x.batch_norm_train(&weight, &bias, self.eps, activation);
-                let (mean, var) = kernels::update_running(mean, var, &forward, self.momentum, count);
-                tape.update_buffer(&self.running_mean, mean);
-                tape.update_buffer(&self.running_var, var);
-                y
-            }
+            Mode::Train { seed, step } => self.train(tape, seed, step, |weight, bias, eps, activation| {
+                x.batch_norm_train(weight, bias, eps, activation)
+            }),
         }
     }
 

@@ -35,14 +35,18 @@ impl ConvNorm {
 
 impl Module for ConvNorm {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
-        let (conv, norm) = (&self.conv, &self.norm);
-        let y = if pass.mode() != Mode::Eval {
-            norm.apply(conv.forward_fixed_bias(x), pass)
-        } else if x.tape().is_recording() {
-            norm.apply(conv.apply(x, pass), pass)
-        } else {
-            let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
-            x.tape().constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
+        let (conv, norm, tape) = (&self.conv, &self.norm, x.tape());
+        let y = match pass.mode() {
+            Mode::Train { seed, step } => norm.train(tape, seed, step, |norm_weight, norm_bias, eps, activation| {
+                let bias = conv.bias().map(|bias| tape.constant(bias.value().clone()));
+                let weight = tape.param(conv.weight());
+                x.group_conv_norm_train(&weight, bias.as_ref(), conv.conv(), norm_weight, norm_bias, eps, activation)
+            }),
+            Mode::Eval if tape.is_recording() => norm.apply(conv.apply(x, pass), pass),
+            Mode::Eval => {
+                let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
+                tape.constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
+            }
         };
         pass.tell(&self.names[0], &y);
         y

@@ -88,13 +88,6 @@ impl GroupConv {
         let Conv { stride, padding, .. } = self.conv;
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
     }
-
-    /// As [`Module::apply`], but without a gradient of the bias, which keeps its value.
-    pub(crate) fn forward_fixed_bias<'t>(&self, x: Var<'t>) -> Var<'t> {
-        let tape = x.tape();
-        let bias = self.bias.as_ref().map(|bias| tape.constant(bias.value().clone()));
-        x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
-    }
 }
 
 impl Module for GroupConv {

@@ -31,22 +31,23 @@ impl Epilogue {
     }
 }
 
-/// `y = epilogue(weight ⋆ x)`.
+/// `y = epilogue(weight ⋆ x)`, of a turned `x` the same bits, turned.
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
-    let pass = Pass {
-        filter: Filter::Forward,
-        exact: true,
-        source: (e.height, e.width),
-        result: (e.out_height, e.out_width),
-        rows: e.c_out,
-        cols: e.c_in,
-        planes: e.g_in,
-        stride: conv.stride,
-        step: 1,
-        lead: conv.padding as isize,
-        epilogue,
-    };
-    pass.over_group(e, conv.group, isa, x, weight)
+    let pass = Pass::forward(e, conv, true, epilogue);
+    pass.over_group(e, conv.group, isa, x, weight, |_| ()).0
+}
+
+/// As [`forward`], up to rounding, in the fewest products; and what `finish` makes of each image's results.
+pub(super) fn forward_then<T: Send>(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    weight: &[f32],
+    epilogue: Epilogue,
+    finish: impl Fn(&[f32]) -> T + Sync,
+) -> (HostBuffer, Vec<T>) {
+    Pass::forward(e, conv, false, epilogue).over_group(e, conv.group, isa, x, weight, finish)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
@@ -65,7 +66,7 @@ pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) 
         lead: e.k as isize - 1 - conv.padding as isize,
         epilogue: Epilogue::bias(e.c_in, None),
     };
-    pass.over_group(e, conv.group, isa, dy, weight)
+    pass.over_group(e, conv.group, isa, dy, weight, |_| ()).0
 }
 
 /// One convolution, forward or adjoint.
@@ -90,23 +91,48 @@ struct Pass {
 }
 
 impl Pass {
-    fn over_group(&self, e: &Extents, group: Group, isa: Isa, source: &[f32], weight: &[f32]) -> HostBuffer {
-        match (group, self.exact) {
-            (Group::C1, _) => self.over_images::<1, 1>(e, group, isa, source, weight),
-            (Group::C4, true) => self.over_images::<4, 4>(e, group, isa, source, weight),
-            (Group::C4, false) => self.over_images::<4, { FEWEST[1] }>(e, group, isa, source, weight),
-            (Group::D4, _) => self.over_images::<8, 8>(e, group, isa, source, weight),
+    fn forward(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
+        Pass {
+            filter: Filter::Forward,
+            exact,
+            source: (e.height, e.width),
+            result: (e.out_height, e.out_width),
+            rows: e.c_out,
+            cols: e.c_in,
+            planes: e.g_in,
+            stride: conv.stride,
+            step: 1,
+            lead: conv.padding as isize,
+            epilogue,
         }
     }
 
-    fn over_images<const G: usize, const P: usize>(
+    fn over_group<T: Send>(
         &self,
         e: &Extents,
         group: Group,
         isa: Isa,
         source: &[f32],
         weight: &[f32],
-    ) -> HostBuffer {
+        finish: impl Fn(&[f32]) -> T + Sync,
+    ) -> (HostBuffer, Vec<T>) {
+        match (group, self.exact) {
+            (Group::C1, _) => self.over_images::<1, 1, _>(e, group, isa, source, weight, finish),
+            (Group::C4, true) => self.over_images::<4, 4, _>(e, group, isa, source, weight, finish),
+            (Group::C4, false) => self.over_images::<4, { FEWEST[1] }, _>(e, group, isa, source, weight, finish),
+            (Group::D4, _) => self.over_images::<8, 8, _>(e, group, isa, source, weight, finish),
+        }
+    }
+
+    fn over_images<const G: usize, const P: usize, T: Send>(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        source: &[f32],
+        weight: &[f32],
+        finish: impl Fn(&[f32]) -> T + Sync,
+    ) -> (HostBuffer, Vec<T>) {
         // A batch smaller than the number of threads is shared out by bands.
         let bands = rayon::current_num_threads().div_ceil(e.batch);
         let layout = self.layout(e.k, bands);
@@ -122,7 +148,7 @@ impl Pass {
         // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
         let jobs = e.batch * layout.bands();
         let share = jobs.div_ceil(SHARES * rayon::current_num_threads());
-        (0..jobs).into_par_iter().with_min_len(share).for_each_init(
+        let finished = (0..jobs).into_par_iter().with_min_len(share).map_init(
             || Scratch::new(&plan),
             |scratch, job| {
                 let (n, band) = (job / layout.bands(), job % layout.bands());
@@ -133,9 +159,13 @@ impl Pass {
                 // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
                 let y = unsafe { shared.add(n * result) };
                 isa.run(OneBand::<G, P> { plan: &plan, source, ahead, band, scratch, y });
+                // SAFETY: no other job writes to this image's results.
+                (layout.bands() == 1).then(|| finish(unsafe { std::slice::from_raw_parts(y.0, result) }))
             },
         );
-        y
+        let finished: Option<Vec<T>> = finished.collect();
+        let finished = finished.unwrap_or_else(|| y.par_chunks_exact(result).map(&finish).collect());
+        (y, finished)
     }
 
     /// The padded source: that of a stride-1 window for each phase of the result when the samples are spread out.
