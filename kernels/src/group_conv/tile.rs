@@ -3,7 +3,10 @@
 
 use super::irrep::{add_product_vjp, add_products, from_products, inverse, transform, value_factors};
 use crate::simd::{Isa, Simd, Task, WIDEST};
-use std::sync::atomic::{Ordering, compiler_fence};
+use std::{
+    slice::Chunks,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 /// Output channels of a tile at most: accumulators, the values of one term and a broadcast filter fit the registers.
 pub(super) const fn tile_rows<const P: usize>(registers: usize) -> usize {
@@ -117,17 +120,48 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
     let Sums { offsets, filters, padded, locations, ahead, results } = operands;
     assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
     let mut ahead = ahead.chunks(LINES * WIDEST);
+    let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
     for start in (0..locations).step_by(V * S::LANES) {
+        // The last result of each plane that these vectors make; the first one's line was the last one's of those before.
+        let (row, col) = (start / results.pitch, start % results.pitch + V * S::LANES - 1);
+        let last = results.y.wrapping_add(row * results.next_row + col * results.next_col);
+        let next_plane = results.next_plane;
+        let ahead = &mut ahead;
+        S::ISA.run(Accumulate { offsets, filters, padded, start, last, next_plane, ahead, sums: &mut sums });
+        for (v, sums) in sums.iter().enumerate() {
+            S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
+        }
+    }
+}
+
+/// The sums of `V` vectors of locations from `start` on, for `M` channels. A function of its own, or else what surrounds it
+/// takes registers from the loop. Its operands must be as [`sums`] demands.
+struct Accumulate<'a, 's, const G: usize, const P: usize, const M: usize, const V: usize> {
+    offsets: &'a [[usize; G]],
+    filters: &'a [f32],
+    padded: &'a [f32],
+    start: usize,
+    /// The last result in the first plane, and the distance to the next plane.
+    last: *mut f32,
+    next_plane: usize,
+    /// What to fetch meanwhile.
+    ahead: &'s mut Chunks<'a, f32>,
+    sums: &'s mut [[[[f32; WIDEST]; P]; M]; V],
+}
+
+impl<const G: usize, const P: usize, const M: usize, const V: usize> Task for Accumulate<'_, '_, G, P, M, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Accumulate { offsets, filters, padded, start, mut last, next_plane, ahead, sums } = self;
         let mut acc = [[[S::splat(0.0); P]; V]; M];
         let mut filters = filters.as_ptr();
-        // The last result of each plane that this vector makes; its first one's line was the last one's of the vector before.
-        let (row, col) = (start / results.pitch, start % results.pitch + V * S::LANES - 1);
-        let mut result = results.y.wrapping_add(row * results.next_row + col * results.next_col);
         for (i, offsets) in offsets.iter().enumerate() {
             // The sums wait for no memory: a cache line now and then comes at no cost, many at once do not.
             if i % TERMS == 0 {
-                S::prefetch(result);
-                result = result.wrapping_add(results.next_plane);
+                S::prefetch(last);
+                last = last.wrapping_add(next_plane);
                 if let Some(ahead) = ahead.next() {
                     S::prefetch(ahead.as_ptr());
                     S::prefetch(ahead.as_ptr().wrapping_add(WIDEST));
@@ -136,12 +170,12 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
             let mut values = [[S::splat(0.0); P]; V];
             for v in 0..V {
                 let at = start + v * S::LANES;
-                // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up: the caller's.
+                // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up.
                 let f = offsets.map(|offset| unsafe { S::load(padded.as_ptr().add(offset + at)) });
                 values[v] = value_factors::<S, G, P>(transform::<S, G>(f));
             }
             for m in 0..M {
-                // SAFETY: within the `M · P` filters of this term, by the assertion.
+                // SAFETY: within the `M · P` filters of this term, of which [`tile_of`] asserts that they are there.
                 let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * P + i) }));
                 for v in 0..V {
                     add_products::<S, G, P>(&mut acc[m][v], values[v], filters);
@@ -150,8 +184,6 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
             // SAFETY: the filters of the next term, or their end.
             filters = unsafe { filters.add(M * P) };
         }
-        // Through memory: what makes results of sums would take registers from the loop above.
-        let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
         for m in 0..M {
             for v in 0..V {
                 for p in 0..P {
@@ -159,9 +191,6 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
                     unsafe { S::store(sums[v][m][p].as_mut_ptr(), acc[m][v][p]) };
                 }
             }
-        }
-        for (v, sums) in sums.iter().enumerate() {
-            S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
     }
 }
@@ -318,24 +347,24 @@ unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize
         }
         // Where terms are missing, the last one is summed again, and forgotten.
         let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
-        S::ISA.run(Accumulate::<G, M, H, T> { c: &c, offsets, sums });
+        S::ISA.run(Correlate::<G, M, H, T> { c: &c, offsets, sums });
     }
 }
 
 /// Adds the sums of one tile, `[term][row][filter]`. A function of its own, or else what surrounds it takes registers
 /// from the loop.
-struct Accumulate<'a, const G: usize, const M: usize, const H: usize, const T: usize> {
+struct Correlate<'a, const G: usize, const M: usize, const H: usize, const T: usize> {
     c: &'a Correlation<'a, G>,
     offsets: [[usize; G]; T],
     sums: &'a mut [f32],
 }
 
-impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Accumulate<'_, G, M, H, T> {
+impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Correlate<'_, G, M, H, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Accumulate { c, offsets, sums } = self;
+        let Correlate { c, offsets, sums } = self;
         let Correlation { padded, padded_image, left, left_row, left_image, locations, images, .. } = *c;
         let mut acc = [[[[S::splat(0.0); G]; H]; M]; T];
         for image in 0..images {
