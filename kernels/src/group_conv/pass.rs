@@ -163,8 +163,10 @@ impl Pass {
                 (layout.bands() == 1).then(|| finish(unsafe { std::slice::from_raw_parts(y.0, result) }))
             },
         );
-        let finished: Option<Vec<T>> = finished.collect();
-        let finished = finished.unwrap_or_else(|| y.par_chunks_exact(result).map(&finish).collect());
+        let mut finished: Vec<T> = finished.collect::<Vec<Option<T>>>().into_iter().flatten().collect();
+        if layout.bands() > 1 {
+            finished = y.par_chunks_exact(result).map(&finish).collect();
+        }
         (y, finished)
     }
 
