@@ -386,6 +386,15 @@ mod tests {
             let train = op(move |_, v| v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0);
             row(&format!("batch_norm_train{name}"), NONLINEAR, map, train);
         }
+        for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 8)] {
+            let conv = Conv { group, stride: 1, padding: 1 };
+            let fused = op(move |_, v| {
+                // Without a bias, whose gradient is what rounding leaves of 0.
+                v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, Activation::default()).0
+            });
+            let shapes: &[&[usize]] = &[&[2, 2, g_in, 5, 6], &[3, 2, g_in, 3, 3], &[3], &[3]];
+            row(&format!("group_conv_norm_train {group} from {g_in}"), NONLINEAR, shapes, fused);
+        }
         for (name, activation) in [("", Activation::default()), (" relu", relu)] {
             let eval = op(move |_, v| {
                 let (mean, var) = (beside(&v[0], &[0.25, -1.0]), beside(&v[0], &[0.5, 2.0]));

@@ -356,6 +356,44 @@ mod tests {
         }
     }
 
+    /// In whole images and in bands of few ones, with any number of threads.
+    #[test]
+    fn the_fused_norm_of_a_batch_is_the_norm() {
+        for device in crate::parity::devices_and_reference() {
+            for (group, n, c_in, extent) in
+                [(Group::C1, 2, 3, 7), (Group::C4, 3, 3, 9), (Group::C4, 1, 8, 33), (Group::D4, 1, 2, 6)]
+            {
+                let x = random(Shape::from([n, c_in, group.order(), extent, extent]), 1, &device);
+                let weight = random(Shape::from([5, c_in, group.order(), 3, 3]), 2, &device);
+                let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([5]), stream, &device));
+                let conv = Conv { group, stride: 1, padding: 1 };
+                let activation = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 6, 0))) };
+                let fused = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| {
+                        group_conv_norm_train(&x, &weight, Some(&bias), conv, &gamma, &beta, 1e-5, activation)
+                    })
+                };
+                let (y, norm) = fused(1);
+                let y_apart = group_conv(&x, &weight, Some(&bias), conv);
+                let apart = batch_norm_train(&y_apart, &gamma, &beta, 1e-5, activation);
+                let name = format!("{group} {n} {extent} {device:?}");
+                close(&name, &y, &y_apart, 2e-6);
+                for (fused, apart) in [(&norm.y, &apart.y), (&norm.mean, &apart.mean), (&norm.var, &apart.var)] {
+                    close(&name, fused, apart, 1e-5);
+                }
+                for threads in [2, 3] {
+                    let (y_again, again) = fused(threads);
+                    let pairs =
+                        [(&y, &y_again), (&norm.y, &again.y), (&norm.mean, &again.mean), (&norm.var, &again.var)];
+                    for (one, other) in pairs {
+                        assert!(one.to_f64().unwrap() == other.to_f64().unwrap(), "{name}, {threads} threads");
+                    }
+                }
+            }
+        }
+    }
+
     /// An image's results are those that it has alone, and the number of threads is nowhere in them.
     #[test]
     fn neither_batch_nor_threads_change_a_bit() {
