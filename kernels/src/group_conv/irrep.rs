@@ -17,19 +17,20 @@ use crate::{
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Products of a term over C1, C4 and D4 where a turned input need not give the same bits, but for C4 the multiplications of
-/// the real irreps: 5 instead of 6, Gauss's three for a product of complex numbers instead of four:
+/// Products of a term over C4 where a turned input need not give the same bits: 5 instead of the 6 of the real irreps,
+/// Gauss's three for the two-dimensional one instead of four:
 ///
 /// ```text
 /// ŷ₀ = W_d (D + E) − (W_d − W_e) E        ŷ₁ = W_d (D + E) − (W_d + W_e) D
 /// ```
 ///
-/// A quarter turn makes (D, E) into (−E, D), and D + E into a number that is none of the three, so that the sums round
-/// otherwise. No other three will do: they would be lines of the plane that a quarter turn permutes, and it takes lines in
-/// pairs.
-pub(super) const FEWEST: [usize; 3] = [1, 5, 8];
+/// A quarter turn makes (D, E) into (−E, D), hence D + E into D − E, of which there is no product: the turned sums round
+/// otherwise. Nor would any other three do. Each multiplies one linear form of (D, E), and a quarter turn, to keep the
+/// bits, would have to permute the three up to signs; but no form is its own image, and applied twice it negates them, so it
+/// takes them in pairs.
+pub(super) const GAUSS: usize = 5;
 
-/// What the `P` products of a term take from the filters: as many values as there are if `P` = G.
+/// What the `P` products of a term take from ψ̃: with `P` = G, its values.
 #[inline(always)]
 fn filter_factors<S: Simd, const G: usize, const P: usize>(f: [S::V; G]) -> [S::V; P] {
     std::array::from_fn(|i| match (G, P, i) {
@@ -39,7 +40,7 @@ fn filter_factors<S: Simd, const G: usize, const P: usize>(f: [S::V; G]) -> [S::
     })
 }
 
-/// What the `P` products of a term take from F̂.
+/// What the `P` products of a term take from F̂: with `P` = G, its values.
 #[inline(always)]
 pub(super) fn value_factors<S: Simd, const G: usize, const P: usize>(v: [S::V; G]) -> [S::V; P] {
     std::array::from_fn(|i| match (G, P, i) {

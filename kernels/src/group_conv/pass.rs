@@ -2,7 +2,7 @@
 
 use super::{
     Conv, Extents,
-    irrep::{FEWEST, Filter, Tap, filters, taps},
+    irrep::{Filter, GAUSS, Tap, filters, taps},
     layout::Layout,
     tile::{Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
@@ -51,7 +51,7 @@ pub(super) fn forward_then<T: Send>(
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
-/// spread out by the stride.
+/// spread out by the stride; in the fewest products.
 pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) -> HostBuffer {
     let pass = Pass {
         filter: Filter::Adjoint,
@@ -119,7 +119,7 @@ impl Pass {
         match (group, self.exact) {
             (Group::C1, _) => self.over_images::<1, 1, _>(e, group, isa, source, weight, finish),
             (Group::C4, true) => self.over_images::<4, 4, _>(e, group, isa, source, weight, finish),
-            (Group::C4, false) => self.over_images::<4, { FEWEST[1] }, _>(e, group, isa, source, weight, finish),
+            (Group::C4, false) => self.over_images::<4, GAUSS, _>(e, group, isa, source, weight, finish),
             (Group::D4, _) => self.over_images::<8, 8, _>(e, group, isa, source, weight, finish),
         }
     }
