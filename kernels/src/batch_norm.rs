@@ -90,8 +90,7 @@ pub(crate) fn batch_norm_of_moments(
             of_channel.copied().fold(Moments::default(), Moments::merged).mean_and_var()
         })
         .unzip();
-    let affines: Vec<Affine> =
-        (0..axes.channels).map(|c| Affine::new(weight.f32s()[c], bias.f32s()[c], mean[c], var[c], eps)).collect();
+    let affines = Affine::of_channels(weight.f32s(), bias.f32s(), &mean, &var, eps);
     BatchNorm {
         y: Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after)),
         mean: Tensor::cpu([axes.channels], mean.into()),
@@ -185,9 +184,7 @@ pub fn batch_norm_eval(
     let after = After::new("batch_norm_eval", activation);
     match common_device("batch_norm_eval", &[x, weight, bias, mean, var]) {
         Device::Cpu => {
-            let (weight, bias, mean, var) = (weight.f32s(), bias.f32s(), mean.f32s(), var.f32s());
-            let affine = |c| Affine::new(weight[c], bias[c], mean[c], var[c], eps);
-            let affines: Vec<Affine> = (0..axes.channels).map(affine).collect();
+            let affines = Affine::of_channels(weight.f32s(), bias.f32s(), mean.f32s(), var.f32s(), eps);
             Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after))
         }
         Device::Reference => reference_forward(axes, x, weight, bias, mean, var, eps, after),
@@ -475,6 +472,11 @@ impl Affine {
     fn new(weight: f32, bias: f32, mean: f32, var: f32, eps: f64) -> Self {
         let inv_std = 1.0 / (f64::from(var) + eps).sqrt();
         Affine { mean, inv_std: inv_std as f32, scale: (f64::from(weight) * inv_std) as f32, bias }
+    }
+
+    /// One for each channel.
+    fn of_channels(weight: &[f32], bias: &[f32], mean: &[f32], var: &[f32], eps: f64) -> Vec<Affine> {
+        (0..weight.len()).map(|c| Affine::new(weight[c], bias[c], mean[c], var[c], eps)).collect()
     }
 
     /// `z`; the gradient repeats this very expression to find where `z > 0`.

@@ -186,7 +186,8 @@ pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv:
     Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
 }
 
-/// [`group_conv`], then [`batch_norm_train`]: the results of both.
+/// [`group_conv`], then [`batch_norm_train`] of its output by `norm_weight` and `norm_bias`, `[C_out]`: the results of both,
+/// each `[N, C_out, G, H', W']`.
 ///
 /// On the CPU in one sweep less, as each image's moments are taken while its results are in a cache, and over p4 with a sixth
 /// fewer multiplications, whose sums of a turned input are turned up to rounding only: batch statistics, being sums over all
@@ -225,7 +226,8 @@ pub fn group_conv_norm_train(
     (y, norm)
 }
 
-/// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`.
+/// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`. Over p4 on the CPU it turns with its
+/// operands up to rounding, not to the last bit.
 ///
 /// # Panics
 /// If shapes or devices do not fit.

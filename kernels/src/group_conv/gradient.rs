@@ -81,7 +81,7 @@ impl<const G: usize> Plan<G> {
         self.offsets.len() * G
     }
 
-    /// The sums over the first `images` images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
+    /// The sums over the first `images` images (what follows them is only fetched): dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
     fn partial(&self, x: &[f32], dy: &[f32], images: usize) -> (HostBuffer, HostBuffer) {
         let Plan { e, isa, layout, padded: padded_len, locations, .. } = self;
         let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
@@ -90,16 +90,17 @@ impl<const G: usize> Plan<G> {
         let mut bias = HostBuffer::zeros(e.c_out);
         let mut padded = HostBuffer::zeros(self.together * padded_len);
         let mut left = HostBuffer::scratch(self.together * left_len);
-        let some = |images: Range<usize>| {
-            let images = images.start.min(x.len() / image_x)..images.end.min(x.len() / image_x);
-            (&x[images.start * image_x..images.end * image_x], &dy[images.start * image_y..images.end * image_y])
+        let rest = x.len() / image_x;
+        let operands = |from: usize, to: usize| {
+            let (from, to) = (from.min(rest), to.min(rest));
+            (&x[from * image_x..to * image_x], &dy[from * image_y..to * image_y])
         };
         for first in (0..images).step_by(self.together) {
             let end = images.min(first + self.together);
-            let (x, dy) = some(first..end);
+            let (x, dy) = operands(first, end);
             // Large images are not fetched ahead: they do not fit the second cache.
-            let ahead = if layout.bands() == 1 { some(end..end + self.together) } else { (&[][..], &[][..]) };
-            let images = x.len() / image_x;
+            let ahead = if layout.bands() == 1 { operands(end, end + self.together) } else { (&[][..], &[][..]) };
+            let images = end - first;
             for band in (0..layout.bands()).map(|i| layout.band(i)) {
                 if layout.bands() > 1 {
                     padded.fill(0.0);

@@ -1,5 +1,5 @@
 //! The micro-kernels: sums for a few channels and one vector of locations, or for a few pairs of channels, that stay in
-//! registers from the transform of the operands to the end.
+//! registers from the transform of the operands to the last term.
 
 use super::irrep::{add_product_vjp, add_products, from_products, inverse, transform, value_factors};
 use crate::simd::{Isa, Simd, Task, WIDEST};
@@ -27,9 +27,10 @@ pub(super) const fn tile_vectors<const G: usize>() -> usize {
     if G == 1 { 2 } else { 1 }
 }
 
-/// Terms between two requests for memory, and cache lines that are fetched ahead at a time.
+/// Terms between two requests for memory.
 const TERMS: usize = 4;
-const LINES: usize = 2;
+/// Floats of what comes next that are requested at a time: two cache lines.
+const AHEAD: usize = 2 * WIDEST;
 
 /// `rows` in tiles of at most `most`, as even as they come.
 pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
@@ -120,7 +121,7 @@ unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands
 unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const V: usize>(operands: Sums<G>) {
     let Sums { offsets, filters, padded, locations, ahead, results } = operands;
     assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
-    let mut ahead = ahead.chunks(LINES * WIDEST);
+    let mut ahead = ahead.chunks(AHEAD);
     let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
     for start in (0..locations).step_by(V * S::LANES) {
         // The last result of each plane that these vectors make; the first one's line was the last one's of those before.
