@@ -590,6 +590,10 @@ wide! {
 #[cfg(feature = "gpu")]
 static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("batch_norm.wgsl"));
 
+/// Invocations of a workgroup, each of which has an octet of elements at a time.
+#[cfg(feature = "gpu")]
+const GPU_LANES: usize = 256;
+
 /// Batch norm on the GPU: a workgroup has a piece of a channel, some octets of elements; see `batch_norm.wgsl`.
 #[cfg(feature = "gpu")]
 struct GpuBatchNorm<'a> {
@@ -604,12 +608,12 @@ struct GpuBatchNorm<'a> {
 impl<'a> GpuBatchNorm<'a> {
     fn new(gpu: &'a Gpu, axes: Axes, after: After, eps: f64, statistics: Statistics) -> Self {
         // Octets of a piece, at least; and pieces of a channel, at most, for each piece adds up the sums of all.
-        const SHORTEST: usize = 512;
+        const SHORTEST: usize = GPU_LANES;
         const MOST: usize = 256;
         // Where blocks are not whole octets, each may begin and end amid one.
         let octets = if axes.block.is_multiple_of(8) { axes.block / 8 } else { axes.block.div_ceil(8) + 1 };
         let all = axes.batch * octets;
-        let piece = all.div_ceil(MOST).next_multiple_of(64).max(SHORTEST);
+        let piece = all.div_ceil(MOST).next_multiple_of(GPU_LANES).max(SHORTEST);
         let pieces = all.div_ceil(piece).max(1);
         let (activation, [key0, key1, stream, epoch, threshold, factor]) = match after {
             After::Nothing => (0.0, [0; 6]),
@@ -636,7 +640,7 @@ impl<'a> GpuBatchNorm<'a> {
         lengths: [usize; R],
     ) -> [GpuBuffer; R] {
         // The most that one of them needs: octets, sums and draws, four words each.
-        let kernel = Kernel::new(name, SHADER).workgroup(64, 3 * 64 * 16);
+        let kernel = Kernel::new(name, SHADER).workgroup(GPU_LANES as u32, (3 * GPU_LANES * 16) as u32);
         let results = lengths.map(|len| self.gpu.alloc(len));
         let outputs: Vec<&GpuBuffer> = results.iter().collect();
         let size = Size::Groups(self.axes.channels * self.pieces);

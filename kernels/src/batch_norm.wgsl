@@ -4,6 +4,9 @@
 // What follows the normalisation: 0 nothing, 1 relu, 2 relu and dropout.
 override ACTIVATION: u32 = 0;
 
+// Invocations of a workgroup: many, so that few pieces keep a GPU busy.
+const LANES: u32 = 256u;
+
 // x as [batch, channels, block].
 struct Axes {
     channels: u32,
@@ -34,7 +37,7 @@ struct Axes {
 const NOTHING: u32 = 0xffffffffu;
 
 // The octets that a workgroup is at: index of the first element, and the range of those that belong to the channel.
-var<workgroup> octets: array<vec3u, WORKGROUP>;
+var<workgroup> octets: array<vec3u, LANES>;
 
 // Finds the octets from number `first` of a channel, one per invocation, before `end`.
 fn find_octets(channel: u32, first: u32, end: u32, lane: u32) {
@@ -52,7 +55,7 @@ fn find_octets(channel: u32, first: u32, end: u32, lane: u32) {
 
 // The index of an invocation's element in round 0..7 over the octets, or NOTHING. Neighbours have neighbouring elements.
 fn element(round: u32, lane: u32) -> u32 {
-    let number = round * WORKGROUP + lane;
+    let number = round * LANES + lane;
     let octet = octets[number / 8u];
     let i = octet.x + number % 8u;
     return select(NOTHING, i, i >= octet.y && i < octet.z);
@@ -74,13 +77,13 @@ fn piece_of(index: u32) -> Piece {
 
 // ---- Sums of a workgroup, in a fixed order ----
 
-var<workgroup> lanes: array<vec3f, WORKGROUP>;
+var<workgroup> lanes: array<vec3f, LANES>;
 
 // Σ of every lane's value.
 fn sum_lanes(lane: u32, value: vec3f) -> vec3f {
     workgroupBarrier();
     lanes[lane] = value;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if (lane < half) {
             lanes[lane] += lanes[lane + half];
@@ -104,7 +107,7 @@ fn merged(a: vec3f, b: vec3f) -> vec3f {
 @group(0) @binding(1) var<storage, read_write> moments_y: array<vec4f>;
 
 // Count, mean and sum of squared deviations from it, of each piece of each channel.
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(LANES)
 fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -113,7 +116,7 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     var total = vec3f(0.0);
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
@@ -125,7 +128,7 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let sums = sum_lanes(lane, total);
     let mean = sums.y / sums.x;
     var squares = 0.0;
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
@@ -146,7 +149,7 @@ fn inverse_deviation(value: f32) -> f32 {
 }
 
 // The random words of the octets that the workgroup is at.
-var<workgroup> draws: array<vec4u, WORKGROUP>;
+var<workgroup> draws: array<vec4u, LANES>;
 
 fn draw(lane: u32) {
     if (ACTIVATION == 2u) {
@@ -164,7 +167,7 @@ fn activated(z: f32, i: u32, round: u32, lane: u32) -> f32 {
     if (ACTIVATION == 1u) {
         return positive;
     }
-    let word = draws[(round * WORKGROUP + lane) / 8u][(i >> 1u) & 3u];
+    let word = draws[(round * LANES + lane) / 8u][(i >> 1u) & 3u];
     let drawn = (word >> (16u * (i & 1u))) & 0xffffu;
     return select(0.0, positive * axes.factor, drawn >= axes.threshold);
 }
@@ -179,11 +182,11 @@ fn activated(z: f32, i: u32, round: u32, lane: u32) -> f32 {
 // Count, mean and squared deviations of a channel. Every workgroup that asks adds in the same order.
 fn moments_of(channel: u32, lane: u32) -> vec3f {
     var total = vec3f(0.0);
-    for (var piece = lane; piece < axes.pieces; piece += WORKGROUP) {
+    for (var piece = lane; piece < axes.pieces; piece += LANES) {
         total = merged(total, pieces[channel * axes.pieces + piece].xyz);
     }
     lanes[lane] = total;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if (lane < half) {
             lanes[lane] = merged(lanes[lane], lanes[lane + half]);
@@ -194,7 +197,7 @@ fn moments_of(channel: u32, lane: u32) -> vec3f {
 }
 
 // y = dropout(relu((x − mean) / √(var + eps) · weight + bias)) by the batch's own statistics, and those.
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(LANES)
 fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                    @builtin(local_invocation_index) lane: u32) {
     let piece = piece_of(linear_group(group, groups));
@@ -210,7 +213,7 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
     }
     let slope = slope_weight[piece.channel] * inverse_deviation(var_of_channel);
     let shift = shift_bias[piece.channel];
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         draw(lane);
         for (var round = 0u; round < 8u; round++) {
@@ -229,7 +232,7 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 // The same by given statistics.
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(LANES)
 fn normalise(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) lane: u32) {
     let piece = piece_of(linear_group(group, groups));
@@ -239,7 +242,7 @@ fn normalise(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     let centre = mean[piece.channel];
     let slope = weight[piece.channel] * inverse_deviation(variance[piece.channel]);
     let shift = bias[piece.channel];
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         draw(lane);
         for (var round = 0u; round < 8u; round++) {
@@ -270,7 +273,7 @@ fn dz(i: u32) -> f32 {
 @group(0) @binding(6) var<storage, read_write> gradient_sums_y: array<vec4f>;
 
 // Σ dz and Σ dz·(x − mean) of each piece of each channel; behind them, of each channel, mean, 1/√(var + eps) and weight.
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(LANES)
 fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                  @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -280,7 +283,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     }
     let mean_of_channel = centre[piece.channel];
     var total = vec3f(0.0);
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
@@ -307,7 +310,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
 
 // dx = weight/√(var + eps) · (dz − Σ dz/n − slope·(x − mean)), and the sums.
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(LANES)
 fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
     let piece = piece_of(linear_group(group, groups));
@@ -315,7 +318,7 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
         return;
     }
     var total = vec3f(0.0);
-    for (var p = lane; p < axes.pieces; p += WORKGROUP) {
+    for (var p = lane; p < axes.pieces; p += LANES) {
         total += sums[piece.channel * axes.pieces + p].xyz;
     }
     let sum = sum_lanes(lane, total);
@@ -328,7 +331,7 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let part = select(0.0, 1.0 / f32(axes.count), axes.training == 1u);
     let dz_mean = sum.x * part;
     let slope = sum.y * inverse * inverse * part;
-    for (var octet = piece.first; octet < piece.end; octet += WORKGROUP) {
+    for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);

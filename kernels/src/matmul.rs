@@ -121,7 +121,8 @@ pub fn sum_rows(x: &Tensor) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let extents = [x.shape()[0] as u32, 0, columns as u32];
-            launch::each(&gpu, Kernel::new("sum_rows", SHADER), &[], &[x], Shape::from([columns]), &extents)
+            let kernel = Kernel::new("sum_rows", SHADER).workgroup(64, 4 * 64);
+            launch::result(&gpu, kernel, &[], &[x], Shape::from([columns]), &extents, Size::Groups(columns))
         }
     }
 }

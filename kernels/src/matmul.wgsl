@@ -77,17 +77,29 @@ fn linear(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
 
 @group(0) @binding(1) var<storage, read_write> column_sums: array<f32>;
 
-// y[o] = Σ_n x[n, o]; `extents` has m rows and n columns.
+var<workgroup> lane_sums: array<f32, WORKGROUP>;
+
+// y[o] = Σ_n x[n, o]; `extents` has m rows and n columns. A workgroup has a column: its lanes sum a stride apart, then
+// pairwise.
 @compute @workgroup_size(WORKGROUP)
 fn sum_rows(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
-    let column = linear_index(group, groups, lane);
+    let column = linear_group(group, groups);
     if (column >= extents.n) {
         return;
     }
     var total = 0.0;
-    for (var row = 0u; row < extents.m; row++) {
+    for (var row = lane; row < extents.m; row += WORKGROUP) {
         total += a[row * extents.n + column];
     }
-    column_sums[column] = total;
+    lane_sums[lane] = total;
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            lane_sums[lane] += lane_sums[lane + half];
+        }
+    }
+    if (lane == 0u) {
+        column_sums[column] = lane_sums[0];
+    }
 }

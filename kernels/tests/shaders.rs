@@ -42,6 +42,36 @@ fn joined_shaders(sources: &Path) -> Vec<Vec<PathBuf>> {
     shaders
 }
 
+/// Loops are compiled without a counter that would end them, so each must end by itself: it counts up to a bound, or
+/// halves down to zero.
+#[test]
+fn every_loop_ends() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").canonicalize().unwrap();
+    let mut loops = 0;
+    for file in files(&sources, "wgsl") {
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().map(|line| line.split("//").next().unwrap().trim()).enumerate() {
+            let at = format!("{}:{}: {line}", file.display(), number + 1);
+            assert!(!line.starts_with("loop") && !line.starts_with("while"), "{at}: only `for` counts");
+            let Some(head) = line.strip_prefix("for (var ") else {
+                assert!(!line.contains("for ("), "{at}: a loop that does not begin its line, or has no variable of its own");
+                continue;
+            };
+            loops += 1;
+            let name = head.split(' ').next().unwrap();
+            let parts: Vec<&str> = head.strip_suffix(") {").unwrap_or(head).split("; ").collect();
+            assert_eq!(parts.len(), 3, "{at}");
+            let up = parts[1].contains(&format!("{name} < "))
+                && (parts[2] == format!("{name}++") || parts[2].starts_with(&format!("{name} += ")));
+            let down = parts[1] == format!("{name} > 0u") && parts[2] == format!("{name} /= 2u");
+            assert!(up || down, "{at}: counts neither up nor down");
+            let assigned = text.lines().any(|line| line.trim_start().starts_with(&format!("{name} =")));
+            assert!(!assigned, "{at}: `{name}` is assigned to");
+        }
+    }
+    assert!(loops > 50, "only {loops} loops found");
+}
+
 #[test]
 fn every_shader_compiles_and_is_portable() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").canonicalize().unwrap();

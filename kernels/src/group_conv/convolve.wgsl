@@ -1,12 +1,36 @@
-// The convolution and, with the adjoint's filters, its dx: an implicit matrix product of filters and windows.
+// The convolution and, with the adjoint's filters, its dx.
 //
-// A workgroup makes LEFT_PITCH vectors of result channels, all elements of the group, at RIGHT_PITCH windows of one
-// phase. For each run it transforms the windows' samples and the filters into its panels, multiplies these, and at the
-// end transforms back. Where dx would meet the zeros that a stride puts between the samples of dy, it does not look:
-// in each phase only those taps are visited that meet a sample in some rotation.
+// A workgroup makes VECTORS vectors of result channels, all elements of the group, at WINDOWS windows of one phase. It
+// stages some source channels at a time in its memory: their filters' spectra, and the samples around its windows, with
+// zeros where the source ends. An invocation has TILE vectors of result channels at two windows (four without a group).
+// For each tap it transforms its windows' samples and multiplies them with each filter; at the end it transforms back.
+//
+// Windows are numbered along strips, planes at most some dozens of windows wide, and the samples of a strip with their
+// zeros are numbered the same way, strip after strip. So those of a workgroup are one range of numbers, and a tap is at
+// the same distance from each window's first sample. Where dx would meet the zeros that a stride puts between the samples
+// of dy, it does not look: in each phase only those taps are visited that meet a sample in some rotation.
+//
+// Per tap an invocation on C4 reads 10 filters, which all its neighbours read too, and 8 samples, transforms these by 16
+// additions, and makes 120 multiply-adds; on D4, of 7 filters, 14, 16, 48 and 168; without a group, of 5, 5, 4, 0 and 80.
 
-// Invocations that share the samples of a window.
-override SPLIT: u32 = 1;
+// Vectors of result channels, of an invocation and of a workgroup.
+override TILE: u32 = 10;
+override VECTORS: u32 = 10;
+// Invocations across windows, and windows of a workgroup.
+override COLUMNS: u32 = 64;
+override WINDOWS: u32 = 128;
+// Invocations of a workgroup.
+override THREADS: u32 = 64;
+// Source channels that are staged at a time.
+override CHANNELS: u32 = 2;
+// Samples of a strip's row with its zeros, of a strip, and those that are staged of each plane.
+override ROW: u32 = 30;
+override STRIP: u32 = 900;
+override RANGE: u32 = 260;
+// Room for all that is staged. (No products of overrides: naga sizes arrays by names only.)
+override SAMPLES: u32 = 2080;
+override FILTERS: u32 = 180;
+override TAPS: u32 = 9;
 // What follows: a bias, a norm with given statistics, a ReLU.
 override BIASED: bool = false;
 override NORM: bool = false;
@@ -46,7 +70,7 @@ struct Goal {
 fn goal_of(position: u32, phase: u32) -> Goal {
     let window = window_at(position);
     let at = vec2u(window.row, window.column) * DILATION + vec2u(phase / DILATION, phase % DILATION);
-    let exists = position < conv.positions && all(at < vec2u(conv.out_height, conv.out_width));
+    let exists = window.exists && all(at < vec2u(conv.out_height, conv.out_width));
     return Goal(window.image, at.x * conv.out_width + at.y, exists);
 }
 
@@ -88,122 +112,175 @@ fn store_d4(goal: Goal, channel: u32, sum: Spectrum) {
     }
 }
 
-fn store_tile_c1(goal: Goal, first: u32, tile: Tile) {
-    store_c1(goal, first, tile.a);
-    store_c1(goal, first + 4u, tile.b);
-    store_c1(goal, first + 8u, tile.c);
-    store_c1(goal, first + 12u, tile.d);
-    if (TILE == 5u) {
-        store_c1(goal, first + 16u, tile.e);
-    }
-}
+// ---- What is staged ----
 
-fn store_tile_c4(goal: Goal, first: u32, tile: Tile) {
-    store_c4(goal, first, tile.a);
-    store_c4(goal, first + 1u, tile.b);
-    store_c4(goal, first + 2u, tile.c);
-    store_c4(goal, first + 3u, tile.d);
-    if (TILE == 5u) {
-        store_c4(goal, first + 4u, tile.e);
-    }
-}
+const NOTHING: u32 = 0xffffffffu;
+const NOTHING_4: vec4u = vec4u(NOTHING);
 
-fn store_tile_d4(goal: Goal, first: u32, tile: TileD4) {
-    store_d4(goal, first, tile.a);
-    store_d4(goal, first + 1u, tile.b);
-    store_d4(goal, first + 2u, tile.c);
-    store_d4(goal, first + 3u, tile.d);
-}
-
-// ---- The panels ----
+// Where the samples of the range are in a plane of the source, or NOTHING.
+var<workgroup> origins: array<u32, RANGE>;
+// Where a tap's samples are, beyond a window's first, in the rotations and in the reflections; or NOTHING.
+var<workgroup> turned_places: array<vec4u, TAPS>;
+var<workgroup> mirrored_places: array<vec4u, TAPS>;
+// By channel, plane and place.
+var<workgroup> samples: array<f32, SAMPLES>;
+// By channel, tap and vector.
+var<workgroup> filters_one: array<vec4f, FILTERS>;
+var<workgroup> filters_two: array<vec4f, FILTERS>;
 
 // What a workgroup makes.
 struct Area {
     phase: u32,
     // Its first window, and its first vector of result channels.
     position: u32,
-    row: u32,
+    vector: u32,
 }
 
 // Neighbouring workgroups share their windows and make different channels.
 fn area_of(index: u32) -> Area {
-    let areas = (conv.positions + RIGHT_PITCH - 1u) / RIGHT_PITCH;
+    let areas = (conv.positions + WINDOWS - 1u) / WINDOWS;
     let along = index / conv.parts;
-    return Area(along / areas, along % areas * RIGHT_PITCH, index % conv.parts * LEFT_PITCH);
+    return Area(along / areas, along % areas * WINDOWS, index % conv.parts * VECTORS);
 }
 
-// The bases of the workgroup's windows.
-var<workgroup> bases: array<vec3i, RIGHT_PITCH>;
+// The number of a window's first sample in the strips.
+fn strip_place(position: u32) -> u32 {
+    let index = min(position, conv.positions - 1u);
+    let place = index % (conv.rows * conv.strip_columns);
+    let at = vec2u(place / conv.strip_columns, place % conv.strip_columns) * STRIDE;
+    return index / (conv.rows * conv.strip_columns) * STRIP + at.x * ROW + at.y;
+}
 
-fn find_bases(first: u32, lane: u32) {
-    for (var i = lane; i < RIGHT_PITCH; i += THREADS) {
-        bases[i] = base_of(window_at(first + i));
+// Row and column of the source that the first taps of a phase meet in its first window: ⌈origin/DILATION⌉.
+fn first_met(phase: u32) -> vec2i {
+    let origin = origin_of(phase);
+    let step = i32(DILATION);
+    return select(origin / step, (origin + step - 1) / step, origin > vec2i(0));
+}
+
+fn find_origins(area: Area, lane: u32) {
+    let start = strip_place(area.position);
+    let met = first_met(area.phase);
+    for (var i = lane; i < RANGE; i += THREADS) {
+        let strip = (start + i) / STRIP;
+        let place = (start + i) % STRIP;
+        let image = strip / conv.strips;
+        let column = strip % conv.strips * conv.strip_columns * STRIDE + place % ROW;
+        let at = vec2u(vec2i(vec2u(place / ROW, column)) + met);
+        let inside = image < conv.images && all(at < vec2u(conv.height, conv.width));
+        origins[i] = select(NOTHING, image * conv.c_in * channel_len() + at.x * conv.width + at.y, inside);
     }
 }
 
-// A window's sample places are found once for all channels of a run.
-fn fill_c1(area: Area, run: Run, lane: u32) {
-    let origin = origin_of(area.phase);
-    for (var unit = lane; unit < RIGHT_PITCH * SPLIT; unit += THREADS) {
-        let i = unit % RIGHT_PITCH;
-        for (var c = unit / RIGHT_PITCH; c < run.count; c += SPLIT) {
-            right_c1[c * RIGHT_PITCH + i] = fetch_one(bases[i], origin, run.tap, (run.first + c) * channel_len());
+// Where taps in these rows, columns and planes are.
+fn places_at(phase: u32, rows: vec4u, columns: vec4u, planes: vec4u) -> vec4u {
+    let origin = origin_of(phase);
+    let met = first_met(phase);
+    let step = vec4i(i32(DILATION));
+    let row = vec4u((vec4i(rows) + origin.x) / step - met.x);
+    let column = vec4u((vec4i(columns) + origin.y) / step - met.y);
+    return select(NOTHING_4, planes * RANGE + row * ROW + column, aligned(origin, rows, columns));
+}
+
+fn find_turned_places(phase: u32, lane: u32) {
+    let planes = select(vec4u(0u, 1u, 2u, 3u), vec4u(0u), LIFTING);
+    for (var q = lane; q < TAPS; q += THREADS) {
+        turned_places[q] = places_at(phase, turned_rows(tap_at(q)), turned_columns(tap_at(q)), planes);
+    }
+}
+
+fn find_mirrored_places(phase: u32, lane: u32) {
+    let planes = select(vec4u(4u, 5u, 6u, 7u), vec4u(0u), LIFTING);
+    for (var q = lane; q < TAPS; q += THREADS) {
+        let rows = vec4u(K - 1u) - turned_rows(tap_at(q));
+        mirrored_places[q] = places_at(phase, rows, turned_columns(tap_at(q)), planes);
+    }
+}
+
+// Without a group a tap is only one place, and no other is looked for.
+fn find_places_c1(phase: u32, lane: u32) {
+    for (var q = lane; q < TAPS; q += THREADS) {
+        let tap = tap_at(q);
+        turned_places[q] = places_at(phase, vec4u(tap.x), vec4u(tap.y), vec4u(0u));
+    }
+}
+
+// Stages the planes of source channels from `first`, `order` planes each, beyond the last zeros. Bounds are constants, so
+// that a compiler can fetch the samples all at once.
+fn stage_samples(first: u32, order: u32, lane: u32) {
+    let planes = select(order, 1u, LIFTING);
+    for (var i = lane; i < RANGE; i += THREADS) {
+        let origin = origins[i];
+        for (var plane = 0u; plane < CHANNELS * planes; plane++) {
+            let inside = origin != NOTHING && first + plane / planes < conv.c_in;
+            let at = select(0u, origin + first * channel_len() + plane * plane_len(), inside);
+            samples[plane * RANGE + i] = select(0.0, x[at], inside);
         }
     }
-    for (var unit = lane; unit < run.count * LEFT_PITCH; unit += THREADS) {
-        left_one[unit] = filter_c1(4u * (area.row + unit % LEFT_PITCH), run.first + unit / LEFT_PITCH, run);
+}
+
+// A filter to be staged: its place, result vector, source channel and tap.
+struct Entry {
+    at: u32,
+    vector: u32,
+    channel: u32,
+    q: u32,
+}
+
+// Neighbours fetch neighbouring taps.
+fn entry_of(unit: u32) -> Entry {
+    let q = unit % TAPS;
+    let vector = unit / TAPS % VECTORS;
+    let channel = unit / TAPS / VECTORS;
+    return Entry((channel * TAPS + q) * VECTORS + vector, vector, channel, q);
+}
+
+fn stage_filters_c1(area: Area, first: u32, lane: u32) {
+    for (var unit = lane; unit < FILTERS; unit += THREADS) {
+        let entry = entry_of(unit);
+        let column = min(first + entry.channel, conv.c_in - 1u);
+        filters_one[entry.at] = filter_c1(4u * (area.vector + entry.vector), column, entry.q);
     }
 }
 
-fn fill_c4(area: Area, run: Run, lane: u32) {
-    let origin = origin_of(area.phase);
-    for (var unit = lane; unit < RIGHT_PITCH * SPLIT; unit += THREADS) {
-        let i = unit % RIGHT_PITCH;
-        let samples = turned_samples(bases[i], origin, run.tap);
-        for (var c = unit / RIGHT_PITCH; c < run.count; c += SPLIT) {
-            right_one[c * RIGHT_PITCH + i] = transform_c4(fetch(samples, (run.first + c) * channel_len()));
-        }
-    }
-    for (var unit = lane; unit < run.count * LEFT_PITCH; unit += THREADS) {
-        left_one[unit] = filter_c4(area.row + unit % LEFT_PITCH, run.first + unit / LEFT_PITCH, run);
+fn stage_filters_c4(area: Area, first: u32, lane: u32) {
+    for (var unit = lane; unit < FILTERS; unit += THREADS) {
+        let entry = entry_of(unit);
+        let column = min(first + entry.channel, conv.c_in - 1u);
+        filters_one[entry.at] = filter_c4(area.vector + entry.vector, column, entry.q);
     }
 }
 
-fn fill_d4(area: Area, run: Run, lane: u32) {
-    let origin = origin_of(area.phase);
-    for (var unit = lane; unit < RIGHT_PITCH * SPLIT; unit += THREADS) {
-        let i = unit % RIGHT_PITCH;
-        let turned = turned_samples(bases[i], origin, run.tap);
-        let mirrored = mirrored_samples(bases[i], origin, run.tap);
-        for (var c = unit / RIGHT_PITCH; c < run.count; c += SPLIT) {
-            let channel = (run.first + c) * channel_len();
-            let spectrum = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            right_one[c * RIGHT_PITCH + i] = spectrum.one;
-            right_two[c * RIGHT_PITCH + i] = spectrum.two;
-        }
+fn stage_filters_d4(area: Area, first: u32, lane: u32) {
+    for (var unit = lane; unit < FILTERS; unit += THREADS) {
+        let entry = entry_of(unit);
+        let column = min(first + entry.channel, conv.c_in - 1u);
+        let spectrum = filter_d4(area.vector + entry.vector, column, entry.q);
+        filters_one[entry.at] = spectrum.one;
+        filters_two[entry.at] = spectrum.two;
     }
-    for (var unit = lane; unit < run.count * LEFT_PITCH; unit += THREADS) {
-        let spectrum = filter_d4(area.row + unit % LEFT_PITCH, run.first + unit / LEFT_PITCH, run);
-        left_one[unit] = spectrum.one;
-        left_two[unit] = spectrum.two;
-    }
-}
-
-// Whether a tap meets samples in a phase, in one rotation at least.
-fn meets_c1(phase: u32, tap: vec2u) -> bool {
-    return all((vec2i(tap) + origin_of(phase)) % i32(DILATION) == vec2i(0));
-}
-
-fn meets_c4(phase: u32, tap: vec2u) -> bool {
-    return any(aligned(origin_of(phase), turned_rows(tap), turned_columns(tap)));
-}
-
-fn meets_d4(phase: u32, tap: vec2u) -> bool {
-    let rows = vec4u(K - 1u) - turned_rows(tap);
-    return meets_c4(phase, tap) || any(aligned(origin_of(phase), rows, turned_columns(tap)));
 }
 
 // ---- The kernels ----
+
+// Four staged samples from a window's first, where there are some.
+fn staged(base: u32, places: vec4u) -> vec4f {
+    if (DILATION == 1u) {
+        return vec4f(samples[base + places.x], samples[base + places.y], samples[base + places.z], samples[base + places.w]);
+    }
+    let met = places != NOTHING_4;
+    let at = base + select(vec4u(0u), places, met);
+    return select(vec4f(0.0), vec4f(samples[at.x], samples[at.y], samples[at.z], samples[at.w]), met);
+}
+
+// Whether a phase has none of a tap's samples.
+fn is_missed(places: vec4u) -> bool {
+    return DILATION > 1u && all(places == NOTHING_4);
+}
+
+const MOST_C1: u32 = 5u;
+const MOST_C4: u32 = 10u;
+const MOST_D4: u32 = 7u;
 
 @compute @workgroup_size(THREADS)
 fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -213,23 +290,51 @@ fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let area = area_of(index);
-    find_bases(area.position, lane);
-    var sums = Sums();
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        if (meets_c1(area.phase, run.tap)) {
-            workgroupBarrier();
-            fill_c1(area, run, lane);
-            workgroupBarrier();
-            sums = add_panels_c1(sums, run.count, lane);
+    find_origins(area, lane);
+    find_places_c1(area.phase, lane);
+    let vector = lane / COLUMNS * TILE;
+    let position = area.position + lane % COLUMNS;
+    let start = strip_place(area.position);
+    let base = vec4u(
+        strip_place(position) - start,
+        strip_place(position + COLUMNS) - start,
+        strip_place(position + 2u * COLUMNS) - start,
+        strip_place(position + 3u * COLUMNS) - start,
+    );
+    var s0: array<vec4f, MOST_C1>;
+    var s1: array<vec4f, MOST_C1>;
+    var s2: array<vec4f, MOST_C1>;
+    var s3: array<vec4f, MOST_C1>;
+    for (var first = 0u; first < conv.c_in; first += CHANNELS) {
+        workgroupBarrier();
+        stage_samples(first, 1u, lane);
+        stage_filters_c1(area, first, lane);
+        workgroupBarrier();
+        for (var c = 0u; c < min(CHANNELS, conv.c_in - first); c++) {
+            for (var q = 0u; q < TAPS; q++) {
+                let place = turned_places[q].x;
+                if (DILATION > 1u && place == NOTHING) {
+                    continue;
+                }
+                let at = base + c * RANGE + place;
+                let f = vec4f(samples[at.x], samples[at.y], samples[at.z], samples[at.w]);
+                for (var t = 0u; t < TILE; t++) {
+                    let w = filters_one[(c * TAPS + q) * VECTORS + vector + t];
+                    s0[t] = fma(vec4f(f.x), w, s0[t]);
+                    s1[t] = fma(vec4f(f.y), w, s1[t]);
+                    s2[t] = fma(vec4f(f.z), w, s2[t]);
+                    s3[t] = fma(vec4f(f.w), w, s3[t]);
+                }
+            }
         }
     }
-    let position = area.position + lane % COLUMNS;
-    let channel = 4u * (area.row + lane / COLUMNS * TILE);
-    store_tile_c1(goal_of(position, area.phase), channel, sums.t0);
-    store_tile_c1(goal_of(position + COLUMNS, area.phase), channel, sums.t1);
-    store_tile_c1(goal_of(position + 2u * COLUMNS, area.phase), channel, sums.t2);
-    store_tile_c1(goal_of(position + 3u * COLUMNS, area.phase), channel, sums.t3);
+    for (var t = 0u; t < TILE; t++) {
+        let channel = 4u * (area.vector + vector + t);
+        store_c1(goal_of(position, area.phase), channel, s0[t]);
+        store_c1(goal_of(position + COLUMNS, area.phase), channel, s1[t]);
+        store_c1(goal_of(position + 2u * COLUMNS, area.phase), channel, s2[t]);
+        store_c1(goal_of(position + 3u * COLUMNS, area.phase), channel, s3[t]);
+    }
 }
 
 @compute @workgroup_size(THREADS)
@@ -240,23 +345,43 @@ fn conv_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let area = area_of(index);
-    find_bases(area.position, lane);
-    var sums = Sums();
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        if (meets_c4(area.phase, run.tap)) {
-            workgroupBarrier();
-            fill_c4(area, run, lane);
-            workgroupBarrier();
-            sums = add_panels_c4(sums, run.count, lane);
+    find_origins(area, lane);
+    find_turned_places(area.phase, lane);
+    let vector = lane / COLUMNS * TILE;
+    let position = area.position + lane % COLUMNS;
+    let start = strip_place(area.position);
+    let base_0 = strip_place(position) - start;
+    let base_1 = strip_place(position + COLUMNS) - start;
+    var s0: array<vec4f, MOST_C4>;
+    var s1: array<vec4f, MOST_C4>;
+    for (var first = 0u; first < conv.c_in; first += CHANNELS) {
+        workgroupBarrier();
+        stage_samples(first, 4u, lane);
+        stage_filters_c4(area, first, lane);
+        workgroupBarrier();
+        for (var c = 0u; c < min(CHANNELS, conv.c_in - first); c++) {
+            let channel = c * select(4u, 1u, LIFTING) * RANGE;
+            for (var q = 0u; q < TAPS; q++) {
+                let places = turned_places[q];
+                if (is_missed(places)) {
+                    continue;
+                }
+                let f0 = transform_c4(staged(base_0 + channel, places));
+                let f1 = transform_c4(staged(base_1 + channel, places));
+                for (var t = 0u; t < TILE; t++) {
+                    let w = filters_one[(c * TAPS + q) * VECTORS + vector + t];
+                    s0[t] = add_product_c4(s0[t], f0, w);
+                    s1[t] = add_product_c4(s1[t], f1, w);
+                }
+            }
         }
     }
-    let position = area.position + lane % COLUMNS;
-    let channel = area.row + lane / COLUMNS * TILE;
-    store_tile_c4(goal_of(position, area.phase), channel, sums.t0);
-    store_tile_c4(goal_of(position + COLUMNS, area.phase), channel, sums.t1);
-    store_tile_c4(goal_of(position + 2u * COLUMNS, area.phase), channel, sums.t2);
-    store_tile_c4(goal_of(position + 3u * COLUMNS, area.phase), channel, sums.t3);
+    let goal_0 = goal_of(position, area.phase);
+    let goal_1 = goal_of(position + COLUMNS, area.phase);
+    for (var t = 0u; t < TILE; t++) {
+        store_c4(goal_0, area.vector + vector + t, s0[t]);
+        store_c4(goal_1, area.vector + vector + t, s1[t]);
+    }
 }
 
 @compute @workgroup_size(THREADS)
@@ -267,19 +392,44 @@ fn conv_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let area = area_of(index);
-    find_bases(area.position, lane);
-    var sums = SumsD4();
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        if (meets_d4(area.phase, run.tap)) {
-            workgroupBarrier();
-            fill_d4(area, run, lane);
-            workgroupBarrier();
-            sums = add_panels_d4(sums, run.count, lane);
+    find_origins(area, lane);
+    find_turned_places(area.phase, lane);
+    find_mirrored_places(area.phase, lane);
+    let vector = lane / COLUMNS * TILE;
+    let position = area.position + lane % COLUMNS;
+    let start = strip_place(area.position);
+    let base_0 = strip_place(position) - start;
+    let base_1 = strip_place(position + COLUMNS) - start;
+    var s0: array<Spectrum, MOST_D4>;
+    var s1: array<Spectrum, MOST_D4>;
+    for (var first = 0u; first < conv.c_in; first += CHANNELS) {
+        workgroupBarrier();
+        stage_samples(first, 8u, lane);
+        stage_filters_d4(area, first, lane);
+        workgroupBarrier();
+        for (var c = 0u; c < min(CHANNELS, conv.c_in - first); c++) {
+            let channel = c * select(8u, 1u, LIFTING) * RANGE;
+            for (var q = 0u; q < TAPS; q++) {
+                let turned = turned_places[q];
+                let mirrored = mirrored_places[q];
+                if (is_missed(turned) && is_missed(mirrored)) {
+                    continue;
+                }
+                let f0 = transform_d4(Values(staged(base_0 + channel, turned), staged(base_0 + channel, mirrored)));
+                let f1 = transform_d4(Values(staged(base_1 + channel, turned), staged(base_1 + channel, mirrored)));
+                for (var t = 0u; t < TILE; t++) {
+                    let at = (c * TAPS + q) * VECTORS + vector + t;
+                    let w = Spectrum(filters_one[at], filters_two[at]);
+                    s0[t] = add_product_d4(s0[t], f0, w);
+                    s1[t] = add_product_d4(s1[t], f1, w);
+                }
+            }
         }
     }
-    let position = area.position + lane % COLUMNS;
-    let channel = area.row + lane / COLUMNS * TILE;
-    store_tile_d4(goal_of(position, area.phase), channel, sums.t0);
-    store_tile_d4(goal_of(position + COLUMNS, area.phase), channel, sums.t1);
+    let goal_0 = goal_of(position, area.phase);
+    let goal_1 = goal_of(position + COLUMNS, area.phase);
+    for (var t = 0u; t < TILE; t++) {
+        store_d4(goal_0, area.vector + vector + t, s0[t]);
+        store_d4(goal_1, area.vector + vector + t, s1[t]);
+    }
 }

@@ -31,11 +31,10 @@ fn direct_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     let spot = spot_of(i, vectors);
     let origin = origin_of(spot.phase);
     var sum = vec4f(0.0);
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        for (var c = run.first; c < run.first + run.count; c++) {
-            let sample = fetch_one(spot.base, origin, run.tap, c * channel_len());
-            sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, run), sum);
+    for (var c = 0u; c < conv.c_in; c++) {
+        for (var q = 0u; q < tap_count(); q++) {
+            let sample = fetch_one(spot.base, origin, tap_at(q), c * channel_len());
+            sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, q), sum);
         }
     }
     store_c1(spot.goal, 4u * spot.row, sum);
@@ -51,12 +50,11 @@ fn direct_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     let spot = spot_of(i, conv.c_out);
     let origin = origin_of(spot.phase);
     var sum = vec4f(0.0);
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        let samples = turned_samples(spot.base, origin, run.tap);
-        for (var c = run.first; c < run.first + run.count; c++) {
+    for (var c = 0u; c < conv.c_in; c++) {
+        for (var q = 0u; q < tap_count(); q++) {
+            let samples = turned_samples(spot.base, origin, tap_at(q));
             let f = transform_c4(fetch(samples, c * channel_len()));
-            sum = add_product_c4(sum, f, filter_c4(spot.row, c, run));
+            sum = add_product_c4(sum, f, filter_c4(spot.row, c, q));
         }
     }
     store_c4(spot.goal, spot.row, sum);
@@ -72,14 +70,13 @@ fn direct_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     let spot = spot_of(i, conv.c_out);
     let origin = origin_of(spot.phase);
     var sum = Spectrum();
-    for (var r = 0u; r < run_count(); r++) {
-        let run = run_at(r);
-        let turned = turned_samples(spot.base, origin, run.tap);
-        let mirrored = mirrored_samples(spot.base, origin, run.tap);
-        for (var c = run.first; c < run.first + run.count; c++) {
+    for (var c = 0u; c < conv.c_in; c++) {
+        for (var q = 0u; q < tap_count(); q++) {
+            let turned = turned_samples(spot.base, origin, tap_at(q));
+            let mirrored = mirrored_samples(spot.base, origin, tap_at(q));
             let channel = c * channel_len();
             let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            sum = add_product_d4(sum, f, filter_d4(spot.row, c, run));
+            sum = add_product_d4(sum, f, filter_d4(spot.row, c, q));
         }
     }
     store_d4(spot.goal, spot.row, sum);

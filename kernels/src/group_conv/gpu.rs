@@ -2,7 +2,7 @@
 
 use super::{
     Conv, Extents, GivenNorm,
-    tiling::{Chunks, SPAN, Tiling, channels_per_vector, depth},
+    tiling::{self, Chunks, SPAN, Tiling, channels_per_vector, depth},
 };
 use crate::{Group, filter_orbit};
 use quarterturn_core::{
@@ -64,6 +64,14 @@ struct Pass {
 
 type Overrides = Vec<(&'static str, f64)>;
 
+/// A kernel of [`SHADER`], without clamped indices.
+fn unchecked(kernel: Kernel) -> Kernel {
+    // SAFETY: No index depends on a tensor's values. Samples and filters are read where `select` has found them to exist,
+    // results are stored where they exist; workgroup memory is laid out by `tiling.rs`, whose tests hold the largest index
+    // against the room. The tests run every edge of a tile beside the kernel without tiles.
+    unsafe { kernel.unchecked() }
+}
+
 impl Pass {
     fn forward(e: &Extents, conv: Conv) -> Self {
         Pass {
@@ -106,13 +114,9 @@ impl Pass {
         if self.lifting() { (self.k / 2) * self.k.div_ceil(2) + self.k % 2 } else { self.k * self.k }
     }
 
-    fn depth(&self) -> usize {
-        depth(self.group, self.c_in)
-    }
-
-    /// Runs of terms; see `spectra.wgsl`.
+    /// Runs of the weight's gradient; see `weight_gradient.wgsl`.
     fn runs(&self) -> usize {
-        self.c_in.div_ceil(self.depth()) * self.taps()
+        self.c_in.div_ceil(depth(self.group, self.c_in)) * self.taps()
     }
 
     /// Result channels in vectors of left factors.
@@ -125,9 +129,22 @@ impl Pass {
         [self.result.0, self.result.1].map(|extent| extent.div_ceil(self.dilation))
     }
 
-    /// Windows of one phase.
-    fn positions(&self) -> usize {
-        self.batch * self.grid()[0] * self.grid()[1]
+    /// What its tiling depends on.
+    fn extents(&self) -> tiling::Extents {
+        let [rows, columns] = self.grid();
+        tiling::Extents {
+            group: self.group,
+            planes: self.planes,
+            taps: self.taps(),
+            span: self.k.div_ceil(self.dilation),
+            stride: self.stride,
+            rows,
+            columns,
+            images: self.batch,
+            phases: self.dilation * self.dilation,
+            c_in: self.c_in,
+            vectors: self.rows(),
+        }
     }
 
     /// What every kernel is specialised for.
@@ -139,13 +156,13 @@ impl Pass {
             ("DILATION", self.dilation as f64),
             ("LIFTING", flag(self.lifting())),
             ("ADJOINT", flag(self.adjoint)),
-            ("DEPTH", self.depth() as f64),
         ]
     }
 
-    /// The uniform; `chunks` of the weight's gradient.
-    fn uniform(&self, parts: usize, workgroups: usize, eps: f64, chunks: [usize; 3]) -> [u32; 17] {
+    /// The uniform, for windows in so many strips of so many columns; `chunks` of the weight's gradient.
+    fn uniform(&self, strips: (usize, usize), [parts, workgroups]: [usize; 2], eps: f64, chunks: [usize; 3]) -> [u32; 20] {
         let [rows, columns] = self.grid();
+        let positions = self.batch * strips.0 * rows * strips.1;
         [
             self.c_in as u32,
             self.c_out as u32,
@@ -154,9 +171,12 @@ impl Pass {
             self.source.1 as u32,
             self.result.0 as u32,
             self.result.1 as u32,
+            self.batch as u32,
             rows as u32,
             columns as u32,
-            self.positions() as u32,
+            strips.0 as u32,
+            strips.1 as u32,
+            positions as u32,
             self.lead as i32 as u32,
             parts as u32,
             workgroups as u32,
@@ -168,33 +188,39 @@ impl Pass {
     }
 
     /// Workgroups across the result's channels, and all that a convolution takes.
-    fn workgroups(&self, tiling: Tiling) -> (usize, usize) {
-        let parts = self.rows().div_ceil(tiling.vectors());
-        let patches = self.positions().div_ceil(tiling.windows(self.group));
-        (parts, self.dilation * self.dilation * patches * parts)
+    fn workgroups(&self, tiling: Tiling) -> [usize; 2] {
+        let e = self.extents();
+        let parts = e.vectors.div_ceil(tiling.vectors());
+        [parts, e.phases * e.positions().div_ceil(tiling.windows(self.group)) * parts]
     }
 
     /// The kernel of the convolution, as `tiling` and `epilogue` specialise it.
     fn conv_kernel(&self, tiling: Tiling, epilogue: Epilogue) -> (Kernel, Overrides) {
         let flag = |flag| f64::from(u8::from(flag));
-        let (vectors, windows) = (tiling.vectors(), tiling.windows(self.group));
+        let e = self.extents();
+        let (row, strip) = e.strip();
+        let windows = tiling.windows(self.group);
+        let range = e.range(windows);
         let mut overrides = self.overrides();
         overrides.extend([
             ("TILE", tiling.tile as f64),
+            ("VECTORS", tiling.vectors() as f64),
             ("COLUMNS", tiling.columns as f64),
+            ("WINDOWS", windows as f64),
             ("THREADS", tiling.threads() as f64),
-            ("LEFT_PITCH", vectors as f64),
-            ("RIGHT_PITCH", windows as f64),
-            ("LEFT", (self.depth() * vectors) as f64),
-            ("RIGHT", (self.depth() * windows) as f64),
-            ("SPLIT", tiling.split(self.group) as f64),
+            ("CHANNELS", tiling.channels as f64),
+            ("ROW", row as f64),
+            ("STRIP", strip as f64),
+            ("RANGE", range as f64),
+            ("SAMPLES", (tiling.channels * e.planes * range) as f64),
+            ("FILTERS", (tiling.channels * e.taps * tiling.vectors()) as f64),
+            ("TAPS", e.taps as f64),
             ("BIASED", flag(epilogue.bias.is_some())),
             ("NORM", flag(epilogue.norm.is_some())),
             ("RELU", flag(epilogue.norm.is_some_and(|norm| norm.relu))),
         ]);
-        let memory = tiling.memory(self.group, self.c_in);
-        let kernel = Kernel::new(Kernels::of(self.group).conv, SHADER);
-        (kernel.workgroup(tiling.threads() as u32, memory as u32), overrides)
+        let kernel = unchecked(Kernel::new(Kernels::of(self.group).conv, SHADER));
+        (kernel.workgroup(tiling.threads() as u32, tiling.memory(&e) as u32), overrides)
     }
 
     /// What a convolution reads. Something must be bound where there is no bias or norm.
@@ -213,68 +239,78 @@ impl Pass {
     }
 
     fn run(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
-        self.run_tiled(Tiling::of(self.group, self.c_in, self.c_out), gpu, x, weight, epilogue)
+        self.run_tiled(Tiling::of(&self.extents()), gpu, x, weight, epilogue)
     }
 
     fn run_tiled(&self, tiling: Tiling, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
         let y = gpu.alloc(self.result_len());
         let (kernel, overrides) = self.conv_kernel(tiling, epilogue);
-        let (parts, workgroups) = self.workgroups(tiling);
-        let uniform = self.uniform(parts, workgroups, epilogue.norm.map_or(0.0, |norm| norm.eps), [0; 3]);
+        let workgroups = self.workgroups(tiling);
+        let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
+        let uniform = self.uniform(self.extents().strips(), workgroups, eps, [0; 3]);
         let operands = Self::operands(x, weight, epilogue);
-        gpu.launch(&kernel, &overrides, &operands, &[&y], &uniform, Size::Groups(workgroups));
+        gpu.launch(&kernel, &overrides, &operands, &[&y], &uniform, Size::Groups(workgroups[1]));
         y
     }
 
     fn chunks(&self) -> Chunks {
-        Chunks::of(self.group, self.c_in, self.c_out, self.runs() + 1, self.positions())
+        let windows = self.batch * self.result.0 * self.result.1;
+        Chunks::of(self.group, self.c_in, self.c_out, self.runs() + 1, windows)
     }
 
     /// The first pass of the weight gradient.
     fn partial_kernel(&self, chunks: Chunks) -> (Kernel, Overrides) {
-        let tiling = chunks.tiling;
-        let [left_pitch, right_pitch] = chunks.pitches(self.group);
+        let [left_pitch, right_pitch] = chunks.pitches();
         let mut overrides = self.overrides();
         overrides.extend([
-            ("TILE", tiling.tile as f64),
-            ("COLUMNS", tiling.columns as f64),
-            ("THREADS", tiling.threads() as f64),
+            ("DEPTH", depth(self.group, self.c_in) as f64),
+            ("LEFT_TILE", chunks.tile as f64),
+            ("COUNT", chunks.count as f64),
+            ("COLUMNS_ACROSS", chunks.columns as f64),
+            ("SLICE", chunks.slice() as f64),
+            ("SLICES", chunks.slices as f64),
+            ("CREW", chunks.threads() as f64),
             ("LEFT_PITCH", left_pitch as f64),
             ("RIGHT_PITCH", right_pitch as f64),
             ("LEFT", (SPAN * left_pitch) as f64),
             ("RIGHT", (SPAN * right_pitch) as f64),
-            ("LEFT_CHANNELS", tiling.vectors() as f64),
+            ("EXCHANGE", chunks.exchange() as f64),
+            ("LEFT_CHANNELS", chunks.vectors() as f64),
             ("RUNS", chunks.runs as f64),
+            ("SPLIT", chunks.split as f64),
         ]);
-        let kernel = Kernel::new(Kernels::of(self.group).partial, SHADER);
-        (kernel.workgroup(tiling.threads() as u32, chunks.memory(self.group) as u32), overrides)
+        let kernel = unchecked(Kernel::new(Kernels::of(self.group).partial, SHADER));
+        (kernel.workgroup(chunks.threads() as u32, chunks.memory(self.group) as u32), overrides)
     }
 
     /// The second: a sum per lane, and dψ of the taps at hand.
     fn fold_kernel(&self) -> (Kernel, Overrides) {
         let taps = if self.lifting() { self.taps() } else { 1 };
         let mut overrides = self.overrides();
-        overrides.push(("TAPS", taps as f64));
+        overrides.extend([("DEPTH", depth(self.group, self.c_in) as f64), ("FOLDED", taps as f64)]);
         let vectors = if self.group == Group::C1 { 64 } else { 64 + 2 * taps };
-        (Kernel::new(Kernels::of(self.group).fold, SHADER).workgroup(64, 16 * vectors as u32), overrides)
+        let kernel = unchecked(Kernel::new(Kernels::of(self.group).fold, SHADER));
+        (kernel.workgroup(64, 16 * vectors as u32), overrides)
     }
 
     /// The gradients of weight and bias, of these lengths.
     fn weight_gradient(&self, gpu: &Gpu, x: &GpuBuffer, dy: &GpuBuffer, lengths: [usize; 2]) -> [GpuBuffer; 2] {
         let chunks = self.chunks();
         let cut = [chunks.bands, chunks.chunk, chunks.chunks];
-        let vectors = chunks.chunks * self.rows() * (self.runs() + 1) * self.depth() * Kernels::of(self.group).vectors;
+        let terms = (self.runs() + 1) * depth(self.group, self.c_in);
+        let vectors = chunks.chunks * self.rows() * terms * Kernels::of(self.group).vectors;
         let partials = gpu.alloc(4 * vectors);
         let (kernel, overrides) = self.partial_kernel(chunks);
         let workgroups = chunks.chunks * chunks.bands * chunks.parts;
-        let uniform = self.uniform(chunks.parts, workgroups, 0.0, cut);
+        let strips = (1, self.grid()[1]);
+        let uniform = self.uniform(strips, [chunks.parts, workgroups], 0.0, cut);
         gpu.launch(&kernel, &overrides, &[x, dy], &[&partials], &uniform, Size::Groups(workgroups));
 
         let gradients = lengths.map(|len| gpu.alloc(len));
         let (kernel, overrides) = self.fold_kernel();
         let shares = if self.lifting() { 1 } else { self.taps() };
         let workgroups = self.rows() * (self.c_in + 1) * shares;
-        let uniform = self.uniform(chunks.parts, workgroups, 0.0, cut);
+        let uniform = self.uniform(strips, [chunks.parts, workgroups], 0.0, cut);
         let [dweight, dbias] = &gradients;
         gpu.launch(&kernel, &overrides, &[&partials], &[dweight, dbias], &uniform, Size::Groups(workgroups));
         gradients
@@ -411,11 +447,12 @@ mod tests {
             Group::D4 => "direct_d4",
         };
         let y = gpu.alloc(pass.result_len());
-        let tiling = Tiling::of(pass.group, pass.c_in, pass.c_out);
-        let threads = pass.rows() * pass.positions() * pass.dilation * pass.dilation;
-        let uniform = pass.uniform(1, 0, epilogue.norm.map_or(0.0, |norm| norm.eps), [0; 3]);
+        let e = pass.extents();
+        let threads = e.vectors * e.positions() * e.phases;
+        let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
+        let uniform = pass.uniform(e.strips(), [1, 0], eps, [0; 3]);
         let operands = Pass::operands(x, weight, epilogue);
-        let overrides = pass.conv_kernel(tiling, epilogue).1;
+        let overrides = pass.conv_kernel(Tiling::of(&e), epilogue).1;
         gpu.launch(&Kernel::new(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
         y
     }
@@ -441,8 +478,10 @@ mod tests {
             for (pass, source, bias) in passes.into_iter().take(if forward.lifting() { 1 } else { 2 }) {
                 let epilogue = Epilogue { bias, norm: None };
                 let direct = run_direct(pass, &gpu, source, weight.buffer(), epilogue).read().unwrap();
-                for (tile, rows, columns) in [(4, 1, 16), (5, 1, 8), (4, 2, 32), (5, 3, 8), (4, 7, 4), (5, 8, 8)] {
-                    let tiling = Tiling { tile: if case.0 == Group::D4 { 4 } else { tile }, rows, columns };
+                for (tile, rows, columns, channels) in
+                    [(4, 1, 16, 2), (5, 1, 8, 1), (4, 2, 32, 1), (5, 3, 8, 2), (4, 7, 4, 3), (3, 8, 8, 1), (1, 1, 64, 1)]
+                {
+                    let tiling = Tiling { tile, rows, columns, channels };
                     let tiled = pass.run_tiled(tiling, &gpu, source, weight.buffer(), epilogue).read().unwrap();
                     assert!(tiled == direct, "{case:?} adjoint {} {tiling:?}", pass.adjoint);
                 }
@@ -493,13 +532,13 @@ mod tests {
         let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
         let e = Extents::new("test", x, Shape::from([64, 64, 4, 3, 3]), conv);
         let forward = Pass::forward(&e, conv);
-        assert_eq!((forward.positions(), forward.dilation), (512 * 113 * 112, 1));
+        assert_eq!((forward.extents().positions(), forward.dilation), (512 * 113 * 112, 1));
         let adjoint = Pass::adjoint(&e, conv);
-        assert_eq!((adjoint.grid(), adjoint.positions()), ([113, 112], 512 * 113 * 112));
-        let tiling = Tiling::of(Group::C4, 64, 64);
-        let (parts, workgroups) = adjoint.workgroups(tiling);
-        assert_eq!((tiling.vectors(), tiling.windows(Group::C4), parts), (32, 64, 2));
-        assert_eq!(workgroups, 2 * 4 * 512 * 113 * 112 / 64);
+        assert_eq!((adjoint.grid(), adjoint.extents().positions()), ([113, 112], 512 * 113 * 112));
+        let tiling = Tiling::of(&adjoint.extents());
+        let [parts, workgroups] = adjoint.workgroups(tiling);
+        assert_eq!((tiling.vectors() * parts, tiling.windows(Group::C4)), (64, 64));
+        assert_eq!(workgroups, parts * 4 * 512 * 113 * 112 / 64);
         assert!(workgroups > 65_535);
     }
 
@@ -529,7 +568,7 @@ mod tests {
             let weight = Shape::from([c_out, c_in, g_in, k, k]);
             let e = Extents::new("test", Shape::from([1, c_in, g_in, h, w]), weight, conv);
             let pass = Pass::forward(&e, conv);
-            let tiling = Tiling::of(group, c_in, c_out);
+            let tiling = Tiling::of(&pass.extents());
             let kernels =
                 [pass.conv_kernel(tiling, Epilogue::default()), pass.partial_kernel(pass.chunks()), pass.fold_kernel()];
             for (kernel, overrides) in kernels {

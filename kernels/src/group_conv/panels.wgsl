@@ -1,25 +1,27 @@
 // The product of two panels, as in any blocked matrix product: a workgroup has some steps of the sum in its memory,
 // left factors and right factors, and each invocation multiplies TILE left ones with COUNT right ones.
 //
-// Invocations stand in rows and COLUMNS; neighbours in a row read neighbouring right factors and the same left ones. So
-// right factors come without bank conflicts, 16 bytes a lane, and left ones as broadcasts. On C4 a step reads 5 + 4
-// vectors for 120 multiply-adds, on D4 8 + 4 for 96, without a group 5 + 1 for 80. Sums are named, not indexed: they
-// stay in registers whatever a compiler thinks of loops (80 of them on C4 and without a group, 64 on D4).
+// Invocations stand in slices, rows and columns; slices share out the steps, neighbours in a row read neighbouring right
+// factors and the same left ones. So right factors come without bank conflicts, 16 bytes a lane, and left ones as
+// broadcasts. On C4 a step reads 5 + 4 vectors for 120 multiply-adds, on D4 8 + 4 for 96, without a group 5 + 1 for 80.
+// Sums are named, not indexed: they stay in registers whatever a compiler thinks of loops (80 of them at most).
 
-// Left factors of an invocation, 4 or 5; on D4 always 4.
-override TILE: u32 = 5;
-override COLUMNS: u32 = 16;
-// Invocations of a workgroup.
-override THREADS: u32 = 32;
-// Room for the factors of a step, and of all steps that fit. (No products of overrides: naga sizes arrays by names only.)
+// Left factors of an invocation, 4 or 5; on D4 always 4. And right ones, COLUMNS_ACROSS apart, 3 or 4; on D4 always 2.
+override LEFT_TILE: u32 = 5;
+override COUNT: u32 = 4;
+override COLUMNS_ACROSS: u32 = 16;
+// Invocations of a slice, slices, and invocations of a workgroup.
+override SLICE: u32 = 32;
+override SLICES: u32 = 1;
+override CREW: u32 = 32;
+// Steps whose factors are in memory at a time; each slice has STEPS/SLICES of them.
+const STEPS: u32 = 8u;
+// Room for the factors of a step, of all, and for the sums of half the slices.
 override LEFT_PITCH: u32 = 10;
 override RIGHT_PITCH: u32 = 64;
 override LEFT: u32 = 40;
 override RIGHT: u32 = 256;
-
-// Right factors of an invocation, COLUMNS apart.
-const COUNT: u32 = 4u;
-const COUNT_D4: u32 = 2u;
+override EXCHANGE: u32 = 1;
 
 // On C4 only the first of each pair is used; without a group the right factors are single samples. Spectra of D4 lie in
 // two halves: 32 bytes from lane to lane would meet each bank twice.
@@ -28,8 +30,25 @@ var<workgroup> left_two: array<vec4f, LEFT>;
 var<workgroup> right_one: array<vec4f, RIGHT>;
 var<workgroup> right_two: array<vec4f, RIGHT>;
 var<workgroup> right_c1: array<f32, RIGHT>;
+var<workgroup> exchange: array<vec4f, EXCHANGE>;
 
-// Sums of TILE left factors with one right factor.
+// The sum over the slices, in the first: halves add up in a fixed order.
+fn sum_slices(sum: vec4f, lane: u32) -> vec4f {
+    var total = sum;
+    for (var half = SLICES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane >= half * SLICE && lane < 2u * half * SLICE) {
+            exchange[lane - half * SLICE] = total;
+        }
+        workgroupBarrier();
+        if (lane < half * SLICE) {
+            total += exchange[lane];
+        }
+    }
+    return total;
+}
+
+// Sums of LEFT_TILE left factors with one right factor.
 struct Tile {
     a: vec4f,
     b: vec4f,
@@ -40,7 +59,7 @@ struct Tile {
 
 fn left_tile(at: u32) -> Tile {
     var e = vec4f(0.0);
-    if (TILE == 5u) {
+    if (LEFT_TILE == 5u) {
         e = left_one[at + 4u];
     }
     return Tile(left_one[at], left_one[at + 1u], left_one[at + 2u], left_one[at + 3u], e);
@@ -57,31 +76,33 @@ struct Sums {
 fn add_scaled(sum: Tile, f: f32, w: Tile) -> Tile {
     let v = vec4f(f);
     var e = sum.e;
-    if (TILE == 5u) {
+    if (LEFT_TILE == 5u) {
         e = fma(v, w.e, sum.e);
     }
     return Tile(fma(v, w.a, sum.a), fma(v, w.b, sum.b), fma(v, w.c, sum.c), fma(v, w.d, sum.d), e);
 }
 
-fn add_panels_c1(sums: Sums, steps: u32, lane: u32) -> Sums {
+fn add_panels_c1(sums: Sums, lane: u32) -> Sums {
     var s = sums;
-    var left = lane / COLUMNS * TILE;
-    var right = lane % COLUMNS;
-    for (var step = 0u; step < steps; step++) {
+    let first = lane / SLICE;
+    let place = lane % SLICE;
+    for (var step = 0u; step < STEPS / SLICES; step++) {
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
         let w = left_tile(left);
         s.t0 = add_scaled(s.t0, right_c1[right], w);
-        s.t1 = add_scaled(s.t1, right_c1[right + COLUMNS], w);
-        s.t2 = add_scaled(s.t2, right_c1[right + 2u * COLUMNS], w);
-        s.t3 = add_scaled(s.t3, right_c1[right + 3u * COLUMNS], w);
-        left += LEFT_PITCH;
-        right += RIGHT_PITCH;
+        s.t1 = add_scaled(s.t1, right_c1[right + COLUMNS_ACROSS], w);
+        s.t2 = add_scaled(s.t2, right_c1[right + 2u * COLUMNS_ACROSS], w);
+        if (COUNT == 4u) {
+            s.t3 = add_scaled(s.t3, right_c1[right + 3u * COLUMNS_ACROSS], w);
+        }
     }
     return s;
 }
 
 fn add_products_c4(sum: Tile, f: vec4f, w: Tile) -> Tile {
     var e = sum.e;
-    if (TILE == 5u) {
+    if (LEFT_TILE == 5u) {
         e = add_product_c4(sum.e, f, w.e);
     }
     return Tile(
@@ -93,18 +114,20 @@ fn add_products_c4(sum: Tile, f: vec4f, w: Tile) -> Tile {
     );
 }
 
-fn add_panels_c4(sums: Sums, steps: u32, lane: u32) -> Sums {
+fn add_panels_c4(sums: Sums, lane: u32) -> Sums {
     var s = sums;
-    var left = lane / COLUMNS * TILE;
-    var right = lane % COLUMNS;
-    for (var step = 0u; step < steps; step++) {
+    let first = lane / SLICE;
+    let place = lane % SLICE;
+    for (var step = 0u; step < STEPS / SLICES; step++) {
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
         let w = left_tile(left);
         s.t0 = add_products_c4(s.t0, right_one[right], w);
-        s.t1 = add_products_c4(s.t1, right_one[right + COLUMNS], w);
-        s.t2 = add_products_c4(s.t2, right_one[right + 2u * COLUMNS], w);
-        s.t3 = add_products_c4(s.t3, right_one[right + 3u * COLUMNS], w);
-        left += LEFT_PITCH;
-        right += RIGHT_PITCH;
+        s.t1 = add_products_c4(s.t1, right_one[right + COLUMNS_ACROSS], w);
+        s.t2 = add_products_c4(s.t2, right_one[right + 2u * COLUMNS_ACROSS], w);
+        if (COUNT == 4u) {
+            s.t3 = add_products_c4(s.t3, right_one[right + 3u * COLUMNS_ACROSS], w);
+        }
     }
     return s;
 }
@@ -130,11 +153,13 @@ fn add_products_d4(sum: TileD4, f: Spectrum, w: TileD4) -> TileD4 {
     );
 }
 
-fn add_panels_d4(sums: SumsD4, steps: u32, lane: u32) -> SumsD4 {
+fn add_panels_d4(sums: SumsD4, lane: u32) -> SumsD4 {
     var s = sums;
-    var left = lane / COLUMNS * TILE;
-    var right = lane % COLUMNS;
-    for (var step = 0u; step < steps; step++) {
+    let first = lane / SLICE;
+    let place = lane % SLICE;
+    for (var step = 0u; step < STEPS / SLICES; step++) {
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
         let w = TileD4(
             Spectrum(left_one[left], left_two[left]),
             Spectrum(left_one[left + 1u], left_two[left + 1u]),
@@ -142,9 +167,7 @@ fn add_panels_d4(sums: SumsD4, steps: u32, lane: u32) -> SumsD4 {
             Spectrum(left_one[left + 3u], left_two[left + 3u]),
         );
         s.t0 = add_products_d4(s.t0, Spectrum(right_one[right], right_two[right]), w);
-        s.t1 = add_products_d4(s.t1, Spectrum(right_one[right + COLUMNS], right_two[right + COLUMNS]), w);
-        left += LEFT_PITCH;
-        right += RIGHT_PITCH;
+        s.t1 = add_products_d4(s.t1, Spectrum(right_one[right + COLUMNS_ACROSS], right_two[right + COLUMNS_ACROSS]), w);
     }
     return s;
 }

@@ -8,10 +8,10 @@
 // Transforms of C4 are (Σ, Σ ±, f₀ − f₂, f₁ − f₃); those of D4 four one-dimensional irreps and one of 2 × 2, by rows.
 // The filters carry the factors d_ρ/|G| of the inverse transform.
 //
-// The order of the sum, of every kernel: blocks of DEPTH source channels; in a block the taps; under a tap the block's
-// channels. The channels under one tap are a run. Each term is an `fma`, which no driver may split or reassociate, so
-// that kernels which cut the work in other ways give the same bits; what is left to reassociate, the additions of the
-// transforms, has no product beside it to contract with, but for powers of two, which are exact.
+// The order of the sum, of every kernel that makes a feature map: source channels, and under each its taps. Each term is
+// an `fma`, which no driver may split or reassociate, so that kernels which cut the work in other ways give the same
+// bits; what is left to reassociate, the additions of the transforms, has no product beside it to contract with, but for
+// powers of two, which are exact.
 
 // Size of the filter, distance of the windows, and distance of the source's samples (zeros between them, in dx).
 override K: u32 = 3;
@@ -21,8 +21,6 @@ override DILATION: u32 = 1;
 override LIFTING: bool = false;
 // Whether the filters are those of the adjoint, dx.
 override ADJOINT: bool = false;
-// Source channels of a run.
-override DEPTH: u32 = 4;
 
 struct Conv {
     // Channels of the source and of the result.
@@ -35,9 +33,14 @@ struct Conv {
     width: u32,
     out_height: u32,
     out_width: u32,
-    // Windows of one phase: rows and columns of them in an image, and all of the batch.
+    // Images, and windows of one phase in an image: rows and columns of them, and the strips that these are cut into, of
+    // so many columns each (in the last some may be missing).
+    images: u32,
     rows: u32,
     columns: u32,
+    strips: u32,
+    strip_columns: u32,
+    // Windows of all strips, images, and none beyond.
     positions: u32,
     // Where the source's first sample lies in the padded plane.
     lead: i32,
@@ -92,24 +95,6 @@ fn tap_weight(q: u32, order: u32) -> f32 {
     }
     let centre = (K & 1u) == 1u && q + 1u == tap_count();
     return select(4.0, 1.0, centre) / f32(order);
-}
-
-// Some source channels under one tap.
-struct Run {
-    first: u32,
-    count: u32,
-    q: u32,
-    tap: vec2u,
-}
-
-fn run_count() -> u32 {
-    return (conv.c_in + DEPTH - 1u) / DEPTH * tap_count();
-}
-
-fn run_at(index: u32) -> Run {
-    let first = index / tap_count() * DEPTH;
-    let q = index % tap_count();
-    return Run(first, min(DEPTH, conv.c_in - first), q, tap_at(q));
 }
 
 // ---- Transforms ----
@@ -178,48 +163,48 @@ fn add_product_d4(sum: Spectrum, f: Spectrum, w: Spectrum) -> Spectrum {
 
 // ψ_q[d] for result channel `row` and source channel `column`; zero beyond the last channel. The adjoint's filter is
 // weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e].
-fn psi(row: u32, column: u32, run: Run, d: u32, order: u32) -> f32 {
+fn psi(row: u32, column: u32, q: u32, d: u32, order: u32) -> f32 {
     if (row >= conv.c_out) {
         return 0.0;
     }
     if (ADJOINT) {
-        let entry = vec2u(K - 1u) - run.tap;
+        let entry = vec2u(K - 1u) - tap_at(q);
         let plane = (column * conv.c_out + row) * order + group_inverse(d);
         return weight[(plane * K + entry.x) * K + entry.y];
     }
-    let entry = move_entry(d, run.tap, vec2u(K));
+    let entry = move_entry(d, tap_at(q), vec2u(K));
     let plane = select((row * conv.c_in + column) * order + d, row * conv.c_in + column, LIFTING);
-    return weight[(plane * K + entry.x) * K + entry.y] * tap_weight(run.q, order);
+    return weight[(plane * K + entry.x) * K + entry.y] * tap_weight(q, order);
 }
 
-fn psi_quarter(row: u32, column: u32, run: Run, first: u32, order: u32) -> vec4f {
+fn psi_quarter(row: u32, column: u32, q: u32, first: u32, order: u32) -> vec4f {
     return vec4f(
-        psi(row, column, run, first, order),
-        psi(row, column, run, first + 1u, order),
-        psi(row, column, run, first + 2u, order),
-        psi(row, column, run, first + 3u, order),
+        psi(row, column, q, first, order),
+        psi(row, column, q, first + 1u, order),
+        psi(row, column, q, first + 2u, order),
+        psi(row, column, q, first + 3u, order),
     );
 }
 
 // Without a group, four result channels make one vector.
-fn filter_c1(row: u32, column: u32, run: Run) -> vec4f {
+fn filter_c1(row: u32, column: u32, q: u32) -> vec4f {
     return vec4f(
-        psi(row, column, run, 0u, 1u),
-        psi(row + 1u, column, run, 0u, 1u),
-        psi(row + 2u, column, run, 0u, 1u),
-        psi(row + 3u, column, run, 0u, 1u),
+        psi(row, column, q, 0u, 1u),
+        psi(row + 1u, column, q, 0u, 1u),
+        psi(row + 2u, column, q, 0u, 1u),
+        psi(row + 3u, column, q, 0u, 1u),
     );
 }
 
 const SCALE_C4: vec4f = vec4f(0.25, 0.25, 0.5, 0.5);
 
-fn filter_c4(row: u32, column: u32, run: Run) -> vec4f {
-    return transform_c4(psi_quarter(row, column, run, 0u, 4u)) * SCALE_C4;
+fn filter_c4(row: u32, column: u32, q: u32) -> vec4f {
+    return transform_c4(psi_quarter(row, column, q, 0u, 4u)) * SCALE_C4;
 }
 
 // ψ̃ = Σ_d ψ[d] ρ(d)ᵀ, hence the transposed entries.
-fn filter_d4(row: u32, column: u32, run: Run) -> Spectrum {
-    let values = Values(psi_quarter(row, column, run, 0u, 8u), psi_quarter(row, column, run, 4u, 8u));
+fn filter_d4(row: u32, column: u32, q: u32) -> Spectrum {
+    let values = Values(psi_quarter(row, column, q, 0u, 8u), psi_quarter(row, column, q, 4u, 8u));
     let spectrum = transform_d4(values);
     return Spectrum(spectrum.one * 0.125, spectrum.two.xzyw * 0.25);
 }
@@ -240,14 +225,18 @@ struct Window {
     // Among the windows of its phase.
     row: u32,
     column: u32,
+    // Whether it is one, and not beyond the last or in what the last strip lacks.
+    exists: bool,
 }
 
-// Window `position` of a phase; beyond the last, the last once more.
+// Window `position` of a phase: they are numbered by image, strip, row and column. Beyond the last, the last once more.
 fn window_at(position: u32) -> Window {
-    let count = conv.rows * conv.columns;
     let index = min(position, conv.positions - 1u);
-    let place = index % count;
-    return Window(index / count, place / conv.columns, place % conv.columns);
+    let strip = index / (conv.rows * conv.strip_columns);
+    let place = index % (conv.rows * conv.strip_columns);
+    let column = strip % conv.strips * conv.strip_columns + place % conv.strip_columns;
+    let exists = position < conv.positions && column < conv.columns;
+    return Window(strip / conv.strips, place / conv.strip_columns, column, exists);
 }
 
 // Where the samples of a window are: row and column that belong to the zero of `origin`, and the image's first sample.
@@ -303,10 +292,9 @@ fn mirrored_samples(base: vec3i, origin: vec2i, tap: vec2u) -> Samples {
     return samples_at(base, origin, vec4u(K - 1u) - turned_rows(tap), turned_columns(tap), planes);
 }
 
-// The samples, `beyond` those of the first channel. Outside the source are zeros; what lies at a place that does not
-// exist is read, as WGSL allows, and not used.
+// The samples, `beyond` those of the first channel. Outside the source are zeros.
 fn fetch(samples: Samples, beyond: u32) -> vec4f {
-    let at = samples.at + beyond;
+    let at = select(vec4u(0u), samples.at + beyond, samples.inside);
     return select(vec4f(0.0), vec4f(x[at.x], x[at.y], x[at.z], x[at.w]), samples.inside);
 }
 
@@ -315,5 +303,5 @@ fn fetch_one(base: vec3i, origin: vec2i, tap: vec2u, beyond: u32) -> f32 {
     let at = vec2i(tap) + origin;
     let place = vec2u(at / i32(DILATION) + base.xy);
     let inside = all(at % i32(DILATION) == vec2i(0)) && all(place < vec2u(conv.height, conv.width));
-    return select(0.0, x[u32(base.z) + beyond + place.x * conv.width + place.y], inside);
+    return select(0.0, x[select(0u, u32(base.z) + beyond + place.x * conv.width + place.y, inside)], inside);
 }

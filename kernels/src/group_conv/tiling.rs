@@ -1,37 +1,30 @@
 //! How the GPU kernels cut a convolution, as a function of its shape alone.
 //!
 //! A [`Tiling`] changes neither which terms a result sums nor their order, so all give the same bits; the tests hold each
-//! against the others and against the kernel without tiles. What does order the terms, [`depth`] and [`Chunks`], is
-//! decided here too, from the shape alone, so that a result depends on no measurement and no adapter.
+//! against the others and against the kernel without tiles. What does order terms, [`Chunks`], is decided here too, from
+//! the shape alone, so that a result depends on no measurement and no adapter.
 
 use crate::Group;
 
 /// Workgroup memory that every WebGPU implementation has, in bytes.
 pub(super) const WORKGROUP_MEMORY: usize = 16_384;
-/// Windows of a step of the weight gradient: their samples are 32 contiguous bytes.
+/// Windows whose factors the weight gradient has in memory at a time: their samples are 32 contiguous bytes.
 pub(super) const SPAN: usize = 8;
-/// Workgroups that keep a large GPU busy, and windows that one should sum at least, for its start and end to be worth it.
-const BUSY: usize = 1024;
+/// Widths of strips, from the best, and the memory that the samples of a channel should take at most: those of a wide
+/// strip have many others between them.
+const STRIPS: [usize; 4] = [64, 32, 16, 8];
+const SAMPLES_MEMORY: usize = WORKGROUP_MEMORY / 2;
+/// Invocations that keep a large GPU busy, and windows that a workgroup of the weight gradient should sum at least, for
+/// its start and end to be worth it.
+const BUSY: usize = 1 << 16;
 const SHORTEST_CHUNK: usize = 64;
-
-/// Source channels that are summed together under each tap: at most eight (on D4, whose spectra are twice as large, four),
-/// and as equal as can be.
-pub(super) fn depth(group: Group, c_in: usize) -> usize {
-    let most = if group == Group::D4 { 4 } else { 8 };
-    c_in.div_ceil(c_in.div_ceil(most))
-}
 
 /// Result channels that one vector of left factors stands for.
 pub(super) fn channels_per_vector(group: Group) -> usize {
     if group == Group::C1 { 4 } else { 1 }
 }
 
-/// Right factors of an invocation.
-pub(super) fn count(group: Group) -> usize {
-    if group == Group::D4 { 2 } else { 4 }
-}
-
-/// Bytes of a left and of a right factor.
+/// Bytes of a filter's and of a sample's spectrum.
 fn factor_bytes(group: Group) -> (usize, usize) {
     match group {
         Group::C1 => (16, 4),
@@ -40,48 +33,108 @@ fn factor_bytes(group: Group) -> (usize, usize) {
     }
 }
 
-/// Who makes what in a workgroup.
+/// What a tiling depends on: one phase of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extents {
+    pub group: Group,
+    /// Planes of a source channel.
+    pub planes: usize,
+    /// Taps that are summed over, and samples from a window's first to its last along one axis.
+    pub taps: usize,
+    pub span: usize,
+    pub stride: usize,
+    /// Rows and columns of windows.
+    pub rows: usize,
+    pub columns: usize,
+    pub images: usize,
+    pub phases: usize,
+    /// Source channels, and result channels in vectors.
+    pub c_in: usize,
+    pub vectors: usize,
+}
+
+impl Extents {
+    /// Strips, and windows across each.
+    pub fn strips(&self) -> (usize, usize) {
+        let columns = |widest: usize| self.columns.div_ceil(self.columns.div_ceil(widest));
+        let fits = |&columns: &usize| 4 * self.planes * self.range_of(columns, 64) <= SAMPLES_MEMORY;
+        let columns = STRIPS.map(columns).into_iter().find(fits).unwrap_or(columns(STRIPS[3]));
+        (self.columns.div_ceil(columns), columns)
+    }
+
+    /// Windows of all strips, whether they exist or not.
+    pub fn positions(&self) -> usize {
+        let (strips, columns) = self.strips();
+        self.images * strips * self.rows * columns
+    }
+
+    /// Samples of a strip's row, and of a strip.
+    pub fn strip(&self) -> (usize, usize) {
+        let row = self.row_of(self.strips().1);
+        (row, ((self.rows - 1) * self.stride + self.span) * row)
+    }
+
+    fn row_of(&self, columns: usize) -> usize {
+        (columns - 1) * self.stride + self.span
+    }
+
+    /// Samples from the first of some windows in succession to their last, wherever they begin.
+    pub fn range(&self, windows: usize) -> usize {
+        self.range_of(self.strips().1, windows)
+    }
+
+    /// Each step to the next window, each to the next row and each to the next strip passes so many.
+    fn range_of(&self, columns: usize, windows: usize) -> usize {
+        let row = self.row_of(columns);
+        let steps = windows - 1;
+        let (rows, strips) = (steps.div_ceil(columns), steps.div_ceil(columns * self.rows));
+        let along = steps * self.stride + rows * self.stride * row.saturating_sub(columns);
+        along + strips * row * self.span.saturating_sub(self.stride) + (self.span - 1) * (row + 1) + 1
+    }
+}
+
+/// Who makes what in a workgroup of a convolution or of its `dx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tiling {
-    /// Vectors of result channels that an invocation makes, 4 or 5.
+    /// Vectors of result channels that an invocation makes.
     pub tile: usize,
-    /// Invocations across the result's channels.
+    /// Invocations across the result's channels, and across windows.
     pub rows: usize,
-    /// Invocations across windows (of the weight gradient: across terms).
     pub columns: usize,
+    /// Source channels that are staged at a time.
+    pub channels: usize,
 }
 
 impl Tiling {
-    /// The tiling of a convolution or of its `dx`: as few channels beyond the last as possible, workgroups of 64 to 256
-    /// where the channels allow, panels within [`WORKGROUP_MEMORY`].
-    pub fn of(group: Group, c_in: usize, c_out: usize) -> Self {
-        let (tile, rows) = Self::across(group, c_out, 8);
-        let wide = |&columns: &usize| {
-            let tiling = Tiling { tile, rows, columns };
-            tiling.threads() <= 64 && tiling.memory(group, c_in) <= WORKGROUP_MEMORY
-        };
-        let columns = [64, 32].into_iter().find(wide).unwrap_or(16);
-        Tiling { tile, rows, columns }
+    /// Vectors of result channels of an invocation, at most; and its windows.
+    fn most(group: Group) -> (usize, usize) {
+        match group {
+            Group::C1 => (5, 4),
+            Group::C4 => (10, 2),
+            Group::D4 => (7, 2),
+        }
     }
 
-    /// The tiling of the weight gradient.
-    pub fn of_gradient(group: Group, c_out: usize) -> Self {
-        let (tile, rows) = Self::across(group, c_out, if group == Group::D4 { 4 } else { 8 });
-        let columns = if group == Group::C1 && rows == 1 { 32 } else { 16 };
-        Tiling { tile, rows, columns }
-    }
-
-    /// Tile and rows, at most `most` of them.
-    fn across(group: Group, c_out: usize, most: usize) -> (usize, usize) {
-        let vectors = c_out.div_ceil(channels_per_vector(group));
-        let rows = |tile: usize| {
-            let needed = vectors.div_ceil(tile);
-            needed.div_ceil(needed.div_ceil(most))
-        };
-        let made = |tile: usize| vectors.next_multiple_of(tile * rows(tile));
-        // Four where it wastes no more: fewer registers.
-        let tile = if group != Group::D4 && made(5) < made(4) { 5 } else { 4 };
-        (tile, rows(tile))
+    /// As few channels beyond the last as possible, enough invocations, workgroups of 64 to 256 where the channels allow,
+    /// and what is staged within [`WORKGROUP_MEMORY`].
+    pub fn of(e: &Extents) -> Self {
+        let (most, windows) = Self::most(e.group);
+        let busy = |tile: usize| e.phases * e.positions().div_ceil(windows) * e.vectors.div_ceil(tile) >= BUSY;
+        let waste = |tile: usize| e.vectors.next_multiple_of(tile) - e.vectors;
+        // The largest that leaves enough invocations, or else the smallest.
+        let order = |tile: usize| if busy(tile) { most - tile } else { most + tile };
+        let tile = (most.div_ceil(2)..=most).min_by_key(|&tile| (waste(tile), order(tile))).unwrap_or(most).min(e.vectors);
+        let needed = e.vectors.div_ceil(tile);
+        let rows = needed.div_ceil(needed.div_ceil(8));
+        let halves = |most: usize| std::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
+        let columns = if rows == 1 { 64 } else { 32 };
+        let all = halves(tile).flat_map(|tile| {
+            halves(rows).flat_map(move |rows| [columns, 32, 16, 8].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
+        });
+        let fits = |tiling: &Tiling| tiling.memory(e) <= WORKGROUP_MEMORY;
+        let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
+        let channels = (2..=4.min(e.c_in)).rev().find(|&channels| fits(&Tiling { channels, ..tiling }));
+        Tiling { channels: channels.unwrap_or(1), ..tiling }
     }
 
     /// Invocations of a workgroup.
@@ -96,26 +149,37 @@ impl Tiling {
 
     /// Windows that a workgroup makes.
     pub fn windows(self, group: Group) -> usize {
-        self.columns * count(group)
+        self.columns * Self::most(group).1
     }
 
-    /// Invocations that share the samples of one window: as few as leave none idle.
-    pub fn split(self, group: Group) -> usize {
-        let gcd = (1..=self.rows).rfind(|d| self.rows.is_multiple_of(*d) && count(group).is_multiple_of(*d));
-        self.rows / gcd.unwrap_or(1)
+    /// Bytes of workgroup memory: staged samples and filters, where the samples are in the source, and where the taps.
+    pub fn memory(self, e: &Extents) -> usize {
+        let range = e.range(self.windows(e.group));
+        let places = if e.group == Group::D4 { 32 } else { 16 };
+        let filters = e.taps * self.vectors() * factor_bytes(e.group).0;
+        self.channels * (4 * e.planes * range + filters) + 4 * range + e.taps * places
     }
+}
 
-    /// Bytes of workgroup memory of a convolution: the panels of a run, and a base per window.
-    pub fn memory(self, group: Group, c_in: usize) -> usize {
-        let (left, right) = factor_bytes(group);
-        depth(group, c_in) * (self.vectors() * left + self.windows(group) * right) + 16 * self.windows(group)
-    }
+/// Source channels of a run of the weight gradient: they share the places of their samples. At most eight (on D4, whose
+/// spectra are twice as large, four), and as equal as can be.
+pub(super) fn depth(group: Group, c_in: usize) -> usize {
+    let most = if group == Group::D4 { 4 } else { 8 };
+    c_in.div_ceil(c_in.div_ceil(most))
 }
 
 /// How the weight gradient's sum over windows is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
-    pub tiling: Tiling,
+    /// Vectors of result channels, and terms, that an invocation makes.
+    pub tile: usize,
+    pub count: usize,
+    /// Invocations across the result's channels, across terms, and slices of them.
+    pub rows: usize,
+    pub columns: usize,
+    pub slices: usize,
+    /// Invocations that share the channels of a run.
+    pub split: usize,
     /// Runs of a workgroup, and workgroups across all runs.
     pub runs: usize,
     pub bands: usize,
@@ -129,25 +193,91 @@ pub(super) struct Chunks {
 impl Chunks {
     /// For `runs` runs (the bias's included) over `positions` windows.
     pub fn of(group: Group, c_in: usize, c_out: usize, runs: usize, positions: usize) -> Self {
-        let tiling = Tiling::of_gradient(group, c_out);
-        let fitting = (tiling.columns * count(group) / depth(group, c_in)).min(runs);
-        let bands = runs.div_ceil(fitting);
-        let parts = c_out.div_ceil(channels_per_vector(group) * tiling.vectors());
-        let chunk = positions.div_ceil(BUSY.div_ceil(bands * parts)).max(SHORTEST_CHUNK);
-        Chunks { tiling, runs: runs.div_ceil(bands), bands, parts, chunk, chunks: positions.div_ceil(chunk) }
+        let depth = depth(group, c_in);
+        let vectors = c_out.div_ceil(channels_per_vector(group));
+        let most = if group == Group::D4 { 4 } else { 8 };
+        let rows_of = |tile: usize| {
+            let needed = vectors.div_ceil(tile);
+            needed.div_ceil(needed.div_ceil(most))
+        };
+        let made = |tile: usize| vectors.next_multiple_of(tile * rows_of(tile));
+        // Four where it wastes no more: fewer registers.
+        let tile = if group != Group::D4 && made(5) < made(4) { 5 } else { 4 };
+        let rows = rows_of(tile);
+        let counts: &[usize] = if group == Group::D4 { &[2] } else { &[4, 3] };
+        // Terms per invocation made in vain, of those made: as few as possible; then the larger share.
+        let shapes = counts.iter().flat_map(|&count| [32, 16, 8, 4, 2].map(|columns| (count, columns)));
+        let fits = shapes.filter(|&(count, columns)| count * columns >= depth && rows * columns <= 128);
+        let share = |&(count, columns): &(usize, usize)| {
+            let fitting = (count * columns / depth).min(runs);
+            let bands = runs.div_ceil(fitting);
+            (bands * count * columns * 1000 / (runs * depth), usize::MAX - count * columns)
+        };
+        let base = |(count, columns): (usize, usize)| {
+            let fitting = (count * columns / depth).min(runs);
+            let bands = runs.div_ceil(fitting);
+            Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::NONE }
+        };
+        let small = |shape: &(usize, usize)| base(*shape).memory(group) <= WORKGROUP_MEMORY;
+        let chosen = base(fits.filter(small).min_by_key(share).expect("a few columns always fit"));
+        let slices = [8, 4, 2].into_iter().find(|&slices| {
+            let sliced = Chunks { slices, ..chosen };
+            sliced.threads() <= 256 && sliced.memory(group) <= WORKGROUP_MEMORY
+        });
+        let sliced = Chunks { slices: slices.unwrap_or(1), ..chosen };
+        let split = (sliced.threads() / (SPAN * sliced.runs)).clamp(1, depth);
+        let parts = vectors.div_ceil(tile * rows);
+        let workgroups = (2 * BUSY).div_ceil(sliced.threads() * sliced.bands * parts);
+        let chunk = positions.div_ceil(workgroups).max(SHORTEST_CHUNK);
+        Chunks { split, parts, chunk, chunks: positions.div_ceil(chunk), ..sliced }
+    }
+
+    const NONE: Chunks = Chunks {
+        tile: 0,
+        count: 0,
+        rows: 0,
+        columns: 0,
+        slices: 0,
+        split: 0,
+        runs: 0,
+        bands: 0,
+        parts: 0,
+        chunk: 0,
+        chunks: 0,
+    };
+
+    /// Vectors of result channels that a workgroup makes.
+    pub fn vectors(self) -> usize {
+        self.tile * self.rows
+    }
+
+    /// Invocations of a slice.
+    pub fn slice(self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Invocations of a workgroup.
+    pub fn threads(self) -> usize {
+        self.slice() * self.slices
+    }
+
+    /// Vectors that hold the sums of half the slices.
+    pub fn exchange(self) -> usize {
+        (self.slices / 2 * self.slice()).max(1)
     }
 
     /// Distances of the steps of the left and the right panel: odd, so that the invocations that fill a panel, step by
     /// step, meet different banks.
-    pub fn pitches(self, group: Group) -> [usize; 2] {
-        [self.tiling.vectors() | 1, self.tiling.windows(group) | 1]
+    pub fn pitches(self) -> [usize; 2] {
+        [self.vectors() | 1, (self.columns * self.count) | 1]
     }
 
-    /// Bytes of workgroup memory: the panels, and two steps' bases and goals.
+    /// Bytes of workgroup memory: the panels, the sums of half the slices, and bases and goals of two times [`SPAN`].
     pub fn memory(self, group: Group) -> usize {
         let (left, right) = factor_bytes(group);
-        let [left_pitch, right_pitch] = self.pitches(group);
-        SPAN * (left_pitch * left + right_pitch * right + 2 * (16 + 4))
+        let [left_pitch, right_pitch] = self.pitches();
+        let exchange = if self.slices > 1 { 16 * self.exchange() } else { 0 };
+        SPAN * (left_pitch * left + right_pitch * right + 2 * (16 + 4)) + exchange
     }
 }
 
@@ -155,19 +285,40 @@ impl Chunks {
 mod tests {
     use super::*;
 
+    fn extents(group: Group, [k, stride, extent]: [usize; 3], c_in: usize, vectors: usize) -> Extents {
+        Extents {
+            group,
+            planes: group.order(),
+            taps: k * k,
+            span: k,
+            stride,
+            rows: extent,
+            columns: extent,
+            images: 128,
+            phases: 1,
+            c_in,
+            vectors,
+        }
+    }
+
     #[test]
     fn every_shape_fits_every_adapter() {
         for group in [Group::C1, Group::C4, Group::D4] {
             for channels in (1..=80).chain([96, 127, 128, 255, 256, 512, 1000, 4096]) {
+                for [k, stride, extent] in
+                    [[1, 1, 8], [1, 2, 28], [3, 1, 4], [3, 1, 28], [3, 2, 112], [3, 1, 1000], [5, 1, 28], [7, 2, 300], [9, 1, 64]]
+                {
+                    let e = extents(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
+                    let tiling = Tiling::of(&e);
+                    assert!(tiling.memory(&e) <= WORKGROUP_MEMORY, "{e:?} {tiling:?} {}", tiling.memory(&e));
+                    assert!(tiling.threads() <= 256, "{e:?} {tiling:?}");
+                }
                 for c_in in [1, 2, 3, 7, 8, 9, 10, 16, 20, 64, 65, 256] {
-                    let tiling = Tiling::of(group, c_in, channels);
-                    assert!(tiling.memory(group, c_in) <= WORKGROUP_MEMORY, "{group} {c_in} {channels} {tiling:?}");
-                    assert!((16..=256).contains(&tiling.threads()), "{group} {channels} {tiling:?}");
                     for runs in [2, 5, 10, 26, 50, 9 * c_in + 1] {
                         let chunks = Chunks::of(group, c_in, channels, runs, 1000);
                         assert!(chunks.memory(group) <= WORKGROUP_MEMORY, "{group} {c_in} {channels} {chunks:?}");
-                        assert!((16..=256).contains(&chunks.tiling.threads()), "{group} {channels} {chunks:?}");
-                        assert!(chunks.runs * depth(group, c_in) <= chunks.tiling.windows(group), "{chunks:?}");
+                        assert!(chunks.threads() <= 256 && SPAN.is_multiple_of(chunks.slices), "{chunks:?}");
+                        assert!(chunks.runs * depth(group, c_in) <= chunks.columns * chunks.count, "{chunks:?}");
                         assert!(chunks.runs * chunks.bands >= runs, "{chunks:?}");
                     }
                 }
@@ -175,44 +326,50 @@ mod tests {
         }
     }
 
+    /// The bound of the samples is no guess: no run of windows needs more, and some need all.
     #[test]
-    fn no_invocation_idles_while_panels_are_filled() {
-        for group in [Group::C1, Group::C4, Group::D4] {
-            for rows in 1..=8 {
-                let tiling = Tiling { tile: 4, rows, columns: 16 };
-                assert!((tiling.windows(group) * tiling.split(group)).is_multiple_of(tiling.threads()), "{tiling:?}");
-            }
+    fn the_range_holds_every_run_of_windows() {
+        for (k, stride, extent, windows) in [(3, 1, 28, 128), (3, 1, 7, 64), (3, 2, 15, 32), (1, 2, 9, 16), (5, 1, 100, 64)] {
+            let e = extents(Group::C4, [k, stride, extent], 1, 1);
+            let ((strips, columns), (row, strip)) = (e.strips(), e.strip());
+            let place = |position: usize| {
+                let at = position % (e.rows * columns);
+                position / (e.rows * columns) * strip + (at / columns * row + at % columns) * stride
+            };
+            let needed = |first: usize| place(first + windows - 1) + (k - 1) * (row + 1) - place(first) + 1;
+            let most = (0..2 * strips * e.rows * columns).map(needed).max().unwrap();
+            assert!(most <= e.range(windows), "{k} {stride} {extent} {windows}: {most} of {}", e.range(windows));
+            assert!(most + 2 * row >= e.range(windows), "{k} {stride} {extent} {windows}: {most} of {}", e.range(windows));
         }
     }
 
     /// What the shapes of the paper's networks and of ResNets get.
     #[test]
-    fn common_widths_waste_little() {
-        let made = |group, c_out| {
-            let tiling = Tiling::of(group, c_out, c_out);
-            c_out.next_multiple_of(tiling.vectors() * channels_per_vector(group))
-        };
-        for (group, c_out, most) in [
-            (Group::C1, 16, 16),
-            (Group::C1, 20, 20),
-            (Group::C1, 64, 64),
-            (Group::C4, 10, 10),
-            (Group::C4, 8, 8),
-            (Group::C4, 16, 16),
-            (Group::C4, 32, 32),
-            (Group::C4, 64, 64),
-            (Group::C4, 256, 256),
-            (Group::D4, 7, 8),
-            (Group::D4, 16, 16),
+    fn common_widths_waste_nothing() {
+        for (group, c_out) in [
+            (Group::C1, 16),
+            (Group::C1, 20),
+            (Group::C1, 64),
+            (Group::C4, 10),
+            (Group::C4, 8),
+            (Group::C4, 16),
+            (Group::C4, 32),
+            (Group::C4, 64),
+            (Group::C4, 256),
+            (Group::D4, 7),
+            (Group::D4, 16),
         ] {
-            assert_eq!(made(group, c_out), most, "{group} {c_out}");
+            let vectors = c_out / channels_per_vector(group);
+            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, vectors));
+            assert_eq!(vectors.next_multiple_of(tiling.vectors()), vectors, "{group} {c_out} {tiling:?}");
         }
     }
 
     #[test]
     fn a_gradient_has_few_chunks_of_enough_windows() {
         let p4cnn = Chunks::of(Group::C4, 10, 10, 19, 128 * 28 * 28);
-        assert_eq!((p4cnn.bands, p4cnn.parts, p4cnn.runs), (2, 1, 10));
+        assert_eq!((p4cnn.count, p4cnn.columns, p4cnn.rows, p4cnn.slices), (3, 32, 2, 4));
+        assert_eq!((p4cnn.bands, p4cnn.parts, p4cnn.runs), (1, 1, 19));
         assert_eq!((p4cnn.chunk, p4cnn.chunks), (196, 512));
         let tiny = Chunks::of(Group::C4, 2, 3, 10, 1);
         assert_eq!((tiny.chunk, tiny.chunks), (SHORTEST_CHUNK, 1));

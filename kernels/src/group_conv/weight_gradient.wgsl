@@ -5,19 +5,34 @@
 // chunks of one filter, in an order that depends on their number alone, and transforms back. The bias is one more run,
 // whose source is constantly 1.
 
-// Vectors of result channels, and runs, that a workgroup makes.
+// Vectors of result channels, and runs, that a workgroup makes, and source channels of a run.
 override LEFT_CHANNELS: u32 = 10;
 override RUNS: u32 = 8;
+override DEPTH: u32 = 5;
+// Invocations that share the channels of a run while panels are filled.
+override SPLIT: u32 = 1;
 // Taps that a workgroup of the second pass folds.
-override TAPS: u32 = 9;
+override FOLDED: u32 = 9;
 
-// Windows of a step: their samples are 32 contiguous bytes.
-const STEPS: u32 = 8u;
+// Some source channels under one tap. A term of a run is a channel.
+struct Run {
+    first: u32,
+    tap: vec2u,
+}
+
+fn run_count() -> u32 {
+    return (conv.c_in + DEPTH - 1u) / DEPTH * tap_count();
+}
+
+fn run_at(index: u32) -> Run {
+    return Run(index / tap_count() * DEPTH, tap_at(index % tap_count()));
+}
 
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partials_y: array<vec4f>;
 
-// Where the windows of a step are, with the first sample of their dy: of this step and, beside it, of the next.
+// Where the windows of some steps are, with the first sample of their dy, or NOTHING: of these steps and, beside them,
+// of the next.
 var<workgroup> step_bases: array<vec3i, 2u * STEPS>;
 var<workgroup> step_goals: array<u32, 2u * STEPS>;
 
@@ -40,22 +55,27 @@ fn share_of(index: u32) -> Share {
 }
 
 fn find_step(share: Share, step: u32, order: u32, lane: u32) {
-    for (var i = lane; i < STEPS; i += THREADS) {
-        let window = window_at(share.first + step * STEPS + i);
+    for (var i = lane; i < STEPS; i += CREW) {
+        let position = share.first + step * STEPS + i;
+        let window = window_at(position);
         let at = step % 2u * STEPS + i;
         step_bases[at] = base_of(window);
         let place = window.row * conv.out_width + window.column;
-        step_goals[at] = window.image * conv.c_out * order * conv.out_height * conv.out_width + place;
+        let goal = window.image * conv.c_out * order * conv.out_height * conv.out_width + place;
+        step_goals[at] = select(NOTHING, goal, position < share.end);
     }
 }
 
-// dy of one result channel and plane, `goal` being where that of the first is.
+// dy of one result channel and plane, `goal` being where that of the first is; zero where there is none, so that all
+// steps can be summed.
 fn dy_at(goal: u32, channel: u32, plane: u32, order: u32) -> f32 {
-    return dy[goal + (channel * order + plane) * conv.out_height * conv.out_width];
+    let exists = goal != NOTHING && channel < conv.c_out;
+    let at = select(0u, goal + (channel * order + plane) * conv.out_height * conv.out_width, exists);
+    return select(0.0, dy[at], exists);
 }
 
 fn dy_c1(goal: u32, channel: u32) -> f32 {
-    return select(0.0, dy_at(goal, channel, 0u, 1u), channel < conv.c_out);
+    return dy_at(goal, channel, 0u, 1u);
 }
 
 fn dy_quarter(goal: u32, channel: u32, first: u32, order: u32) -> vec4f {
@@ -74,18 +94,22 @@ fn is_bias(index: u32) -> bool {
 }
 
 fn fill_shares_c1(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
         let i = unit % STEPS;
-        let index = share.run + unit / STEPS;
-        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let r = unit / STEPS % RUNS;
+        let index = share.run + r;
         let run = run_at(min(index, run_count() - 1u));
-        for (var c = 0u; c < run.count; c++) {
-            let at = step % 2u * STEPS + i;
-            let sample = fetch_one(step_bases[at], origin_of(0u), run.tap, (run.first + c) * channel_len());
-            right_c1[right + c] = select(sample, 1.0, is_bias(index));
+        for (var part = 0u; part < DEPTH; part += SPLIT) {
+            let c = part + unit / (STEPS * RUNS);
+            let exists = c < DEPTH && run.first + c < conv.c_in;
+            let channel = select(0u, run.first + c, exists);
+            let sample = fetch_one(step_bases[step % 2u * STEPS + i], origin_of(0u), run.tap, channel * channel_len());
+            if (c < DEPTH) {
+                right_c1[i * RIGHT_PITCH + r * DEPTH + c] = select(select(0.0, sample, exists), 1.0, is_bias(index));
+            }
         }
     }
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
         let i = unit % STEPS;
         let channel = 4u * (share.row + unit / STEPS);
         let goal = step_goals[step % 2u * STEPS + i];
@@ -95,46 +119,56 @@ fn fill_shares_c1(share: Share, step: u32, lane: u32) {
 }
 
 fn fill_shares_c4(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
         let i = unit % STEPS;
-        let index = share.run + unit / STEPS;
-        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let r = unit / STEPS % RUNS;
+        let index = share.run + r;
         let run = run_at(min(index, run_count() - 1u));
         let samples = turned_samples(step_bases[step % 2u * STEPS + i], origin_of(0u), run.tap);
-        for (var c = 0u; c < run.count; c++) {
-            let f = transform_c4(fetch(samples, (run.first + c) * channel_len()));
-            right_one[right + c] = select(f, vec4f(4.0, 0.0, 0.0, 0.0), is_bias(index));
+        for (var part = 0u; part < DEPTH; part += SPLIT) {
+            let c = part + unit / (STEPS * RUNS);
+            let exists = c < DEPTH && run.first + c < conv.c_in;
+            let channel = select(0u, run.first + c, exists);
+            let f = select(vec4f(0.0), transform_c4(fetch(samples, channel * channel_len())), exists);
+            if (c < DEPTH) {
+                right_one[i * RIGHT_PITCH + r * DEPTH + c] = select(f, vec4f(4.0, 0.0, 0.0, 0.0), is_bias(index));
+            }
         }
     }
     // The adjoint of the inverse transform.
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
         let i = unit % STEPS;
-        let channel = min(share.row + unit / STEPS, conv.c_out - 1u);
-        let values = dy_quarter(step_goals[step % 2u * STEPS + i], channel, 0u, 4u);
+        let values = dy_quarter(step_goals[step % 2u * STEPS + i], share.row + unit / STEPS, 0u, 4u);
         left_one[i * LEFT_PITCH + unit / STEPS] = transform_c4(values) * SCALE_C4;
     }
 }
 
 fn fill_shares_d4(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
         let i = unit % STEPS;
-        let index = share.run + unit / STEPS;
-        let right = i * RIGHT_PITCH + unit / STEPS * DEPTH;
+        let r = unit / STEPS % RUNS;
+        let index = share.run + r;
         let run = run_at(min(index, run_count() - 1u));
         let base = step_bases[step % 2u * STEPS + i];
         let turned = turned_samples(base, origin_of(0u), run.tap);
         let mirrored = mirrored_samples(base, origin_of(0u), run.tap);
-        for (var c = 0u; c < run.count; c++) {
-            let channel = (run.first + c) * channel_len();
+        for (var part = 0u; part < DEPTH; part += SPLIT) {
+            let c = part + unit / (STEPS * RUNS);
+            let exists = c < DEPTH && run.first + c < conv.c_in;
+            let channel = select(0u, run.first + c, exists) * channel_len();
             let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            // F̂ is transposed.
-            right_one[right + c] = select(f.one, vec4f(8.0, 0.0, 0.0, 0.0), is_bias(index));
-            right_two[right + c] = select(f.two.xzyw, vec4f(0.0), is_bias(index));
+            if (c < DEPTH) {
+                // F̂ is transposed.
+                let one = select(vec4f(0.0), f.one, exists);
+                let two = select(vec4f(0.0), f.two.xzyw, exists);
+                right_one[i * RIGHT_PITCH + r * DEPTH + c] = select(one, vec4f(8.0, 0.0, 0.0, 0.0), is_bias(index));
+                right_two[i * RIGHT_PITCH + r * DEPTH + c] = select(two, vec4f(0.0), is_bias(index));
+            }
         }
     }
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += THREADS) {
+    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
         let i = unit % STEPS;
-        let channel = min(share.row + unit / STEPS, conv.c_out - 1u);
+        let channel = share.row + unit / STEPS;
         let goal = step_goals[step % 2u * STEPS + i];
         let spectrum = transform_d4(Values(dy_quarter(goal, channel, 0u, 8u), dy_quarter(goal, channel, 4u, 8u)));
         left_one[i * LEFT_PITCH + unit / STEPS] = spectrum.one * 0.125;
@@ -164,50 +198,54 @@ struct Place {
 // Where an invocation's sum with its right factor at `right` goes; `rows` vectors of result channels.
 fn place_of(share: Share, rows: u32, right: u32, lane: u32) -> Place {
     let term = share.run * DEPTH + right;
-    let exists = right < RUNS * DEPTH && term < term_count();
-    return Place(share.chunk, rows, share.row + lane / COLUMNS * TILE, term, exists);
+    let exists = lane < SLICE && right < RUNS * DEPTH && term < term_count();
+    return Place(share.chunk, rows, share.row + lane % SLICE / COLUMNS_ACROSS * LEFT_TILE, term, exists);
 }
 
-fn keep(place: Place, t: u32, sum: vec4f) {
+fn keep(place: Place, t: u32, sum: vec4f, lane: u32) {
+    let total = sum_slices(sum, lane);
     if (place.exists && place.row + t < place.rows) {
-        partials_y[partial_place(place.chunk, place.rows, place.row + t, place.term)] = sum;
+        partials_y[partial_place(place.chunk, place.rows, place.row + t, place.term)] = total;
     }
 }
 
-fn keep_tile(place: Place, tile: Tile) {
-    keep(place, 0u, tile.a);
-    keep(place, 1u, tile.b);
-    keep(place, 2u, tile.c);
-    keep(place, 3u, tile.d);
-    if (TILE == 5u) {
-        keep(place, 4u, tile.e);
+fn keep_tile(place: Place, tile: Tile, lane: u32) {
+    keep(place, 0u, tile.a, lane);
+    keep(place, 1u, tile.b, lane);
+    keep(place, 2u, tile.c, lane);
+    keep(place, 3u, tile.d, lane);
+    if (LEFT_TILE == 5u) {
+        keep(place, 4u, tile.e, lane);
     }
 }
 
 fn keep_sums(share: Share, rows: u32, lane: u32, sums: Sums) {
-    let right = lane % COLUMNS;
-    keep_tile(place_of(share, rows, right, lane), sums.t0);
-    keep_tile(place_of(share, rows, right + COLUMNS, lane), sums.t1);
-    keep_tile(place_of(share, rows, right + 2u * COLUMNS, lane), sums.t2);
-    keep_tile(place_of(share, rows, right + 3u * COLUMNS, lane), sums.t3);
-}
-
-fn keep_d4(place: Place, t: u32, sum: Spectrum) {
-    if (place.exists && place.row + t < place.rows) {
-        let at = 2u * partial_place(place.chunk, place.rows, place.row + t, place.term);
-        partials_y[at] = sum.one;
-        partials_y[at + 1u] = sum.two;
+    let right = lane % SLICE % COLUMNS_ACROSS;
+    keep_tile(place_of(share, rows, right, lane), sums.t0, lane);
+    keep_tile(place_of(share, rows, right + COLUMNS_ACROSS, lane), sums.t1, lane);
+    keep_tile(place_of(share, rows, right + 2u * COLUMNS_ACROSS, lane), sums.t2, lane);
+    if (COUNT == 4u) {
+        keep_tile(place_of(share, rows, right + 3u * COLUMNS_ACROSS, lane), sums.t3, lane);
     }
 }
 
-fn keep_tile_d4(place: Place, tile: TileD4) {
-    keep_d4(place, 0u, tile.a);
-    keep_d4(place, 1u, tile.b);
-    keep_d4(place, 2u, tile.c);
-    keep_d4(place, 3u, tile.d);
+fn keep_d4(place: Place, t: u32, sum: Spectrum, lane: u32) {
+    let total = Spectrum(sum_slices(sum.one, lane), sum_slices(sum.two, lane));
+    if (place.exists && place.row + t < place.rows) {
+        let at = 2u * partial_place(place.chunk, place.rows, place.row + t, place.term);
+        partials_y[at] = total.one;
+        partials_y[at + 1u] = total.two;
+    }
 }
 
-@compute @workgroup_size(THREADS)
+fn keep_tile_d4(place: Place, tile: TileD4, lane: u32) {
+    keep_d4(place, 0u, tile.a, lane);
+    keep_d4(place, 1u, tile.b, lane);
+    keep_d4(place, 2u, tile.c, lane);
+    keep_d4(place, 3u, tile.d, lane);
+}
+
+@compute @workgroup_size(CREW)
 fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -223,12 +261,12 @@ fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         fill_shares_c1(share, step, lane);
         find_step(share, step + 1u, 1u, lane);
         workgroupBarrier();
-        sums = add_panels_c1(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+        sums = add_panels_c1(sums, lane);
     }
     keep_sums(share, (conv.c_out + 3u) / 4u, lane, sums);
 }
 
-@compute @workgroup_size(THREADS)
+@compute @workgroup_size(CREW)
 fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -244,12 +282,12 @@ fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         fill_shares_c4(share, step, lane);
         find_step(share, step + 1u, 4u, lane);
         workgroupBarrier();
-        sums = add_panels_c4(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+        sums = add_panels_c4(sums, lane);
     }
     keep_sums(share, conv.c_out, lane, sums);
 }
 
-@compute @workgroup_size(THREADS)
+@compute @workgroup_size(CREW)
 fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -265,11 +303,11 @@ fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         fill_shares_d4(share, step, lane);
         find_step(share, step + 1u, 8u, lane);
         workgroupBarrier();
-        sums = add_panels_d4(sums, min(STEPS, share.end - share.first - step * STEPS), lane);
+        sums = add_panels_d4(sums, lane);
     }
-    let right = lane % COLUMNS;
-    keep_tile_d4(place_of(share, conv.c_out, right, lane), sums.t0);
-    keep_tile_d4(place_of(share, conv.c_out, right + COLUMNS, lane), sums.t1);
+    let right = lane % SLICE % COLUMNS_ACROSS;
+    keep_tile_d4(place_of(share, conv.c_out, right, lane), sums.t0, lane);
+    keep_tile_d4(place_of(share, conv.c_out, right + COLUMNS_ACROSS, lane), sums.t1, lane);
 }
 
 // ---- The second pass ----
@@ -278,8 +316,8 @@ fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
 @group(0) @binding(1) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dbias: array<f32>;
 
-var<workgroup> dpsi_turned: array<vec4f, TAPS>;
-var<workgroup> dpsi_mirrored: array<vec4f, TAPS>;
+var<workgroup> dpsi_turned: array<vec4f, FOLDED>;
+var<workgroup> dpsi_mirrored: array<vec4f, FOLDED>;
 var<workgroup> lane_sums: array<vec4f, WORKGROUP>;
 
 // The sum over the chunks of vector `part` of `parts` that they have for a row's term: lanes sum a stride apart, then
