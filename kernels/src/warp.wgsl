@@ -86,8 +86,8 @@ fn rotate_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     );
     let corner = vec2i(floor(turned(4u - u32(rotation.unturn), unrotated) + centre()));
     var total = 0.0;
-    for (var row = max(corner.x - 1, 0); row <= min(corner.x + 2, i32(images.height) - 1); row++) {
-        for (var column = max(corner.y - 1, 0); column <= min(corner.y + 2, i32(images.width) - 1); column++) {
+    for (var row = max(corner.x - 1, 0); row < min(corner.x + 3, i32(images.height)); row++) {
+        for (var column = max(corner.y - 1, 0); column < min(corner.y + 3, i32(images.width)); column++) {
             let distance = abs(source(rotation, vec2f(f32(row), f32(column)) - centre()) - here);
             let weight = max(vec2f(1.0) - distance, vec2f(0.0));
             total += weight.x * weight.y * x[plane * count + u32(row) * images.width + u32(column)];

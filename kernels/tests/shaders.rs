@@ -50,11 +50,13 @@ fn every_loop_ends() {
     let mut loops = 0;
     for file in files(&sources, "wgsl") {
         let text = fs::read_to_string(&file).unwrap();
-        for (number, line) in text.lines().map(|line| line.split("//").next().unwrap().trim()).enumerate() {
+        let lines: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap().trim_end()).collect();
+        for (number, whole) in lines.iter().enumerate() {
+            let line = whole.trim_start();
             let at = format!("{}:{}: {line}", file.display(), number + 1);
             assert!(!line.starts_with("loop") && !line.starts_with("while"), "{at}: only `for` counts");
             let Some(head) = line.strip_prefix("for (var ") else {
-                assert!(!line.contains("for ("), "{at}: a loop that does not begin its line, or has no variable of its own");
+                assert!(!line.contains("for ("), "{at}: not at the line's beginning, or without a variable of its own");
                 continue;
             };
             loops += 1;
@@ -65,8 +67,9 @@ fn every_loop_ends() {
                 && (parts[2] == format!("{name}++") || parts[2].starts_with(&format!("{name} += ")));
             let down = parts[1] == format!("{name} > 0u") && parts[2] == format!("{name} /= 2u");
             assert!(up || down, "{at}: counts neither up nor down");
-            let assigned = text.lines().any(|line| line.trim_start().starts_with(&format!("{name} =")));
-            assert!(!assigned, "{at}: `{name}` is assigned to");
+            let end = format!("{}}}", &whole[..whole.len() - line.len()]);
+            let mut body = lines[number + 1..].iter().take_while(|line| **line != end);
+            assert!(!body.any(|line| line.trim_start().starts_with(&format!("{name} "))), "{at}: `{name}` is assigned to");
         }
     }
     assert!(loops > 50, "only {loops} loops found");
