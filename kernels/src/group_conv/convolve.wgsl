@@ -122,6 +122,9 @@ var<workgroup> origins: array<u32, RANGE>;
 // Where a tap's samples are, beyond a window's first, in the rotations and in the reflections; or NOTHING.
 var<workgroup> turned_places: array<vec4u, TAPS>;
 var<workgroup> mirrored_places: array<vec4u, TAPS>;
+// Where a tap's entries are in a filter, of the rotations and of the reflections.
+var<workgroup> turned_entries: array<vec4u, TAPS>;
+var<workgroup> mirrored_entries: array<vec4u, TAPS>;
 // By channel, plane and place.
 var<workgroup> samples: array<f32, SAMPLES>;
 // By channel, tap and vector.
@@ -182,26 +185,29 @@ fn places_at(phase: u32, rows: vec4u, columns: vec4u, planes: vec4u) -> vec4u {
     return select(NOTHING_4, planes * RANGE + row * ROW + column, aligned(origin, rows, columns));
 }
 
-fn find_turned_places(phase: u32, lane: u32) {
+fn find_turned(phase: u32, lane: u32) {
     let planes = select(vec4u(0u, 1u, 2u, 3u), vec4u(0u), LIFTING);
     for (var q = lane; q < TAPS; q += THREADS) {
         turned_places[q] = places_at(phase, turned_rows(tap_at(q)), turned_columns(tap_at(q)), planes);
+        turned_entries[q] = entry_places(q, 0u);
     }
 }
 
-fn find_mirrored_places(phase: u32, lane: u32) {
+fn find_mirrored(phase: u32, lane: u32) {
     let planes = select(vec4u(4u, 5u, 6u, 7u), vec4u(0u), LIFTING);
     for (var q = lane; q < TAPS; q += THREADS) {
         let rows = vec4u(K - 1u) - turned_rows(tap_at(q));
         mirrored_places[q] = places_at(phase, rows, turned_columns(tap_at(q)), planes);
+        mirrored_entries[q] = entry_places(q, 4u);
     }
 }
 
 // Without a group a tap is only one place, and no other is looked for.
-fn find_places_c1(phase: u32, lane: u32) {
+fn find_taps_c1(phase: u32, lane: u32) {
     for (var q = lane; q < TAPS; q += THREADS) {
         let tap = tap_at(q);
         turned_places[q] = places_at(phase, vec4u(tap.x), vec4u(tap.y), vec4u(0u));
+        turned_entries[q] = vec4u(entry_place(q, 0u));
     }
 }
 
@@ -239,7 +245,7 @@ fn stage_filters_c1(area: Area, first: u32, lane: u32) {
     for (var unit = lane; unit < FILTERS; unit += THREADS) {
         let entry = entry_of(unit);
         let column = min(first + entry.channel, conv.c_in - 1u);
-        filters_one[entry.at] = filter_c1(4u * (area.vector + entry.vector), column, entry.q);
+        filters_one[entry.at] = filter_c1(4u * (area.vector + entry.vector), column, turned_entries[entry.q].x);
     }
 }
 
@@ -247,7 +253,8 @@ fn stage_filters_c4(area: Area, first: u32, lane: u32) {
     for (var unit = lane; unit < FILTERS; unit += THREADS) {
         let entry = entry_of(unit);
         let column = min(first + entry.channel, conv.c_in - 1u);
-        filters_one[entry.at] = filter_c4(area.vector + entry.vector, column, entry.q);
+        let places = turned_entries[entry.q];
+        filters_one[entry.at] = filter_c4(area.vector + entry.vector, column, places, tap_weight(entry.q, 4u));
     }
 }
 
@@ -255,7 +262,10 @@ fn stage_filters_d4(area: Area, first: u32, lane: u32) {
     for (var unit = lane; unit < FILTERS; unit += THREADS) {
         let entry = entry_of(unit);
         let column = min(first + entry.channel, conv.c_in - 1u);
-        let spectrum = filter_d4(area.vector + entry.vector, column, entry.q);
+        let turned = turned_entries[entry.q];
+        let mirrored = mirrored_entries[entry.q];
+        let scale = tap_weight(entry.q, 8u);
+        let spectrum = filter_d4(area.vector + entry.vector, column, turned, mirrored, scale);
         filters_one[entry.at] = spectrum.one;
         filters_two[entry.at] = spectrum.two;
     }
@@ -291,7 +301,7 @@ fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let area = area_of(index);
     find_origins(area, lane);
-    find_places_c1(area.phase, lane);
+    find_taps_c1(area.phase, lane);
     let vector = lane / COLUMNS * TILE;
     let position = area.position + lane % COLUMNS;
     let start = strip_place(area.position);
@@ -346,7 +356,7 @@ fn conv_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let area = area_of(index);
     find_origins(area, lane);
-    find_turned_places(area.phase, lane);
+    find_turned(area.phase, lane);
     let vector = lane / COLUMNS * TILE;
     let position = area.position + lane % COLUMNS;
     let start = strip_place(area.position);
@@ -393,8 +403,8 @@ fn conv_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let area = area_of(index);
     find_origins(area, lane);
-    find_turned_places(area.phase, lane);
-    find_mirrored_places(area.phase, lane);
+    find_turned(area.phase, lane);
+    find_mirrored(area.phase, lane);
     let vector = lane / COLUMNS * TILE;
     let position = area.position + lane % COLUMNS;
     let start = strip_place(area.position);

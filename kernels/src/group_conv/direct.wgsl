@@ -34,7 +34,7 @@ fn direct_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     for (var c = 0u; c < conv.c_in; c++) {
         for (var q = 0u; q < tap_count(); q++) {
             let sample = fetch_one(spot.base, origin, tap_at(q), c * channel_len());
-            sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, q), sum);
+            sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, entry_place(q, 0u)), sum);
         }
     }
     store_c1(spot.goal, 4u * spot.row, sum);
@@ -54,7 +54,7 @@ fn direct_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
         for (var q = 0u; q < tap_count(); q++) {
             let samples = turned_samples(spot.base, origin, tap_at(q));
             let f = transform_c4(fetch(samples, c * channel_len()));
-            sum = add_product_c4(sum, f, filter_c4(spot.row, c, q));
+            sum = add_product_c4(sum, f, filter_c4(spot.row, c, entry_places(q, 0u), tap_weight(q, 4u)));
         }
     }
     store_c4(spot.goal, spot.row, sum);
@@ -76,7 +76,8 @@ fn direct_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
             let mirrored = mirrored_samples(spot.base, origin, tap_at(q));
             let channel = c * channel_len();
             let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            sum = add_product_d4(sum, f, filter_d4(spot.row, c, q));
+            let w = filter_d4(spot.row, c, entry_places(q, 0u), entry_places(q, 4u), tap_weight(q, 8u));
+            sum = add_product_d4(sum, f, w);
         }
     }
     store_d4(spot.goal, spot.row, sum);

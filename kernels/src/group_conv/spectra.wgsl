@@ -161,51 +161,55 @@ fn add_product_d4(sum: Spectrum, f: Spectrum, w: Spectrum) -> Spectrum {
 
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 
-// ψ_q[d] for result channel `row` and source channel `column`; zero beyond the last channel. The adjoint's filter is
-// weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e].
-fn psi(row: u32, column: u32, q: u32, d: u32, order: u32) -> f32 {
-    if (row >= conv.c_out) {
-        return 0.0;
-    }
+// Where ψ_q[d] is in the filter from source channel 0 to result channel 0, or in that filter's transpose: the adjoint's
+// is weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e].
+fn entry_place(q: u32, d: u32) -> u32 {
     if (ADJOINT) {
         let entry = vec2u(K - 1u) - tap_at(q);
-        let plane = (column * conv.c_out + row) * order + group_inverse(d);
-        return weight[(plane * K + entry.x) * K + entry.y];
+        return (group_inverse(d) * K + entry.x) * K + entry.y;
     }
     let entry = move_entry(d, tap_at(q), vec2u(K));
-    let plane = select((row * conv.c_in + column) * order + d, row * conv.c_in + column, LIFTING);
-    return weight[(plane * K + entry.x) * K + entry.y] * tap_weight(q, order);
+    return (select(d, 0u, LIFTING) * K + entry.x) * K + entry.y;
 }
 
-fn psi_quarter(row: u32, column: u32, q: u32, first: u32, order: u32) -> vec4f {
-    return vec4f(
-        psi(row, column, q, first, order),
-        psi(row, column, q, first + 1u, order),
-        psi(row, column, q, first + 2u, order),
-        psi(row, column, q, first + 3u, order),
-    );
+// Those of four elements from d.
+fn entry_places(q: u32, d: u32) -> vec4u {
+    return vec4u(entry_place(q, d), entry_place(q, d + 1u), entry_place(q, d + 2u), entry_place(q, d + 3u));
 }
 
-// Without a group, four result channels make one vector.
-fn filter_c1(row: u32, column: u32, q: u32) -> vec4f {
-    return vec4f(
-        psi(row, column, q, 0u, 1u),
-        psi(row + 1u, column, q, 0u, 1u),
-        psi(row + 2u, column, q, 0u, 1u),
-        psi(row + 3u, column, q, 0u, 1u),
-    );
+// Where the filter from source channel `column` to result channel `row` begins, in a group of `order`.
+fn filter_place(row: u32, column: u32, order: u32) -> u32 {
+    let number = select(row * conv.c_in + column, column * conv.c_out + row, ADJOINT);
+    return number * select(order, 1u, LIFTING) * K * K;
+}
+
+fn weights_at(places: vec4u) -> vec4f {
+    return vec4f(weight[places.x], weight[places.y], weight[places.z], weight[places.w]);
+}
+
+// The spectra of filters, zero beyond the last result channel. Without a group, four result channels make one vector.
+fn filter_c1(row: u32, column: u32, entry: u32) -> vec4f {
+    let rows = row + vec4u(0u, 1u, 2u, 3u);
+    let exists = rows < vec4u(conv.c_out);
+    let number = select(rows * conv.c_in + column, column * conv.c_out + rows, vec4<bool>(ADJOINT));
+    return select(vec4f(0.0), weights_at(select(vec4u(0u), number * K * K + entry, exists)), exists);
 }
 
 const SCALE_C4: vec4f = vec4f(0.25, 0.25, 0.5, 0.5);
 
-fn filter_c4(row: u32, column: u32, q: u32) -> vec4f {
-    return transform_c4(psi_quarter(row, column, q, 0u, 4u)) * SCALE_C4;
+// `entries` as `entry_places` gives them, `scale` as `tap_weight`.
+fn filter_c4(row: u32, column: u32, entries: vec4u, scale: f32) -> vec4f {
+    let exists = row < conv.c_out;
+    let psi = weights_at(select(0u, filter_place(row, column, 4u), exists) + entries) * select(0.0, scale, exists);
+    return transform_c4(psi) * SCALE_C4;
 }
 
 // ψ̃ = Σ_d ψ[d] ρ(d)ᵀ, hence the transposed entries.
-fn filter_d4(row: u32, column: u32, q: u32) -> Spectrum {
-    let values = Values(psi_quarter(row, column, q, 0u, 8u), psi_quarter(row, column, q, 4u, 8u));
-    let spectrum = transform_d4(values);
+fn filter_d4(row: u32, column: u32, turned: vec4u, mirrored: vec4u, scale: f32) -> Spectrum {
+    let exists = row < conv.c_out;
+    let place = select(0u, filter_place(row, column, 8u), exists);
+    let factor = select(0.0, scale, exists);
+    let spectrum = transform_d4(Values(weights_at(place + turned) * factor, weights_at(place + mirrored) * factor));
     return Spectrum(spectrum.one * 0.125, spectrum.two.xzyw * 0.25);
 }
 

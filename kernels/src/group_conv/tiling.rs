@@ -12,7 +12,7 @@ pub(super) const WORKGROUP_MEMORY: usize = 16_384;
 pub(super) const SPAN: usize = 8;
 /// Widths of strips, from the best, and the memory that the samples of a channel should take at most: those of a wide
 /// strip have many others between them.
-const STRIPS: [usize; 4] = [64, 32, 16, 8];
+const STRIPS: [usize; 5] = [64, 32, 16, 8, 4];
 const SAMPLES_MEMORY: usize = WORKGROUP_MEMORY / 2;
 /// Invocations that keep a large GPU busy, and windows that a workgroup of the weight gradient should sum at least, for
 /// its start and end to be worth it.
@@ -58,7 +58,7 @@ impl Extents {
     pub fn strips(&self) -> (usize, usize) {
         let columns = |widest: usize| self.columns.div_ceil(self.columns.div_ceil(widest));
         let fits = |&columns: &usize| 4 * self.planes * self.range_of(columns, 64) <= SAMPLES_MEMORY;
-        let columns = STRIPS.map(columns).into_iter().find(fits).unwrap_or(columns(STRIPS[3]));
+        let columns = STRIPS.map(columns).into_iter().find(fits).unwrap_or(columns(STRIPS[4]));
         (self.columns.div_ceil(columns), columns)
     }
 
@@ -110,8 +110,8 @@ impl Tiling {
     fn most(group: Group) -> (usize, usize) {
         match group {
             Group::C1 => (5, 4),
-            Group::C4 => (10, 2),
-            Group::D4 => (7, 2),
+            Group::C4 => (8, 2),
+            Group::D4 => (4, 2),
         }
     }
 
@@ -125,11 +125,10 @@ impl Tiling {
         let order = |tile: usize| if busy(tile) { most - tile } else { most + tile };
         let tile = (most.div_ceil(2)..=most).min_by_key(|&tile| (waste(tile), order(tile))).unwrap_or(most).min(e.vectors);
         let needed = e.vectors.div_ceil(tile);
-        let rows = needed.div_ceil(needed.div_ceil(8));
+        let rows = needed.div_ceil(needed.div_ceil(4));
         let halves = |most: usize| std::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
-        let columns = if rows == 1 { 64 } else { 32 };
         let all = halves(tile).flat_map(|tile| {
-            halves(rows).flat_map(move |rows| [columns, 32, 16, 8].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
+            halves(rows).flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
         });
         let fits = |tiling: &Tiling| tiling.memory(e) <= WORKGROUP_MEMORY;
         let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
@@ -152,10 +151,11 @@ impl Tiling {
         self.columns * Self::most(group).1
     }
 
-    /// Bytes of workgroup memory: staged samples and filters, where the samples are in the source, and where the taps.
+    /// Bytes of workgroup memory: staged samples and filters, and where the samples, the taps and their filters' entries
+    /// are.
     pub fn memory(self, e: &Extents) -> usize {
         let range = e.range(self.windows(e.group));
-        let places = if e.group == Group::D4 { 32 } else { 16 };
+        let places = if e.group == Group::D4 { 64 } else { 32 };
         let filters = e.taps * self.vectors() * factor_bytes(e.group).0;
         self.channels * (4 * e.planes * range + filters) + 4 * range + e.taps * places
     }
@@ -205,13 +205,12 @@ impl Chunks {
         let tile = if group != Group::D4 && made(5) < made(4) { 5 } else { 4 };
         let rows = rows_of(tile);
         let counts: &[usize] = if group == Group::D4 { &[2] } else { &[4, 3] };
-        // Terms per invocation made in vain, of those made: as few as possible; then the larger share.
+        // As few terms as possible, some of them in vain; a band costs a dozen more, for its left factors.
         let shapes = counts.iter().flat_map(|&count| [32, 16, 8, 4, 2].map(|columns| (count, columns)));
         let fits = shapes.filter(|&(count, columns)| count * columns >= depth && rows * columns <= 128);
-        let share = |&(count, columns): &(usize, usize)| {
+        let cost = |&(count, columns): &(usize, usize)| {
             let fitting = (count * columns / depth).min(runs);
-            let bands = runs.div_ceil(fitting);
-            (bands * count * columns * 1000 / (runs * depth), usize::MAX - count * columns)
+            runs.div_ceil(fitting) * (count * columns + 12)
         };
         let base = |(count, columns): (usize, usize)| {
             let fitting = (count * columns / depth).min(runs);
@@ -219,7 +218,7 @@ impl Chunks {
             Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::NONE }
         };
         let small = |shape: &(usize, usize)| base(*shape).memory(group) <= WORKGROUP_MEMORY;
-        let chosen = base(fits.filter(small).min_by_key(share).expect("a few columns always fit"));
+        let chosen = base(fits.filter(small).min_by_key(cost).expect("a few columns always fit"));
         let slices = [8, 4, 2].into_iter().find(|&slices| {
             let sliced = Chunks { slices, ..chosen };
             sliced.threads() <= 256 && sliced.memory(group) <= WORKGROUP_MEMORY
@@ -345,23 +344,23 @@ mod tests {
 
     /// What the shapes of the paper's networks and of ResNets get.
     #[test]
-    fn common_widths_waste_nothing() {
-        for (group, c_out) in [
-            (Group::C1, 16),
-            (Group::C1, 20),
-            (Group::C1, 64),
-            (Group::C4, 10),
-            (Group::C4, 8),
-            (Group::C4, 16),
-            (Group::C4, 32),
-            (Group::C4, 64),
-            (Group::C4, 256),
-            (Group::D4, 7),
-            (Group::D4, 16),
+    fn common_widths_waste_little() {
+        for (group, c_out, made) in [
+            (Group::C1, 16, 16),
+            (Group::C1, 20, 20),
+            (Group::C1, 64, 64),
+            (Group::C4, 10, 10),
+            (Group::C4, 8, 8),
+            (Group::C4, 16, 16),
+            (Group::C4, 32, 32),
+            (Group::C4, 64, 64),
+            (Group::C4, 256, 256),
+            (Group::D4, 7, 8),
+            (Group::D4, 16, 16),
         ] {
-            let vectors = c_out / channels_per_vector(group);
-            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, vectors));
-            assert_eq!(vectors.next_multiple_of(tiling.vectors()), vectors, "{group} {c_out} {tiling:?}");
+            let each = channels_per_vector(group);
+            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, c_out / each));
+            assert_eq!((c_out / each).next_multiple_of(tiling.vectors()) * each, made, "{group} {c_out} {tiling:?}");
         }
     }
 
