@@ -10,7 +10,7 @@
 override LEFT_TILE: u32 = 5;
 override COUNT: u32 = 4;
 override COLUMNS_ACROSS: u32 = 16;
-// Invocations of a slice, slices, and invocations of a workgroup.
+// Invocations of a slice, slices, and invocations of a workgroup, some of which may only fetch.
 override SLICE: u32 = 32;
 override SLICES: u32 = 1;
 override CREW: u32 = 32;
@@ -84,6 +84,9 @@ fn add_scaled(sum: Tile, f: f32, w: Tile) -> Tile {
 
 fn add_panels_c1(sums: Sums, lane: u32) -> Sums {
     var s = sums;
+    if (lane >= SLICE * SLICES) {
+        return s;
+    }
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
@@ -116,6 +119,9 @@ fn add_products_c4(sum: Tile, f: vec4f, w: Tile) -> Tile {
 
 fn add_panels_c4(sums: Sums, lane: u32) -> Sums {
     var s = sums;
+    if (lane >= SLICE * SLICES) {
+        return s;
+    }
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
@@ -155,6 +161,9 @@ fn add_products_d4(sum: TileD4, f: Spectrum, w: TileD4) -> TileD4 {
 
 fn add_panels_d4(sums: SumsD4, lane: u32) -> SumsD4 {
     var s = sums;
+    if (lane >= SLICE * SLICES) {
+        return s;
+    }
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {

@@ -18,6 +18,8 @@ const SAMPLES_MEMORY: usize = WORKGROUP_MEMORY / 2;
 /// its start and end to be worth it.
 const BUSY: usize = 1 << 16;
 const SHORTEST_CHUNK: usize = 64;
+/// Runs, and vectors of result channels, that a workgroup of the weight gradient has at most: 256 invocations fetch them.
+const UNITS: usize = 256 / SPAN;
 
 /// Result channels that one vector of left factors stands for.
 pub(super) fn channels_per_vector(group: Group) -> usize {
@@ -195,9 +197,8 @@ impl Chunks {
     pub fn of(group: Group, c_in: usize, c_out: usize, runs: usize, positions: usize) -> Self {
         let depth = depth(group, c_in);
         let vectors = c_out.div_ceil(channels_per_vector(group));
-        let most = if group == Group::D4 { 4 } else { 8 };
         let rows_of = |tile: usize| {
-            let needed = vectors.div_ceil(tile);
+            let (needed, most) = (vectors.div_ceil(tile), if group == Group::D4 { 4 } else { UNITS / tile });
             needed.div_ceil(needed.div_ceil(most))
         };
         let made = |tile: usize| vectors.next_multiple_of(tile * rows_of(tile));
@@ -209,11 +210,11 @@ impl Chunks {
         let shapes = counts.iter().flat_map(|&count| [32, 16, 8, 4, 2].map(|columns| (count, columns)));
         let fits = shapes.filter(|&(count, columns)| count * columns >= depth && rows * columns <= 128);
         let cost = |&(count, columns): &(usize, usize)| {
-            let fitting = (count * columns / depth).min(runs);
+            let fitting = (count * columns / depth).min(runs).min(UNITS);
             runs.div_ceil(fitting) * (count * columns + 12)
         };
         let base = |(count, columns): (usize, usize)| {
-            let fitting = (count * columns / depth).min(runs);
+            let fitting = (count * columns / depth).min(runs).min(UNITS);
             let bands = runs.div_ceil(fitting);
             Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::NONE }
         };
@@ -221,10 +222,10 @@ impl Chunks {
         let chosen = base(fits.filter(small).min_by_key(cost).expect("a few columns always fit"));
         let slices = [8, 4, 2].into_iter().find(|&slices| {
             let sliced = Chunks { slices, ..chosen };
-            sliced.threads() <= 256 && sliced.memory(group) <= WORKGROUP_MEMORY
+            sliced.slice() * slices <= 256 && sliced.memory(group) <= WORKGROUP_MEMORY
         });
         let sliced = Chunks { slices: slices.unwrap_or(1), ..chosen };
-        let split = (sliced.threads() / (SPAN * sliced.runs)).clamp(1, depth);
+        let split = (sliced.slice() * sliced.slices / (SPAN * sliced.runs)).clamp(1, depth);
         let parts = vectors.div_ceil(tile * rows);
         let workgroups = (2 * BUSY).div_ceil(sliced.threads() * sliced.bands * parts);
         let chunk = positions.div_ceil(workgroups).max(SHORTEST_CHUNK);
@@ -255,9 +256,9 @@ impl Chunks {
         self.rows * self.columns
     }
 
-    /// Invocations of a workgroup.
+    /// Invocations of a workgroup: each fetches a run, or a share of it, and a vector of `dy`, at one window.
     pub fn threads(self) -> usize {
-        self.slice() * self.slices
+        (self.slice() * self.slices).max(SPAN * self.vectors().max(self.runs)).next_multiple_of(32)
     }
 
     /// Vectors that hold the sums of half the slices.

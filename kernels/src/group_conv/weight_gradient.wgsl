@@ -74,8 +74,13 @@ fn dy_at(goal: u32, channel: u32, plane: u32, order: u32) -> f32 {
     return select(0.0, dy[at], exists);
 }
 
-fn dy_c1(goal: u32, channel: u32) -> f32 {
-    return dy_at(goal, channel, 0u, 1u);
+fn dy_c1(goal: u32, channel: u32) -> vec4f {
+    return vec4f(
+        dy_at(goal, channel, 0u, 1u),
+        dy_at(goal, channel + 1u, 0u, 1u),
+        dy_at(goal, channel + 2u, 0u, 1u),
+        dy_at(goal, channel + 3u, 0u, 1u),
+    );
 }
 
 fn dy_quarter(goal: u32, channel: u32, first: u32, order: u32) -> vec4f {
@@ -87,93 +92,120 @@ fn dy_quarter(goal: u32, channel: u32, first: u32, order: u32) -> vec4f {
     );
 }
 
-// ---- The panels: windows vary fastest, so that neighbours read neighbouring samples ----
+fn dy_values(goal: u32, channel: u32) -> Values {
+    return Values(dy_quarter(goal, channel, 0u, 8u), dy_quarter(goal, channel, 4u, 8u));
+}
+
+// ---- The panels: windows vary fastest, so that neighbours fetch neighbouring samples, while the steps before are
+// summed ----
 
 fn is_bias(index: u32) -> bool {
     return index == run_count();
 }
 
-fn fill_shares_c1(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
-        let i = unit % STEPS;
-        let r = unit / STEPS % RUNS;
-        let index = share.run + r;
-        let run = run_at(min(index, run_count() - 1u));
-        for (var part = 0u; part < DEPTH; part += SPLIT) {
-            let c = part + unit / (STEPS * RUNS);
-            let exists = c < DEPTH && run.first + c < conv.c_in;
-            let channel = select(0u, run.first + c, exists);
-            let sample = fetch_one(step_bases[step % 2u * STEPS + i], origin_of(0u), run.tap, channel * channel_len());
-            if (c < DEPTH) {
-                right_c1[i * RIGHT_PITCH + r * DEPTH + c] = select(select(0.0, sample, exists), 1.0, is_bias(index));
-            }
-        }
-    }
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
-        let i = unit % STEPS;
-        let channel = 4u * (share.row + unit / STEPS);
-        let goal = step_goals[step % 2u * STEPS + i];
-        left_one[i * LEFT_PITCH + unit / STEPS] =
-            vec4f(dy_c1(goal, channel), dy_c1(goal, channel + 1u), dy_c1(goal, channel + 2u), dy_c1(goal, channel + 3u));
+// An invocation's share of a step: the channels of run `r` that are SPLIT apart from `part`, at window `i`; and a vector
+// of dy. There are as many invocations as that.
+struct Unit {
+    i: u32,
+    r: u32,
+    part: u32,
+    index: u32,
+    run: Run,
+    exists: bool,
+}
+
+fn unit_of(share: Share, lane: u32) -> Unit {
+    let r = lane / STEPS % RUNS;
+    let index = share.run + r;
+    let run = run_at(min(index, run_count() - 1u));
+    return Unit(lane % STEPS, r, lane / (STEPS * RUNS), index, run, lane < STEPS * RUNS * SPLIT);
+}
+
+// Channel `number` of a unit's, and where its right factor goes.
+struct Term {
+    channel: u32,
+    at: u32,
+    // Whether there is such a channel, and whether there is room for it.
+    exists: bool,
+    placed: bool,
+}
+
+fn term_at(unit: Unit, number: u32) -> Term {
+    let c = unit.part + number * SPLIT;
+    let exists = c < DEPTH && unit.run.first + c < conv.c_in;
+    let channel = select(0u, unit.run.first + c, exists);
+    return Term(channel, unit.i * RIGHT_PITCH + unit.r * DEPTH + c, exists, unit.exists && c < DEPTH);
+}
+
+// Channels of a unit, at most; bounds are constants, so that all samples are fetched at once.
+const MOST_TERMS: u32 = 8u;
+const MOST_TERMS_D4: u32 = 4u;
+
+fn fetch_c1(unit: Unit, step: u32, samples: ptr<function, array<f32, MOST_TERMS>>) {
+    let base = step_bases[step % 2u * STEPS + unit.i];
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        let term = term_at(unit, number);
+        (*samples)[number] = fetch_one(base, origin_of(0u), unit.run.tap, term.channel * channel_len());
     }
 }
 
-fn fill_shares_c4(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
-        let i = unit % STEPS;
-        let r = unit / STEPS % RUNS;
-        let index = share.run + r;
-        let run = run_at(min(index, run_count() - 1u));
-        let samples = turned_samples(step_bases[step % 2u * STEPS + i], origin_of(0u), run.tap);
-        for (var part = 0u; part < DEPTH; part += SPLIT) {
-            let c = part + unit / (STEPS * RUNS);
-            let exists = c < DEPTH && run.first + c < conv.c_in;
-            let channel = select(0u, run.first + c, exists);
-            let f = select(vec4f(0.0), transform_c4(fetch(samples, channel * channel_len())), exists);
-            if (c < DEPTH) {
-                right_one[i * RIGHT_PITCH + r * DEPTH + c] = select(f, vec4f(4.0, 0.0, 0.0, 0.0), is_bias(index));
-            }
+fn place_c1(unit: Unit, samples: ptr<function, array<f32, MOST_TERMS>>) {
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        let term = term_at(unit, number);
+        if (term.placed) {
+            right_c1[term.at] = select(select(0.0, (*samples)[number], term.exists), 1.0, is_bias(unit.index));
         }
-    }
-    // The adjoint of the inverse transform.
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
-        let i = unit % STEPS;
-        let values = dy_quarter(step_goals[step % 2u * STEPS + i], share.row + unit / STEPS, 0u, 4u);
-        left_one[i * LEFT_PITCH + unit / STEPS] = transform_c4(values) * SCALE_C4;
     }
 }
 
-fn fill_shares_d4(share: Share, step: u32, lane: u32) {
-    for (var unit = lane; unit < STEPS * RUNS * SPLIT; unit += CREW) {
-        let i = unit % STEPS;
-        let r = unit / STEPS % RUNS;
-        let index = share.run + r;
-        let run = run_at(min(index, run_count() - 1u));
-        let base = step_bases[step % 2u * STEPS + i];
-        let turned = turned_samples(base, origin_of(0u), run.tap);
-        let mirrored = mirrored_samples(base, origin_of(0u), run.tap);
-        for (var part = 0u; part < DEPTH; part += SPLIT) {
-            let c = part + unit / (STEPS * RUNS);
-            let exists = c < DEPTH && run.first + c < conv.c_in;
-            let channel = select(0u, run.first + c, exists) * channel_len();
-            let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            if (c < DEPTH) {
-                // F̂ is transposed.
-                let one = select(vec4f(0.0), f.one, exists);
-                let two = select(vec4f(0.0), f.two.xzyw, exists);
-                right_one[i * RIGHT_PITCH + r * DEPTH + c] = select(one, vec4f(8.0, 0.0, 0.0, 0.0), is_bias(index));
-                right_two[i * RIGHT_PITCH + r * DEPTH + c] = select(two, vec4f(0.0), is_bias(index));
-            }
+fn fetch_c4(unit: Unit, step: u32, samples: ptr<function, array<vec4f, MOST_TERMS>>) {
+    let turned = turned_samples(step_bases[step % 2u * STEPS + unit.i], origin_of(0u), unit.run.tap);
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        (*samples)[number] = fetch(turned, term_at(unit, number).channel * channel_len());
+    }
+}
+
+fn place_c4(unit: Unit, samples: ptr<function, array<vec4f, MOST_TERMS>>) {
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        let term = term_at(unit, number);
+        let f = select(vec4f(0.0), transform_c4((*samples)[number]), term.exists);
+        if (term.placed) {
+            right_one[term.at] = select(f, vec4f(4.0, 0.0, 0.0, 0.0), is_bias(unit.index));
         }
     }
-    for (var unit = lane; unit < STEPS * LEFT_CHANNELS; unit += CREW) {
-        let i = unit % STEPS;
-        let channel = share.row + unit / STEPS;
-        let goal = step_goals[step % 2u * STEPS + i];
-        let spectrum = transform_d4(Values(dy_quarter(goal, channel, 0u, 8u), dy_quarter(goal, channel, 4u, 8u)));
-        left_one[i * LEFT_PITCH + unit / STEPS] = spectrum.one * 0.125;
-        left_two[i * LEFT_PITCH + unit / STEPS] = spectrum.two * 0.25;
+}
+
+fn fetch_d4(unit: Unit, step: u32, samples: ptr<function, array<Values, MOST_TERMS_D4>>) {
+    let base = step_bases[step % 2u * STEPS + unit.i];
+    let turned = turned_samples(base, origin_of(0u), unit.run.tap);
+    let mirrored = mirrored_samples(base, origin_of(0u), unit.run.tap);
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        let channel = term_at(unit, number).channel * channel_len();
+        (*samples)[number] = Values(fetch(turned, channel), fetch(mirrored, channel));
     }
+}
+
+// F̂ is transposed.
+fn place_d4(unit: Unit, samples: ptr<function, array<Values, MOST_TERMS_D4>>) {
+    for (var number = 0u; number < (DEPTH + SPLIT - 1u) / SPLIT; number++) {
+        let term = term_at(unit, number);
+        let f = transform_d4((*samples)[number]);
+        let one = select(vec4f(0.0), f.one, term.exists);
+        let two = select(vec4f(0.0), f.two.xzyw, term.exists);
+        if (term.placed) {
+            right_one[term.at] = select(one, vec4f(8.0, 0.0, 0.0, 0.0), is_bias(unit.index));
+            right_two[term.at] = select(two, vec4f(0.0), is_bias(unit.index));
+        }
+    }
+}
+
+// The window and the vector of dy that an invocation fetches.
+fn goal_at(step: u32, lane: u32) -> u32 {
+    return select(NOTHING, step_goals[step % 2u * STEPS + lane % STEPS], lane < STEPS * LEFT_CHANNELS);
+}
+
+fn left_place(lane: u32) -> u32 {
+    return lane % STEPS * LEFT_PITCH + lane / STEPS;
 }
 
 // ---- The first pass ----
@@ -254,13 +286,24 @@ fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     }
     let share = share_of(index);
     let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    let unit = unit_of(share, lane);
     find_step(share, 0u, 1u, lane);
+    workgroupBarrier();
+    var samples: array<f32, MOST_TERMS>;
+    fetch_c1(unit, 0u, &samples);
+    var values = dy_c1(goal_at(0u, lane), 4u * (share.row + lane / STEPS));
+    find_step(share, 1u, 1u, lane);
     var sums = Sums();
     for (var step = 0u; step < steps; step++) {
         workgroupBarrier();
-        fill_shares_c1(share, step, lane);
-        find_step(share, step + 1u, 1u, lane);
+        place_c1(unit, &samples);
+        if (lane < STEPS * LEFT_CHANNELS) {
+            left_one[left_place(lane)] = values;
+        }
+        find_step(share, step + 2u, 1u, lane);
         workgroupBarrier();
+        fetch_c1(unit, step + 1u, &samples);
+        values = dy_c1(goal_at(step + 1u, lane), 4u * (share.row + lane / STEPS));
         sums = add_panels_c1(sums, lane);
     }
     keep_sums(share, (conv.c_out + 3u) / 4u, lane, sums);
@@ -275,13 +318,25 @@ fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     }
     let share = share_of(index);
     let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    let unit = unit_of(share, lane);
     find_step(share, 0u, 4u, lane);
+    workgroupBarrier();
+    var samples: array<vec4f, MOST_TERMS>;
+    fetch_c4(unit, 0u, &samples);
+    var values = dy_quarter(goal_at(0u, lane), share.row + lane / STEPS, 0u, 4u);
+    find_step(share, 1u, 4u, lane);
     var sums = Sums();
     for (var step = 0u; step < steps; step++) {
         workgroupBarrier();
-        fill_shares_c4(share, step, lane);
-        find_step(share, step + 1u, 4u, lane);
+        place_c4(unit, &samples);
+        if (lane < STEPS * LEFT_CHANNELS) {
+            // The adjoint of the inverse transform.
+            left_one[left_place(lane)] = transform_c4(values) * SCALE_C4;
+        }
+        find_step(share, step + 2u, 4u, lane);
         workgroupBarrier();
+        fetch_c4(unit, step + 1u, &samples);
+        values = dy_quarter(goal_at(step + 1u, lane), share.row + lane / STEPS, 0u, 4u);
         sums = add_panels_c4(sums, lane);
     }
     keep_sums(share, conv.c_out, lane, sums);
@@ -296,13 +351,26 @@ fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     }
     let share = share_of(index);
     let steps = (share.end - share.first + STEPS - 1u) / STEPS;
+    let unit = unit_of(share, lane);
     find_step(share, 0u, 8u, lane);
+    workgroupBarrier();
+    var samples: array<Values, MOST_TERMS_D4>;
+    fetch_d4(unit, 0u, &samples);
+    var values = dy_values(goal_at(0u, lane), share.row + lane / STEPS);
+    find_step(share, 1u, 8u, lane);
     var sums = SumsD4();
     for (var step = 0u; step < steps; step++) {
         workgroupBarrier();
-        fill_shares_d4(share, step, lane);
-        find_step(share, step + 1u, 8u, lane);
+        place_d4(unit, &samples);
+        if (lane < STEPS * LEFT_CHANNELS) {
+            let spectrum = transform_d4(values);
+            left_one[left_place(lane)] = spectrum.one * 0.125;
+            left_two[left_place(lane)] = spectrum.two * 0.25;
+        }
+        find_step(share, step + 2u, 8u, lane);
         workgroupBarrier();
+        fetch_d4(unit, step + 1u, &samples);
+        values = dy_values(goal_at(step + 1u, lane), share.row + lane / STEPS);
         sums = add_panels_d4(sums, lane);
     }
     let right = lane % SLICE % COLUMNS_ACROSS;
