@@ -129,6 +129,11 @@ impl Gpu {
         &self.0.description
     }
 
+    /// Bytes of `var<workgroup>` that a workgroup can have.
+    pub fn workgroup_memory(&self) -> usize {
+        self.0.limits.max_compute_workgroup_storage_size as usize
+    }
+
     /// What somebody found out about this device, by its type: made when first asked for, then kept as long as the device.
     ///
     /// # Errors

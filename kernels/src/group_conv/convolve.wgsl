@@ -10,11 +10,12 @@
 // the same distance from each window's first sample. Where dx would meet the zeros that a stride puts between the samples
 // of dy, it does not look: in each phase only those taps are visited that meet a sample in some rotation.
 //
-// Per tap an invocation on C4 reads 10 filters, which all its neighbours read too, and 8 samples, transforms these by 16
-// additions, and makes 120 multiply-adds; on D4, of 7 filters, 14, 16, 48 and 168; without a group, of 5, 5, 4, 0 and 80.
+// Per tap an invocation on C4 reads 8 filters, which all its neighbours read too, and 8 samples, transforms these by 16
+// additions, and makes 96 multiply-adds; on D4 it reads 4 filters and 16 samples for 48 additions and 96 multiply-adds;
+// without a group 5 filters and 4 samples for 80 multiply-adds.
 
 // Vectors of result channels, of an invocation and of a workgroup.
-override TILE: u32 = 10;
+override TILE: u32 = 5;
 override VECTORS: u32 = 10;
 // Invocations across windows, and windows of a workgroup.
 override COLUMNS: u32 = 64;
@@ -289,8 +290,8 @@ fn is_missed(places: vec4u) -> bool {
 }
 
 const MOST_C1: u32 = 5u;
-const MOST_C4: u32 = 10u;
-const MOST_D4: u32 = 7u;
+const MOST_C4: u32 = 8u;
+const MOST_D4: u32 = 4u;
 
 @compute @workgroup_size(THREADS)
 fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,

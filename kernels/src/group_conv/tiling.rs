@@ -7,13 +7,20 @@
 use crate::Group;
 
 /// Workgroup memory that every WebGPU implementation has, in bytes.
-pub(super) const WORKGROUP_MEMORY: usize = 16_384;
+pub(super) const LEAST_MEMORY: usize = 16_384;
+
+/// The most that pays: on C4 a second channel of wide layers saves a fifteenth of the time on an H100, on D4 the smaller
+/// number of workgroups that share a multiprocessor costs half as much again (benches/results/2026-11-26-gpu.md).
+fn most_memory(group: Group) -> usize {
+    if group == Group::D4 { LEAST_MEMORY } else { 2 * LEAST_MEMORY }
+}
+
 /// Windows whose factors the weight gradient has in memory at a time: their samples are 32 contiguous bytes.
 pub(super) const SPAN: usize = 8;
 /// Widths of strips, from the best, and the memory that the samples of a channel should take at most: those of a wide
 /// strip have many others between them.
 const STRIPS: [usize; 5] = [64, 32, 16, 8, 4];
-const SAMPLES_MEMORY: usize = WORKGROUP_MEMORY / 2;
+const SAMPLES_MEMORY: usize = LEAST_MEMORY / 2;
 /// Invocations that keep a large GPU busy, and windows that a workgroup of the weight gradient should sum at least, for
 /// its start and end to be worth it.
 const BUSY: usize = 1 << 16;
@@ -118,8 +125,10 @@ impl Tiling {
     }
 
     /// As few channels beyond the last as possible, enough invocations, workgroups of 64 to 256 where the channels allow,
-    /// and what is staged within [`WORKGROUP_MEMORY`].
-    pub fn of(e: &Extents) -> Self {
+    /// and what is staged within `available` bytes. Two source channels at a time are enough: of more, drivers unroll too
+    /// much.
+    pub fn of(e: &Extents, available: usize) -> Self {
+        let memory = most_memory(e.group).min(available);
         let (most, windows) = Self::most(e.group);
         let busy = |tile: usize| e.phases * e.positions().div_ceil(windows) * e.vectors.div_ceil(tile) >= BUSY;
         let waste = |tile: usize| e.vectors.next_multiple_of(tile) - e.vectors;
@@ -132,10 +141,10 @@ impl Tiling {
         let all = halves(tile).flat_map(|tile| {
             halves(rows).flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
         });
-        let fits = |tiling: &Tiling| tiling.memory(e) <= WORKGROUP_MEMORY;
+        let fits = |tiling: &Tiling| tiling.memory(e) <= memory;
         let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
-        let channels = (2..=4.min(e.c_in)).rev().find(|&channels| fits(&Tiling { channels, ..tiling }));
-        Tiling { channels: channels.unwrap_or(1), ..tiling }
+        let two = Tiling { channels: 2, ..tiling };
+        if e.c_in > 1 && fits(&two) { two } else { tiling }
     }
 
     /// Invocations of a workgroup.
@@ -218,17 +227,18 @@ impl Chunks {
             let bands = runs.div_ceil(fitting);
             Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::NONE }
         };
-        let small = |shape: &(usize, usize)| base(*shape).memory(group) <= WORKGROUP_MEMORY;
+        let small = |shape: &(usize, usize)| base(*shape).memory(group) <= LEAST_MEMORY;
         let chosen = base(fits.filter(small).min_by_key(cost).expect("a few columns always fit"));
-        let slices = [8, 4, 2].into_iter().find(|&slices| {
+        // Few slices, for each has few of the steps between two barriers; but enough invocations.
+        let slices = [(8, 128), (4, 128), (2, 256)].into_iter().find_map(|(slices, most)| {
             let sliced = Chunks { slices, ..chosen };
-            sliced.slice() * slices <= 256 && sliced.memory(group) <= WORKGROUP_MEMORY
+            (sliced.slice() * slices <= most && sliced.memory(group) <= LEAST_MEMORY).then_some(slices)
         });
         let sliced = Chunks { slices: slices.unwrap_or(1), ..chosen };
         let split = (sliced.slice() * sliced.slices / (SPAN * sliced.runs)).clamp(1, depth);
         let parts = vectors.div_ceil(tile * rows);
         let workgroups = (2 * BUSY).div_ceil(sliced.threads() * sliced.bands * parts);
-        let chunk = positions.div_ceil(workgroups).max(SHORTEST_CHUNK);
+        let chunk = positions.div_ceil(workgroups).max(SHORTEST_CHUNK).next_multiple_of(SPAN);
         Chunks { split, parts, chunk, chunks: positions.div_ceil(chunk), ..sliced }
     }
 
@@ -309,14 +319,16 @@ mod tests {
                     [[1, 1, 8], [1, 2, 28], [3, 1, 4], [3, 1, 28], [3, 2, 112], [3, 1, 1000], [5, 1, 28], [7, 2, 300], [9, 1, 64]]
                 {
                     let e = extents(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
-                    let tiling = Tiling::of(&e);
-                    assert!(tiling.memory(&e) <= WORKGROUP_MEMORY, "{e:?} {tiling:?} {}", tiling.memory(&e));
-                    assert!(tiling.threads() <= 256, "{e:?} {tiling:?}");
+                    for available in [LEAST_MEMORY, 2 * LEAST_MEMORY] {
+                        let tiling = Tiling::of(&e, available);
+                        assert!(tiling.memory(&e) <= available, "{e:?} {tiling:?} {}", tiling.memory(&e));
+                        assert!(tiling.threads() <= 256, "{e:?} {tiling:?}");
+                    }
                 }
                 for c_in in [1, 2, 3, 7, 8, 9, 10, 16, 20, 64, 65, 256] {
                     for runs in [2, 5, 10, 26, 50, 9 * c_in + 1] {
                         let chunks = Chunks::of(group, c_in, channels, runs, 1000);
-                        assert!(chunks.memory(group) <= WORKGROUP_MEMORY, "{group} {c_in} {channels} {chunks:?}");
+                        assert!(chunks.memory(group) <= LEAST_MEMORY, "{group} {c_in} {channels} {chunks:?}");
                         assert!(chunks.threads() <= 256 && SPAN.is_multiple_of(chunks.slices), "{chunks:?}");
                         assert!(chunks.runs * depth(group, c_in) <= chunks.columns * chunks.count, "{chunks:?}");
                         assert!(chunks.runs * chunks.bands >= runs, "{chunks:?}");
@@ -360,7 +372,7 @@ mod tests {
             (Group::D4, 16, 16),
         ] {
             let each = channels_per_vector(group);
-            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, c_out / each));
+            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, c_out / each), LEAST_MEMORY);
             assert_eq!((c_out / each).next_multiple_of(tiling.vectors()) * each, made, "{group} {c_out} {tiling:?}");
         }
     }
@@ -368,9 +380,9 @@ mod tests {
     #[test]
     fn a_gradient_has_few_chunks_of_enough_windows() {
         let p4cnn = Chunks::of(Group::C4, 10, 10, 19, 128 * 28 * 28);
-        assert_eq!((p4cnn.count, p4cnn.columns, p4cnn.rows, p4cnn.slices), (3, 32, 2, 4));
+        assert_eq!((p4cnn.count, p4cnn.columns, p4cnn.rows, p4cnn.slices), (3, 32, 2, 2));
         assert_eq!((p4cnn.bands, p4cnn.parts, p4cnn.runs), (1, 1, 19));
-        assert_eq!((p4cnn.chunk, p4cnn.chunks), (196, 512));
+        assert_eq!((p4cnn.chunk, p4cnn.chunks), (128, 784));
         let tiny = Chunks::of(Group::C4, 2, 3, 10, 1);
         assert_eq!((tiny.chunk, tiny.chunks), (SHORTEST_CHUNK, 1));
     }
