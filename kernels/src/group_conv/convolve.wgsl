@@ -81,14 +81,17 @@ fn store(goal: Goal, channel: u32, plane: u32, order: u32, value: f32, affine: v
     y[((goal.image * conv.c_out + channel) * order + plane) * count + goal.place] = finished(value, affine);
 }
 
-fn store_c1(goal: Goal, first: u32, values: vec4f) {
-    if (goal.exists) {
-        for (var t = 0u; t < 4u; t++) {
-            if (first + t < conv.c_out) {
-                store(goal, first + t, 0u, 1u, values[t], affine_of(first + t));
-            }
-        }
+fn store_c1(goal: Goal, channel: u32, value: f32) {
+    if (goal.exists && channel < conv.c_out) {
+        store(goal, channel, 0u, 1u, value, affine_of(channel));
     }
+}
+
+fn store_four_c1(goal: Goal, first: u32, values: vec4f) {
+    store_c1(goal, first, values.x);
+    store_c1(goal, first + 1u, values.y);
+    store_c1(goal, first + 2u, values.z);
+    store_c1(goal, first + 3u, values.w);
 }
 
 fn store_c4(goal: Goal, channel: u32, sum: vec4f) {
@@ -106,10 +109,14 @@ fn store_d4(goal: Goal, channel: u32, sum: Spectrum) {
     if (goal.exists && channel < conv.c_out) {
         let values = inverse_d4(sum);
         let affine = affine_of(channel);
-        for (var r = 0u; r < 4u; r++) {
-            store(goal, channel, r, 8u, values.turned[r], affine);
-            store(goal, channel, r + 4u, 8u, values.mirrored[r], affine);
-        }
+        store(goal, channel, 0u, 8u, values.turned.x, affine);
+        store(goal, channel, 1u, 8u, values.turned.y, affine);
+        store(goal, channel, 2u, 8u, values.turned.z, affine);
+        store(goal, channel, 3u, 8u, values.turned.w, affine);
+        store(goal, channel, 4u, 8u, values.mirrored.x, affine);
+        store(goal, channel, 5u, 8u, values.mirrored.y, affine);
+        store(goal, channel, 6u, 8u, values.mirrored.z, affine);
+        store(goal, channel, 7u, 8u, values.mirrored.w, affine);
     }
 }
 
@@ -289,6 +296,8 @@ fn is_missed(places: vec4u) -> bool {
     return DILATION > 1u && all(places == NOTHING_4);
 }
 
+// Vectors of result channels of an invocation, at most. Sums are arrays, but no index is left once the short loops over a
+// tile are unrolled: results are stored one by one, for a single index that stays would put all sums in slow memory.
 const MOST_C1: u32 = 5u;
 const MOST_C4: u32 = 8u;
 const MOST_D4: u32 = 4u;
@@ -339,12 +348,38 @@ fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             }
         }
     }
-    for (var t = 0u; t < TILE; t++) {
-        let channel = 4u * (area.vector + vector + t);
-        store_c1(goal_of(position, area.phase), channel, s0[t]);
-        store_c1(goal_of(position + COLUMNS, area.phase), channel, s1[t]);
-        store_c1(goal_of(position + 2u * COLUMNS, area.phase), channel, s2[t]);
-        store_c1(goal_of(position + 3u * COLUMNS, area.phase), channel, s3[t]);
+    let goal_0 = goal_of(position, area.phase);
+    let goal_1 = goal_of(position + COLUMNS, area.phase);
+    let goal_2 = goal_of(position + 2u * COLUMNS, area.phase);
+    let goal_3 = goal_of(position + 3u * COLUMNS, area.phase);
+    let channel = 4u * (area.vector + vector);
+    store_four_c1(goal_0, channel, s0[0]);
+    store_four_c1(goal_1, channel, s1[0]);
+    store_four_c1(goal_2, channel, s2[0]);
+    store_four_c1(goal_3, channel, s3[0]);
+    if (TILE > 1u) {
+        store_four_c1(goal_0, channel + 4u, s0[1]);
+        store_four_c1(goal_1, channel + 4u, s1[1]);
+        store_four_c1(goal_2, channel + 4u, s2[1]);
+        store_four_c1(goal_3, channel + 4u, s3[1]);
+    }
+    if (TILE > 2u) {
+        store_four_c1(goal_0, channel + 8u, s0[2]);
+        store_four_c1(goal_1, channel + 8u, s1[2]);
+        store_four_c1(goal_2, channel + 8u, s2[2]);
+        store_four_c1(goal_3, channel + 8u, s3[2]);
+    }
+    if (TILE > 3u) {
+        store_four_c1(goal_0, channel + 12u, s0[3]);
+        store_four_c1(goal_1, channel + 12u, s1[3]);
+        store_four_c1(goal_2, channel + 12u, s2[3]);
+        store_four_c1(goal_3, channel + 12u, s3[3]);
+    }
+    if (TILE > 4u) {
+        store_four_c1(goal_0, channel + 16u, s0[4]);
+        store_four_c1(goal_1, channel + 16u, s1[4]);
+        store_four_c1(goal_2, channel + 16u, s2[4]);
+        store_four_c1(goal_3, channel + 16u, s3[4]);
     }
 }
 
@@ -389,9 +424,36 @@ fn conv_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let goal_0 = goal_of(position, area.phase);
     let goal_1 = goal_of(position + COLUMNS, area.phase);
-    for (var t = 0u; t < TILE; t++) {
-        store_c4(goal_0, area.vector + vector + t, s0[t]);
-        store_c4(goal_1, area.vector + vector + t, s1[t]);
+    let first = area.vector + vector;
+    store_c4(goal_0, first, s0[0]);
+    store_c4(goal_1, first, s1[0]);
+    if (TILE > 1u) {
+        store_c4(goal_0, first + 1u, s0[1]);
+        store_c4(goal_1, first + 1u, s1[1]);
+    }
+    if (TILE > 2u) {
+        store_c4(goal_0, first + 2u, s0[2]);
+        store_c4(goal_1, first + 2u, s1[2]);
+    }
+    if (TILE > 3u) {
+        store_c4(goal_0, first + 3u, s0[3]);
+        store_c4(goal_1, first + 3u, s1[3]);
+    }
+    if (TILE > 4u) {
+        store_c4(goal_0, first + 4u, s0[4]);
+        store_c4(goal_1, first + 4u, s1[4]);
+    }
+    if (TILE > 5u) {
+        store_c4(goal_0, first + 5u, s0[5]);
+        store_c4(goal_1, first + 5u, s1[5]);
+    }
+    if (TILE > 6u) {
+        store_c4(goal_0, first + 6u, s0[6]);
+        store_c4(goal_1, first + 6u, s1[6]);
+    }
+    if (TILE > 7u) {
+        store_c4(goal_0, first + 7u, s0[7]);
+        store_c4(goal_1, first + 7u, s1[7]);
     }
 }
 
@@ -439,8 +501,19 @@ fn conv_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let goal_0 = goal_of(position, area.phase);
     let goal_1 = goal_of(position + COLUMNS, area.phase);
-    for (var t = 0u; t < TILE; t++) {
-        store_d4(goal_0, area.vector + vector + t, s0[t]);
-        store_d4(goal_1, area.vector + vector + t, s1[t]);
+    let first = area.vector + vector;
+    store_d4(goal_0, first, s0[0]);
+    store_d4(goal_1, first, s1[0]);
+    if (TILE > 1u) {
+        store_d4(goal_0, first + 1u, s0[1]);
+        store_d4(goal_1, first + 1u, s1[1]);
+    }
+    if (TILE > 2u) {
+        store_d4(goal_0, first + 2u, s0[2]);
+        store_d4(goal_1, first + 2u, s1[2]);
+    }
+    if (TILE > 3u) {
+        store_d4(goal_0, first + 3u, s0[3]);
+        store_d4(goal_1, first + 3u, s1[3]);
     }
 }
