@@ -3,8 +3,8 @@
 
 Group convolutions as every library computes them: the filter's orbit is gathered into a dense filter, and `conv2d` does
 the rest. Each step (forward, cross-entropy, backward, Adam) and evaluation is timed as `eager`, `channels_last` and
-`compile` (on a GPU also as a CUDA graph, and each with and without TF32); the fastest counts. With escnn installed, its
-layers are timed too.
+`compile` (on a GPU also with all of it captured as one CUDA graph, and each with and without TF32); the fastest counts.
+With escnn installed, its layers are timed too.
 
     python benches/peers/p4cnn_torch.py                       # all networks, this machine's best device
     python benches/peers/p4cnn_torch.py --only p4cnn z2cnn --seconds 10 --csv peers.csv
@@ -193,29 +193,47 @@ def seconds_per_call(call, seconds, device):
 
 
 def variants(device, with_compile):
-    """(name, memory format, compiler mode or None, TF32)."""
-    last = torch.channels_last
-    kinds = [("eager", torch.contiguous_format, None), ("channels_last", last, None)]
+    """(name, memory format, compiled, captured as a CUDA graph, TF32)."""
+    first, last = torch.contiguous_format, torch.channels_last
+    kinds = [("eager", first, False, False), ("channels_last", last, False, False)]
     if with_compile:
-        kinds.append(("compile", torch.contiguous_format, "default"))
-        if device.type == "cuda":
-            kinds += [("compile channels_last", last, "default"), ("compile, CUDA graph", last, "reduce-overhead")]
-    for name, layout, mode in kinds:
+        kinds.append(("compile", first, True, False))
+    if device.type == "cuda":
+        kinds.append(("CUDA graph", first, False, True))
+        if with_compile:
+            kinds += [("compile, CUDA graph", first, True, True), ("compile, last, CUDA graph", last, True, True)]
+    for name, *kind in kinds:
         for tf32 in (False, True) if device.type == "cuda" else (False,):
-            yield name + (" TF32" if tf32 else ""), layout, mode, tf32
+            yield name + (" TF32" if tf32 else ""), *kind, tf32
+
+
+def captured(call):
+    """The call as a CUDA graph: after a few runs on a stream of their own, for nothing may be set up while it records."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def measure(name, device, args, row):
     build, shape, batches, evaluated = NETWORKS[name]
-    for label, layout, mode, tf32 in variants(device, not args.no_compile):
+    on_gpu = device.type == "cuda"
+    torch.backends.cudnn.benchmark = True
+    for label, layout, compiled, graph, tf32 in variants(device, not args.no_compile):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         for batch, training in [(n, True) for n in batches] + [(evaluated, False)]:
             torch.manual_seed(0)
             net = build().to(device).train(training)
             images = torch.rand(batch, *shape, device=device).to(memory_format=layout)
             labels = torch.arange(batch, device=device) % 10
-            forward = torch.compile(net, mode=mode) if mode else net
-            optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=1e-5, fused=device.type == "cuda")
+            forward = torch.compile(net) if compiled else net
+            optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=1e-5, fused=on_gpu, capturable=on_gpu)
 
             def step():
                 optimizer.zero_grad(set_to_none=True)
@@ -228,7 +246,8 @@ def measure(name, device, args, row):
 
             what = f"{'train_step' if training else 'evaluate'}/{name}/n{batch}"
             try:
-                row(what, label, seconds_per_call(step if training else evaluate, args.seconds, device))
+                call = step if training else evaluate
+                row(what, label, seconds_per_call(captured(call) if graph else call, args.seconds, device))
             except Exception as error:  # a variant that does not run here is told, and the others go on
                 print(f"{what:<34} {label}: does not run: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
 

@@ -180,7 +180,7 @@ pub(super) fn depth(group: Group, c_in: usize) -> usize {
 }
 
 /// How the weight gradient's sum over windows is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunks {
     /// Vectors of result channels, and terms, that an invocation makes.
     pub tile: usize,
@@ -225,7 +225,7 @@ impl Chunks {
         let base = |(count, columns): (usize, usize)| {
             let fitting = (count * columns / depth).min(runs).min(UNITS);
             let bands = runs.div_ceil(fitting);
-            Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::NONE }
+            Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::default() }
         };
         let small = |shape: &(usize, usize)| base(*shape).memory(group) <= LEAST_MEMORY;
         let chosen = base(fits.filter(small).min_by_key(cost).expect("a few columns always fit"));
@@ -241,20 +241,6 @@ impl Chunks {
         let chunk = positions.div_ceil(workgroups).max(SHORTEST_CHUNK).next_multiple_of(SPAN);
         Chunks { split, parts, chunk, chunks: positions.div_ceil(chunk), ..sliced }
     }
-
-    const NONE: Chunks = Chunks {
-        tile: 0,
-        count: 0,
-        rows: 0,
-        columns: 0,
-        slices: 0,
-        split: 0,
-        runs: 0,
-        bands: 0,
-        parts: 0,
-        chunk: 0,
-        chunks: 0,
-    };
 
     /// Vectors of result channels that a workgroup makes.
     pub fn vectors(self) -> usize {
