@@ -17,11 +17,12 @@ use std::{
 };
 
 /// What to measure on: the CPU and, if there is one, a GPU. A software adapter is not timed, it shows nothing; with
-/// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it.
+/// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it. With `QUARTERTURN_PROFILE=1` a
+/// GPU also says how long each kernel takes.
 pub fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     #[cfg(feature = "gpu")]
-    match Gpu::open(&GpuOptions::default()) {
+    match Gpu::open(&GpuOptions { profile: profiled(), ..GpuOptions::default() }) {
         Ok(gpu) if gpu.adapter().software && !untimed() => {
             eprintln!("note: {gpu} is not timed: the ids that end in /gpu are left out");
         }
@@ -34,6 +35,11 @@ pub fn devices() -> Vec<Device> {
 /// Whether criterion runs everything once and times nothing.
 fn untimed() -> bool {
     std::env::args().any(|arg| arg == "--test")
+}
+
+/// Whether the time of each kernel is asked for.
+fn profiled() -> bool {
+    std::env::var_os("QUARTERTURN_PROFILE").is_some_and(|value| value != "0")
 }
 
 /// The end of an id.
@@ -72,6 +78,13 @@ impl Report {
             b.iter_custom(|iterations| self.time(iterations, &mut run));
         });
         group.finish();
+        #[cfg(feature = "gpu")]
+        if let Device::Gpu(gpu) = &self.device
+            && measured
+            && profiled()
+        {
+            print_times(gpu, id, &mut run);
+        }
         if measured && !untimed() {
             // Other work can slow a measurement of the peak, but nothing can make it too fast.
             self.peak = self.peak.max(self.measure_peak());
@@ -122,6 +135,25 @@ impl Report {
                 println!("{id:<60} {:>9.3} {:>9.1} {:>7.2}", seconds * 1e3, rate / 1e9, rate / self.peak);
             }
         }
+    }
+}
+
+/// Runs a benchmark a few times more, and prints how long each kernel took: by the GPU's clock, with the time stamps between.
+#[cfg(feature = "gpu")]
+fn print_times(gpu: &Gpu, id: &str, run: &mut impl FnMut()) {
+    const RUNS: usize = 10;
+    run();
+    gpu.take_times();
+    (0..RUNS).for_each(|_| run());
+    let times = gpu.take_times();
+    let total: f64 = times.iter().map(|time| time.seconds).sum();
+    let launches: usize = times.iter().map(|time| time.launches).sum();
+    println!("\n{id}: {} launches in {:.1} µs", launches / RUNS, total * 1e6 / RUNS as f64);
+    println!("{:<24} {:>10} {:>8} {:>10} {:>6}", "kernel", "workgroups", "launches", "µs each", "share");
+    for time in times {
+        let each = time.seconds / time.launches as f64 * 1e6;
+        let (launches, share) = (time.launches / RUNS, 100.0 * time.seconds / total);
+        println!("{:<24} {:>10} {launches:>8} {each:>10.1} {share:>5.1}%", time.name, time.workgroups);
     }
 }
 

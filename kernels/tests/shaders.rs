@@ -69,7 +69,10 @@ fn every_loop_ends() {
             assert!(up || down, "{at}: counts neither up nor down");
             let end = format!("{}}}", &whole[..whole.len() - line.len()]);
             let mut body = lines[number + 1..].iter().take_while(|line| **line != end);
-            assert!(!body.any(|line| line.trim_start().starts_with(&format!("{name} "))), "{at}: `{name}` is assigned to");
+            assert!(
+                !body.any(|line| line.trim_start().starts_with(&format!("{name} "))),
+                "{at}: `{name}` is assigned to"
+            );
         }
     }
     assert!(loops > 50, "only {loops} loops found");

@@ -1,6 +1,6 @@
 //! Which GPU to use, and opening it.
 
-use super::{Gpu, failure::Failure, from_wgpu};
+use super::{Gpu, failure::Failure, from_wgpu, profile::Profile};
 use crate::{Error, Result};
 use std::{env, fmt, sync::Arc};
 
@@ -16,6 +16,8 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Most bytes of GPU memory to hold; beyond that, allocations fail with [`Error::OutOfMemory`].
     pub memory_limit: Option<u64>,
+    /// Time every kernel: see [`Gpu::take_times`]. Each batch is waited for, so the whole is slower.
+    pub profile: bool,
 }
 
 /// What an adapter says of itself.
@@ -54,7 +56,8 @@ impl Gpu {
     /// Opens a GPU; blocks until it is there. In a browser use [`Gpu::open_async`].
     ///
     /// # Errors
-    /// [`Error::NoGpu`] when there is none of the wanted kind, [`Error::Gpu`] when the driver refuses to open it.
+    /// [`Error::NoGpu`] when there is none of the wanted kind, [`Error::Gpu`] when the driver refuses to open it, or cannot
+    /// time kernels and should.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(options: &GpuOptions) -> Result<Gpu> {
         pollster::block_on(Self::open_async(options))
@@ -70,8 +73,16 @@ impl Gpu {
         let description = AdapterDescription::of(&adapter);
         // All that the adapter has, so that a tensor may be as large as the hardware allows.
         let limits = adapter.limits();
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("quarterturn"), required_limits: limits, ..Default::default() };
+        let features = if options.profile { Profile::FEATURES } else { wgpu::Features::empty() };
+        if !adapter.features().contains(features) {
+            return Err(Error::Gpu(format!("{description} has no clock to time kernels by")));
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("quarterturn"),
+            required_limits: limits,
+            required_features: features,
+            ..Default::default()
+        };
         let (device, queue) = adapter
             .request_device(&descriptor)
             .await
@@ -82,7 +93,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| on_error.record(from_wgpu(error))));
         let on_loss = failure.clone();
         device.set_device_lost_callback(move |_, message| on_loss.lose(&message));
-        Ok(Gpu::new(device, queue, description, failure, options.memory_limit))
+        Ok(Gpu::new(device, queue, description, failure, options))
     }
 
     /// Every adapter of this machine, software included.

@@ -1,6 +1,6 @@
 //! Recorded work: launches gather in one compute pass of one encoder until they are worth submitting.
 
-use super::pipeline::UNIFORM_BYTES;
+use super::{pipeline::UNIFORM_BYTES, profile::Profile};
 use std::collections::VecDeque;
 
 /// Launches per submission: enough to hide its cost, few enough that the GPU starts early.
@@ -19,10 +19,12 @@ pub(super) struct Batch {
     uniform_buffer: wgpu::Buffer,
     uniform_stride: usize,
     under_way: VecDeque<wgpu::SubmissionIndex>,
+    /// Only if asked for.
+    pub profile: Option<Profile>,
 }
 
 impl Batch {
-    pub fn new(device: &wgpu::Device) -> Self {
+    pub fn new(device: &wgpu::Device, profile: bool) -> Self {
         let uniform_stride = UNIFORM_BYTES.max(device.limits().min_uniform_buffer_offset_alignment as usize);
         let uniform_buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("uniforms"),
@@ -39,6 +41,7 @@ impl Batch {
             uniform_buffer,
             uniform_stride,
             under_way: VecDeque::new(),
+            profile: profile.then(|| Profile::new(device)),
         }
     }
 
@@ -47,10 +50,11 @@ impl Batch {
         &self.uniform_buffer
     }
 
-    /// Records a dispatch.
+    /// Records a dispatch of the kernel `name`.
     pub fn dispatch(
         &mut self,
         device: &wgpu::Device,
+        name: &'static str,
         pipeline: &wgpu::ComputePipeline,
         buffers: &wgpu::BindGroup,
         uniform_group: &wgpu::BindGroup,
@@ -65,10 +69,16 @@ impl Batch {
             self.pass = Some(pass.forget_lifetime());
         }
         if let Some(pass) = &mut self.pass {
+            if let Some(profile) = &self.profile {
+                profile.begin(pass);
+            }
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, buffers, &[]);
             pass.set_bind_group(1, uniform_group, &[offset as u32]);
             pass.dispatch_workgroups(groups[0], groups[1], 1);
+            if let Some(profile) = &mut self.profile {
+                profile.end(pass, name, u64::from(groups[0]) * u64::from(groups[1]));
+            }
         }
         self.launches += 1;
     }
@@ -86,14 +96,20 @@ impl Batch {
 
     /// Submits what was recorded, if anything. Returns a submission that should be waited for before more is
     /// submitted, so that the host does not run ahead of the GPU without bound.
-    pub fn submit(&mut self, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
+    pub fn submit(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
         self.pass = None;
-        let encoder = self.encoder.take()?;
+        let mut encoder = self.encoder.take()?;
+        if let Some(profile) = &self.profile {
+            profile.resolve(&mut encoder);
+        }
         // Written before the batch runs and after the previous one has run, as the queue keeps its order.
         if !self.uniforms.is_empty() {
             queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
         }
         self.under_way.push_back(queue.submit([encoder.finish()]));
+        if let Some(profile) = &mut self.profile {
+            profile.collect(device, queue);
+        }
         self.uniforms.clear();
         self.launches = 0;
         self.number += 1;

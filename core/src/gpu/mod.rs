@@ -11,12 +11,14 @@ mod batch;
 mod failure;
 mod pipeline;
 mod pool;
+mod profile;
 mod readback;
 #[cfg(test)]
 mod tests;
 
 pub use adapter::{AdapterDescription, GpuOptions};
 pub use pipeline::Kernel;
+pub use profile::KernelTime;
 
 use crate::{Error, Result};
 use batch::{Batch, LAUNCHES_PER_BATCH};
@@ -99,14 +101,14 @@ impl Gpu {
         queue: wgpu::Queue,
         description: AdapterDescription,
         failure: Arc<Failure>,
-        memory_limit: Option<u64>,
+        options: &GpuOptions,
     ) -> Self {
-        let batch = Batch::new(&device);
+        let batch = Batch::new(&device, options.profile);
         let pipelines = Pipelines::new(&device);
         let uniform_group = pipelines.bind_uniform(&device, batch.uniform_buffer());
         Gpu(Arc::new(Inner {
             limits: device.limits(),
-            memory_limit: memory_limit.unwrap_or(u64::MAX),
+            memory_limit: options.memory_limit.unwrap_or(u64::MAX),
             description,
             failure,
             state: Mutex::new(State { pool: Pool::default(), batch, pipelines, uniform_group }),
@@ -298,6 +300,13 @@ impl Gpu {
         self.submit(&mut state);
     }
 
+    /// How long each kernel has run since the last time, the longest first; empty unless [`GpuOptions::profile`] was set.
+    pub fn take_times(&self) -> Vec<KernelTime> {
+        let mut state = self.state();
+        self.submit(&mut state);
+        state.batch.profile.as_mut().map_or(Vec::new(), |profile| profile.take())
+    }
+
     /// Frees the pool's unused memory.
     pub fn trim(&self) {
         self.state().trim();
@@ -338,7 +347,7 @@ impl Gpu {
         }
         let buffers: Vec<&wgpu::Buffer> = buffers.iter().collect();
         let group = state.pipelines.bind(device, BindKey { inputs, buffers: ids }, &buffers)?;
-        state.batch.dispatch(device, &pipeline, &group, &state.uniform_group, uniform, groups);
+        state.batch.dispatch(device, kernel.name, &pipeline, &group, &state.uniform_group, uniform, groups);
         self.0.launches.fetch_add(1, Ordering::Relaxed);
         if state.batch.launches == LAUNCHES_PER_BATCH {
             self.submit(state);
@@ -426,7 +435,7 @@ impl Gpu {
 
     fn submit(&self, state: &mut State) {
         let number = state.batch.number;
-        let behind = state.batch.submit(&self.0.queue);
+        let behind = state.batch.submit(&self.0.device, &self.0.queue);
         if state.batch.number != number {
             self.0.submissions.fetch_add(1, Ordering::Relaxed);
         }

@@ -278,3 +278,26 @@ fn findings_are_made_once_and_failures_not_kept() {
     let again = gpu.clone().remember(|| Ok(Finding(2))).unwrap();
     assert_eq!((first.0, again.0), (1, 1));
 }
+
+/// Every launch is timed, under its kernel and its number of workgroups; what was taken is gone.
+#[test]
+fn kernels_are_timed() {
+    let Some(gpu) = own(&GpuOptions { profile: true, ..GpuOptions::default() }) else { return };
+    let (small, large) = (gpu.upload(&[1.0; 64]).unwrap(), gpu.upload(&[2.0; 1000]).unwrap());
+    // More than a batch.
+    for _ in 0..LAUNCHES_PER_BATCH {
+        scaled(&small, 2.0);
+        scaled(&large, 2.0);
+    }
+    assert_eq!(scaled(&large, 3.0).read().unwrap(), [6.0; 1000]);
+    let mut times = gpu.take_times();
+    assert!(times.is_sorted_by(|a, b| a.seconds >= b.seconds), "{times:?}");
+    times.sort_by_key(|time| time.workgroups);
+    let counts: Vec<_> = times.iter().map(|time| (time.name, time.workgroups, time.launches)).collect();
+    assert_eq!(counts, [("scale", 1, LAUNCHES_PER_BATCH), ("scale", 16, LAUNCHES_PER_BATCH + 1)]);
+    assert!(times.iter().all(|time| time.seconds > 0.0 && time.seconds < 10.0), "{times:?}");
+    assert_eq!(gpu.take_times(), []);
+    let Some(unwatched) = testing::gpu() else { return };
+    scaled(&unwatched.upload(&[1.0]).unwrap(), 2.0).read().unwrap();
+    assert_eq!(unwatched.take_times(), []);
+}

@@ -160,7 +160,13 @@ impl Pass {
     }
 
     /// The uniform, for windows in so many strips of so many columns; `chunks` of the weight's gradient.
-    fn uniform(&self, strips: (usize, usize), [parts, workgroups]: [usize; 2], eps: f64, chunks: [usize; 3]) -> [u32; 20] {
+    fn uniform(
+        &self,
+        strips: (usize, usize),
+        [parts, workgroups]: [usize; 2],
+        eps: f64,
+        chunks: [usize; 3],
+    ) -> [u32; 20] {
         let [rows, columns] = self.grid();
         let positions = self.batch * strips.0 * rows * strips.1;
         [
@@ -478,9 +484,15 @@ mod tests {
             for (pass, source, bias) in passes.into_iter().take(if forward.lifting() { 1 } else { 2 }) {
                 let epilogue = Epilogue { bias, norm: None };
                 let direct = run_direct(pass, &gpu, source, weight.buffer(), epilogue).read().unwrap();
-                for (tile, rows, columns, channels) in
-                    [(4, 1, 16, 2), (5, 1, 8, 1), (4, 2, 32, 1), (5, 3, 8, 2), (4, 7, 4, 3), (3, 8, 8, 1), (1, 1, 64, 1)]
-                {
+                for (tile, rows, columns, channels) in [
+                    (4, 1, 16, 2),
+                    (5, 1, 8, 1),
+                    (4, 2, 32, 1),
+                    (5, 3, 8, 2),
+                    (4, 7, 4, 3),
+                    (3, 8, 8, 1),
+                    (1, 1, 64, 1),
+                ] {
                     let tile = if case.0 == Group::D4 { tile.min(4) } else { tile };
                     let tiling = Tiling { tile, rows, columns, channels };
                     let tiled = pass.run_tiled(tiling, &gpu, source, weight.buffer(), epilogue).read().unwrap();

@@ -134,12 +134,14 @@ impl Tiling {
         let waste = |tile: usize| e.vectors.next_multiple_of(tile) - e.vectors;
         // The largest that leaves enough invocations, or else the smallest.
         let order = |tile: usize| if busy(tile) { most - tile } else { most + tile };
-        let tile = (most.div_ceil(2)..=most).min_by_key(|&tile| (waste(tile), order(tile))).unwrap_or(most).min(e.vectors);
+        let tile =
+            (most.div_ceil(2)..=most).min_by_key(|&tile| (waste(tile), order(tile))).unwrap_or(most).min(e.vectors);
         let needed = e.vectors.div_ceil(tile);
         let rows = needed.div_ceil(needed.div_ceil(4));
         let halves = |most: usize| std::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
         let all = halves(tile).flat_map(|tile| {
-            halves(rows).flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
+            halves(rows)
+                .flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
         });
         let fits = |tiling: &Tiling| tiling.memory(e) <= memory;
         let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
@@ -225,7 +227,17 @@ impl Chunks {
         let base = |(count, columns): (usize, usize)| {
             let fitting = (count * columns / depth).min(runs).min(UNITS);
             let bands = runs.div_ceil(fitting);
-            Chunks { tile, count, rows, columns, slices: 1, split: 1, runs: runs.div_ceil(bands), bands, ..Chunks::default() }
+            Chunks {
+                tile,
+                count,
+                rows,
+                columns,
+                slices: 1,
+                split: 1,
+                runs: runs.div_ceil(bands),
+                bands,
+                ..Chunks::default()
+            }
         };
         let small = |shape: &(usize, usize)| base(*shape).memory(group) <= LEAST_MEMORY;
         let chosen = base(fits.filter(small).min_by_key(cost).expect("a few columns always fit"));
@@ -301,10 +313,19 @@ mod tests {
     fn every_shape_fits_every_adapter() {
         for group in [Group::C1, Group::C4, Group::D4] {
             for channels in (1..=80).chain([96, 127, 128, 255, 256, 512, 1000, 4096]) {
-                for [k, stride, extent] in
-                    [[1, 1, 8], [1, 2, 28], [3, 1, 4], [3, 1, 28], [3, 2, 112], [3, 1, 1000], [5, 1, 28], [7, 2, 300], [9, 1, 64]]
-                {
-                    let e = extents(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
+                for [k, stride, extent] in [
+                    [1, 1, 8],
+                    [1, 2, 28],
+                    [3, 1, 4],
+                    [3, 1, 28],
+                    [3, 2, 112],
+                    [3, 1, 1000],
+                    [5, 1, 28],
+                    [7, 2, 300],
+                    [9, 1, 64],
+                ] {
+                    let e =
+                        extents(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
                     for available in [LEAST_MEMORY, 2 * LEAST_MEMORY] {
                         let tiling = Tiling::of(&e, available);
                         assert!(tiling.memory(&e) <= available, "{e:?} {tiling:?} {}", tiling.memory(&e));
@@ -327,7 +348,9 @@ mod tests {
     /// The bound of the samples is no guess: no run of windows needs more, and some need all.
     #[test]
     fn the_range_holds_every_run_of_windows() {
-        for (k, stride, extent, windows) in [(3, 1, 28, 128), (3, 1, 7, 64), (3, 2, 15, 32), (1, 2, 9, 16), (5, 1, 100, 64)] {
+        for (k, stride, extent, windows) in
+            [(3, 1, 28, 128), (3, 1, 7, 64), (3, 2, 15, 32), (1, 2, 9, 16), (5, 1, 100, 64)]
+        {
             let e = extents(Group::C4, [k, stride, extent], 1, 1);
             let ((strips, columns), (row, strip)) = (e.strips(), e.strip());
             let place = |position: usize| {
@@ -337,7 +360,11 @@ mod tests {
             let needed = |first: usize| place(first + windows - 1) + (k - 1) * (row + 1) - place(first) + 1;
             let most = (0..2 * strips * e.rows * columns).map(needed).max().unwrap();
             assert!(most <= e.range(windows), "{k} {stride} {extent} {windows}: {most} of {}", e.range(windows));
-            assert!(most + 2 * row >= e.range(windows), "{k} {stride} {extent} {windows}: {most} of {}", e.range(windows));
+            assert!(
+                most + 2 * row >= e.range(windows),
+                "{k} {stride} {extent} {windows}: {most} of {}",
+                e.range(windows)
+            );
         }
     }
 
