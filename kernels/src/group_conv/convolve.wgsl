@@ -14,14 +14,9 @@
 // additions, and makes 96 multiply-adds; on D4 it reads 4 filters and 16 samples for 48 additions and 96 multiply-adds;
 // without a group 5 filters and 4 samples for 80 multiply-adds.
 
-// Vectors of result channels, of an invocation and of a workgroup.
-override TILE: u32 = 5;
+// Vectors of result channels, and windows, of a workgroup.
 override VECTORS: u32 = 10;
-// Invocations across windows, and windows of a workgroup.
-override COLUMNS: u32 = 64;
 override WINDOWS: u32 = 128;
-// Invocations of a workgroup.
-override THREADS: u32 = 64;
 // Source channels that are staged at a time.
 override CHANNELS: u32 = 2;
 // Samples of a strip's row with its zeros, of a strip, and those that are staged of each plane.

@@ -66,9 +66,10 @@ type Overrides = Vec<(&'static str, f64)>;
 
 /// A kernel of [`SHADER`], without clamped indices.
 fn unchecked(kernel: Kernel) -> Kernel {
-    // SAFETY: No index depends on a tensor's values. Samples and filters are read where `select` has found them to exist,
-    // results are stored where they exist; workgroup memory is laid out by `tiling.rs`, whose tests hold the largest index
-    // against the room. The tests run every edge of a tile beside the kernel without tiles.
+    // SAFETY: No index depends on a tensor's values. Samples, filters and dy are read at index 0 where `select` has not
+    // found them to exist, and results are stored where they exist. Indices into workgroup memory are bounded by its
+    // sizes, but for places of samples: those stay within RANGE, which `the_range_holds_every_run_of_windows` checks
+    // against every run of windows.
     unsafe { kernel.unchecked() }
 }
 
@@ -270,12 +271,12 @@ impl Pass {
         let mut overrides = self.overrides();
         overrides.extend([
             ("DEPTH", depth(self.group, self.c_in) as f64),
-            ("LEFT_TILE", chunks.tile as f64),
+            ("TILE", chunks.tile as f64),
             ("COUNT", chunks.count as f64),
-            ("COLUMNS_ACROSS", chunks.columns as f64),
+            ("COLUMNS", chunks.columns as f64),
             ("SLICE", chunks.slice() as f64),
             ("SLICES", chunks.slices as f64),
-            ("CREW", chunks.threads() as f64),
+            ("THREADS", chunks.threads() as f64),
             ("LEFT_PITCH", left_pitch as f64),
             ("RIGHT_PITCH", right_pitch as f64),
             ("LEFT", (SPAN * left_pitch) as f64),

@@ -6,14 +6,11 @@
 // broadcasts. On C4 a step reads 5 + 4 vectors for 120 multiply-adds, on D4 8 + 4 for 96, without a group 5 + 1 for 80.
 // Sums are named, not indexed: they stay in registers whatever a compiler thinks of loops (80 of them at most).
 
-// Left factors of an invocation, 4 or 5; on D4 always 4. And right ones, COLUMNS_ACROSS apart, 3 or 4; on D4 always 2.
-override LEFT_TILE: u32 = 5;
+// Right factors of an invocation, COLUMNS apart: 3 or 4; on D4 always 2. (Left ones are 4 or 5; on D4 always 4.)
 override COUNT: u32 = 4;
-override COLUMNS_ACROSS: u32 = 16;
-// Invocations of a slice, slices, and invocations of a workgroup, some of which may only fetch.
+// Invocations of a slice, and slices. Those of a workgroup beyond them only fetch.
 override SLICE: u32 = 32;
 override SLICES: u32 = 1;
-override CREW: u32 = 32;
 // Steps whose factors are in memory at a time; each slice has STEPS/SLICES of them.
 const STEPS: u32 = 8u;
 // Room for the factors of a step, of all, and for the sums of half the slices.
@@ -48,7 +45,7 @@ fn sum_slices(sum: vec4f, lane: u32) -> vec4f {
     return total;
 }
 
-// Sums of LEFT_TILE left factors with one right factor.
+// Sums of TILE left factors with one right factor.
 struct Tile {
     a: vec4f,
     b: vec4f,
@@ -59,7 +56,7 @@ struct Tile {
 
 fn left_tile(at: u32) -> Tile {
     var e = vec4f(0.0);
-    if (LEFT_TILE == 5u) {
+    if (TILE == 5u) {
         e = left_one[at + 4u];
     }
     return Tile(left_one[at], left_one[at + 1u], left_one[at + 2u], left_one[at + 3u], e);
@@ -76,7 +73,7 @@ struct Sums {
 fn add_scaled(sum: Tile, f: f32, w: Tile) -> Tile {
     let v = vec4f(f);
     var e = sum.e;
-    if (LEFT_TILE == 5u) {
+    if (TILE == 5u) {
         e = fma(v, w.e, sum.e);
     }
     return Tile(fma(v, w.a, sum.a), fma(v, w.b, sum.b), fma(v, w.c, sum.c), fma(v, w.d, sum.d), e);
@@ -90,14 +87,14 @@ fn add_panels_c1(sums: Sums, lane: u32) -> Sums {
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
         let w = left_tile(left);
         s.t0 = add_scaled(s.t0, right_c1[right], w);
-        s.t1 = add_scaled(s.t1, right_c1[right + COLUMNS_ACROSS], w);
-        s.t2 = add_scaled(s.t2, right_c1[right + 2u * COLUMNS_ACROSS], w);
+        s.t1 = add_scaled(s.t1, right_c1[right + COLUMNS], w);
+        s.t2 = add_scaled(s.t2, right_c1[right + 2u * COLUMNS], w);
         if (COUNT == 4u) {
-            s.t3 = add_scaled(s.t3, right_c1[right + 3u * COLUMNS_ACROSS], w);
+            s.t3 = add_scaled(s.t3, right_c1[right + 3u * COLUMNS], w);
         }
     }
     return s;
@@ -105,7 +102,7 @@ fn add_panels_c1(sums: Sums, lane: u32) -> Sums {
 
 fn add_products_c4(sum: Tile, f: vec4f, w: Tile) -> Tile {
     var e = sum.e;
-    if (LEFT_TILE == 5u) {
+    if (TILE == 5u) {
         e = add_product_c4(sum.e, f, w.e);
     }
     return Tile(
@@ -125,14 +122,14 @@ fn add_panels_c4(sums: Sums, lane: u32) -> Sums {
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
         let w = left_tile(left);
         s.t0 = add_products_c4(s.t0, right_one[right], w);
-        s.t1 = add_products_c4(s.t1, right_one[right + COLUMNS_ACROSS], w);
-        s.t2 = add_products_c4(s.t2, right_one[right + 2u * COLUMNS_ACROSS], w);
+        s.t1 = add_products_c4(s.t1, right_one[right + COLUMNS], w);
+        s.t2 = add_products_c4(s.t2, right_one[right + 2u * COLUMNS], w);
         if (COUNT == 4u) {
-            s.t3 = add_products_c4(s.t3, right_one[right + 3u * COLUMNS_ACROSS], w);
+            s.t3 = add_products_c4(s.t3, right_one[right + 3u * COLUMNS], w);
         }
     }
     return s;
@@ -167,8 +164,8 @@ fn add_panels_d4(sums: SumsD4, lane: u32) -> SumsD4 {
     let first = lane / SLICE;
     let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS_ACROSS * LEFT_TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS_ACROSS;
+        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
+        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
         let w = TileD4(
             Spectrum(left_one[left], left_two[left]),
             Spectrum(left_one[left + 1u], left_two[left + 1u]),
@@ -176,7 +173,7 @@ fn add_panels_d4(sums: SumsD4, lane: u32) -> SumsD4 {
             Spectrum(left_one[left + 3u], left_two[left + 3u]),
         );
         s.t0 = add_products_d4(s.t0, Spectrum(right_one[right], right_two[right]), w);
-        s.t1 = add_products_d4(s.t1, Spectrum(right_one[right + COLUMNS_ACROSS], right_two[right + COLUMNS_ACROSS]), w);
+        s.t1 = add_products_d4(s.t1, Spectrum(right_one[right + COLUMNS], right_two[right + COLUMNS]), w);
     }
     return s;
 }

@@ -21,6 +21,11 @@ override DILATION: u32 = 1;
 override LIFTING: bool = false;
 // Whether the filters are those of the adjoint, dx.
 override ADJOINT: bool = false;
+// Invocations of a workgroup, and those across windows (of the weight's gradient, across terms).
+override THREADS: u32 = 64;
+override COLUMNS: u32 = 64;
+// Vectors of result channels that an invocation makes.
+override TILE: u32 = 5;
 
 struct Conv {
     // Channels of the source and of the result.

@@ -55,7 +55,7 @@ fn share_of(index: u32) -> Share {
 }
 
 fn find_step(share: Share, step: u32, order: u32, lane: u32) {
-    for (var i = lane; i < STEPS; i += CREW) {
+    for (var i = lane; i < STEPS; i += THREADS) {
         let position = share.first + step * STEPS + i;
         let window = window_at(position);
         let at = step % 2u * STEPS + i;
@@ -231,7 +231,7 @@ struct Place {
 fn place_of(share: Share, rows: u32, right: u32, lane: u32) -> Place {
     let term = share.run * DEPTH + right;
     let exists = lane < SLICE && right < RUNS * DEPTH && term < term_count();
-    return Place(share.chunk, rows, share.row + lane % SLICE / COLUMNS_ACROSS * LEFT_TILE, term, exists);
+    return Place(share.chunk, rows, share.row + lane % SLICE / COLUMNS * TILE, term, exists);
 }
 
 fn keep(place: Place, t: u32, sum: vec4f, lane: u32) {
@@ -246,18 +246,18 @@ fn keep_tile(place: Place, tile: Tile, lane: u32) {
     keep(place, 1u, tile.b, lane);
     keep(place, 2u, tile.c, lane);
     keep(place, 3u, tile.d, lane);
-    if (LEFT_TILE == 5u) {
+    if (TILE == 5u) {
         keep(place, 4u, tile.e, lane);
     }
 }
 
 fn keep_sums(share: Share, rows: u32, lane: u32, sums: Sums) {
-    let right = lane % SLICE % COLUMNS_ACROSS;
+    let right = lane % SLICE % COLUMNS;
     keep_tile(place_of(share, rows, right, lane), sums.t0, lane);
-    keep_tile(place_of(share, rows, right + COLUMNS_ACROSS, lane), sums.t1, lane);
-    keep_tile(place_of(share, rows, right + 2u * COLUMNS_ACROSS, lane), sums.t2, lane);
+    keep_tile(place_of(share, rows, right + COLUMNS, lane), sums.t1, lane);
+    keep_tile(place_of(share, rows, right + 2u * COLUMNS, lane), sums.t2, lane);
     if (COUNT == 4u) {
-        keep_tile(place_of(share, rows, right + 3u * COLUMNS_ACROSS, lane), sums.t3, lane);
+        keep_tile(place_of(share, rows, right + 3u * COLUMNS, lane), sums.t3, lane);
     }
 }
 
@@ -277,7 +277,7 @@ fn keep_tile_d4(place: Place, tile: TileD4, lane: u32) {
     keep_d4(place, 3u, tile.d, lane);
 }
 
-@compute @workgroup_size(CREW)
+@compute @workgroup_size(THREADS)
 fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -309,7 +309,7 @@ fn partial_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     keep_sums(share, (conv.c_out + 3u) / 4u, lane, sums);
 }
 
-@compute @workgroup_size(CREW)
+@compute @workgroup_size(THREADS)
 fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -342,7 +342,7 @@ fn partial_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     keep_sums(share, conv.c_out, lane, sums);
 }
 
-@compute @workgroup_size(CREW)
+@compute @workgroup_size(THREADS)
 fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) lane: u32) {
     let index = linear_group(group, groups);
@@ -373,9 +373,9 @@ fn partial_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         values = dy_values(goal_at(step + 1u, lane), share.row + lane / STEPS);
         sums = add_panels_d4(sums, lane);
     }
-    let right = lane % SLICE % COLUMNS_ACROSS;
+    let right = lane % SLICE % COLUMNS;
     keep_tile_d4(place_of(share, conv.c_out, right, lane), sums.t0, lane);
-    keep_tile_d4(place_of(share, conv.c_out, right + COLUMNS_ACROSS, lane), sums.t1, lane);
+    keep_tile_d4(place_of(share, conv.c_out, right + COLUMNS, lane), sums.t1, lane);
 }
 
 // ---- The second pass ----
