@@ -2,7 +2,7 @@
 
 use super::{
     Conv, Extents, GivenNorm,
-    tiling::{self, Chunks, SPAN, Tiling, channels_per_vector, depth},
+    tiling::{Chunks, Geometry, SPAN, Tiling, channels_per_vector, depth},
 };
 use crate::{Group, filter_orbit};
 use quarterturn_core::{
@@ -131,9 +131,9 @@ impl Pass {
     }
 
     /// What its tiling depends on.
-    fn extents(&self) -> tiling::Extents {
+    fn geometry(&self) -> Geometry {
         let [rows, columns] = self.grid();
-        tiling::Extents {
+        Geometry {
             group: self.group,
             planes: self.planes,
             taps: self.taps(),
@@ -196,18 +196,18 @@ impl Pass {
 
     /// Workgroups across the result's channels, and all that a convolution takes.
     fn workgroups(&self, tiling: Tiling) -> [usize; 2] {
-        let e = self.extents();
-        let parts = e.vectors.div_ceil(tiling.vectors());
-        [parts, e.phases * e.positions().div_ceil(tiling.windows(self.group)) * parts]
+        let geometry = self.geometry();
+        let parts = geometry.vectors.div_ceil(tiling.vectors());
+        [parts, geometry.phases * geometry.positions().div_ceil(tiling.windows(self.group)) * parts]
     }
 
     /// The kernel of the convolution, as `tiling` and `epilogue` specialise it.
     fn conv_kernel(&self, tiling: Tiling, epilogue: Epilogue) -> (Kernel, Overrides) {
         let flag = |flag| f64::from(u8::from(flag));
-        let e = self.extents();
-        let (row, strip) = e.strip();
+        let geometry = self.geometry();
+        let (row, strip) = geometry.strip();
         let windows = tiling.windows(self.group);
-        let range = e.range(windows);
+        let range = geometry.range(windows);
         let mut overrides = self.overrides();
         overrides.extend([
             ("TILE", tiling.tile as f64),
@@ -219,15 +219,15 @@ impl Pass {
             ("ROW", row as f64),
             ("STRIP", strip as f64),
             ("RANGE", range as f64),
-            ("SAMPLES", (tiling.channels * e.planes * range) as f64),
-            ("FILTERS", (tiling.channels * e.taps * tiling.vectors()) as f64),
-            ("TAPS", e.taps as f64),
+            ("SAMPLES", (tiling.channels * geometry.planes * range) as f64),
+            ("FILTERS", (tiling.channels * geometry.taps * tiling.vectors()) as f64),
+            ("TAPS", geometry.taps as f64),
             ("BIASED", flag(epilogue.bias.is_some())),
             ("NORM", flag(epilogue.norm.is_some())),
             ("RELU", flag(epilogue.norm.is_some_and(|norm| norm.relu))),
         ]);
         let kernel = unchecked(Kernel::new(Kernels::of(self.group).conv, SHADER));
-        (kernel.workgroup(tiling.threads() as u32, tiling.memory(&e) as u32), overrides)
+        (kernel.workgroup(tiling.threads() as u32, tiling.memory(&geometry) as u32), overrides)
     }
 
     /// What a convolution reads. Something must be bound where there is no bias or norm.
@@ -246,7 +246,7 @@ impl Pass {
     }
 
     fn run(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
-        self.run_tiled(Tiling::of(&self.extents(), gpu.workgroup_memory()), gpu, x, weight, epilogue)
+        self.run_tiled(Tiling::of(&self.geometry(), gpu.workgroup_memory()), gpu, x, weight, epilogue)
     }
 
     fn run_tiled(&self, tiling: Tiling, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
@@ -254,7 +254,7 @@ impl Pass {
         let (kernel, overrides) = self.conv_kernel(tiling, epilogue);
         let workgroups = self.workgroups(tiling);
         let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
-        let uniform = self.uniform(self.extents().strips(), workgroups, eps, [0; 3]);
+        let uniform = self.uniform(self.geometry().strips(), workgroups, eps, [0; 3]);
         let operands = Self::operands(x, weight, epilogue);
         gpu.launch(&kernel, &overrides, &operands, &[&y], &uniform, Size::Groups(workgroups[1]));
         y
@@ -370,6 +370,7 @@ mod tests {
     use super::super::{
         group_conv, group_conv_dw, group_conv_dx,
         tests::{CASES, Case, close, expected, operands},
+        tiling::LEAST_MEMORY,
     };
     use super::*;
     use crate::{transform_feature_map, transform_plane};
@@ -454,12 +455,12 @@ mod tests {
             Group::D4 => "direct_d4",
         };
         let y = gpu.alloc(pass.result_len());
-        let e = pass.extents();
-        let threads = e.vectors * e.positions() * e.phases;
+        let geometry = pass.geometry();
+        let threads = geometry.vectors * geometry.positions() * geometry.phases;
         let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
-        let uniform = pass.uniform(e.strips(), [1, 0], eps, [0; 3]);
+        let uniform = pass.uniform(geometry.strips(), [1, 0], eps, [0; 3]);
         let operands = Pass::operands(x, weight, epilogue);
-        let overrides = pass.conv_kernel(Tiling::of(&e, gpu.workgroup_memory()), epilogue).1;
+        let overrides = pass.conv_kernel(Tiling::of(&geometry, gpu.workgroup_memory()), epilogue).1;
         gpu.launch(&Kernel::new(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
         y
     }
@@ -546,10 +547,10 @@ mod tests {
         let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
         let e = Extents::new("test", x, Shape::from([64, 64, 4, 3, 3]), conv);
         let forward = Pass::forward(&e, conv);
-        assert_eq!((forward.extents().positions(), forward.dilation), (512 * 113 * 112, 1));
+        assert_eq!((forward.geometry().positions(), forward.dilation), (512 * 113 * 112, 1));
         let adjoint = Pass::adjoint(&e, conv);
-        assert_eq!((adjoint.grid(), adjoint.extents().positions()), ([113, 112], 512 * 113 * 112));
-        let tiling = Tiling::of(&adjoint.extents(), tiling::LEAST_MEMORY);
+        assert_eq!((adjoint.grid(), adjoint.geometry().positions()), ([113, 112], 512 * 113 * 112));
+        let tiling = Tiling::of(&adjoint.geometry(), LEAST_MEMORY);
         let [parts, workgroups] = adjoint.workgroups(tiling);
         assert_eq!((tiling.vectors() * parts, tiling.windows(Group::C4)), (64, 128));
         assert_eq!(workgroups, parts * 4 * 512 * 113 * 112 / 128);
@@ -582,8 +583,8 @@ mod tests {
             let weight = Shape::from([c_out, c_in, g_in, k, k]);
             let e = Extents::new("test", Shape::from([1, c_in, g_in, h, w]), weight, conv);
             let pass = Pass::forward(&e, conv);
-            let small = Tiling::of(&pass.extents(), tiling::LEAST_MEMORY);
-            let large = Tiling::of(&pass.extents(), 2 * tiling::LEAST_MEMORY);
+            let small = Tiling::of(&pass.geometry(), LEAST_MEMORY);
+            let large = Tiling::of(&pass.geometry(), 2 * LEAST_MEMORY);
             let kernels = [
                 pass.conv_kernel(small, Epilogue::default()),
                 pass.conv_kernel(large, Epilogue::default()),

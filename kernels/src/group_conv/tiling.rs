@@ -44,7 +44,7 @@ fn factor_bytes(group: Group) -> (usize, usize) {
 
 /// What a tiling depends on: one phase of a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Extents {
+pub(super) struct Geometry {
     pub group: Group,
     /// Planes of a source channel.
     pub planes: usize,
@@ -62,7 +62,7 @@ pub(super) struct Extents {
     pub vectors: usize,
 }
 
-impl Extents {
+impl Geometry {
     /// Strips, and windows across each.
     pub fn strips(&self) -> (usize, usize) {
         let columns = |widest: usize| self.columns.div_ceil(self.columns.div_ceil(widest));
@@ -127,26 +127,30 @@ impl Tiling {
     /// As few channels beyond the last as possible, enough invocations, workgroups of 64 to 256 where the channels allow,
     /// and what is staged within `available` bytes. Two source channels at a time are enough: of more, drivers unroll too
     /// much.
-    pub fn of(e: &Extents, available: usize) -> Self {
-        let memory = most_memory(e.group).min(available);
-        let (most, windows) = Self::most(e.group);
-        let busy = |tile: usize| e.phases * e.positions().div_ceil(windows) * e.vectors.div_ceil(tile) >= BUSY;
-        let waste = |tile: usize| e.vectors.next_multiple_of(tile) - e.vectors;
+    pub fn of(geometry: &Geometry, available: usize) -> Self {
+        let memory = most_memory(geometry.group).min(available);
+        let (most, windows) = Self::most(geometry.group);
+        let busy = |tile: usize| {
+            geometry.phases * geometry.positions().div_ceil(windows) * geometry.vectors.div_ceil(tile) >= BUSY
+        };
+        let waste = |tile: usize| geometry.vectors.next_multiple_of(tile) - geometry.vectors;
         // The largest that leaves enough invocations, or else the smallest.
         let order = |tile: usize| if busy(tile) { most - tile } else { most + tile };
-        let tile =
-            (most.div_ceil(2)..=most).min_by_key(|&tile| (waste(tile), order(tile))).unwrap_or(most).min(e.vectors);
-        let needed = e.vectors.div_ceil(tile);
+        let tile = (most.div_ceil(2)..=most)
+            .min_by_key(|&tile| (waste(tile), order(tile)))
+            .unwrap_or(most)
+            .min(geometry.vectors);
+        let needed = geometry.vectors.div_ceil(tile);
         let rows = needed.div_ceil(needed.div_ceil(4));
         let halves = |most: usize| std::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
         let all = halves(tile).flat_map(|tile| {
             halves(rows)
                 .flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
         });
-        let fits = |tiling: &Tiling| tiling.memory(e) <= memory;
+        let fits = |tiling: &Tiling| tiling.memory(geometry) <= memory;
         let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
         let two = Tiling { channels: 2, ..tiling };
-        if e.c_in > 1 && fits(&two) { two } else { tiling }
+        if geometry.c_in > 1 && fits(&two) { two } else { tiling }
     }
 
     /// Invocations of a workgroup.
@@ -166,11 +170,11 @@ impl Tiling {
 
     /// Bytes of workgroup memory: staged samples and filters, and where the samples, the taps and their filters' entries
     /// are.
-    pub fn memory(self, e: &Extents) -> usize {
-        let range = e.range(self.windows(e.group));
-        let places = if e.group == Group::D4 { 64 } else { 32 };
-        let filters = e.taps * self.vectors() * factor_bytes(e.group).0;
-        self.channels * (4 * e.planes * range + filters) + 4 * range + e.taps * places
+    pub fn memory(self, geometry: &Geometry) -> usize {
+        let range = geometry.range(self.windows(geometry.group));
+        let places = if geometry.group == Group::D4 { 64 } else { 32 };
+        let filters = geometry.taps * self.vectors() * factor_bytes(geometry.group).0;
+        self.channels * (4 * geometry.planes * range + filters) + 4 * range + geometry.taps * places
     }
 }
 
@@ -293,8 +297,8 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    fn extents(group: Group, [k, stride, extent]: [usize; 3], c_in: usize, vectors: usize) -> Extents {
-        Extents {
+    fn geometry(group: Group, [k, stride, extent]: [usize; 3], c_in: usize, vectors: usize) -> Geometry {
+        Geometry {
             group,
             planes: group.order(),
             taps: k * k,
@@ -325,7 +329,7 @@ mod tests {
                     [9, 1, 64],
                 ] {
                     let e =
-                        extents(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
+                        geometry(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
                     for available in [LEAST_MEMORY, 2 * LEAST_MEMORY] {
                         let tiling = Tiling::of(&e, available);
                         assert!(tiling.memory(&e) <= available, "{e:?} {tiling:?} {}", tiling.memory(&e));
@@ -351,7 +355,7 @@ mod tests {
         for (k, stride, extent, windows) in
             [(3, 1, 28, 128), (3, 1, 7, 64), (3, 2, 15, 32), (1, 2, 9, 16), (5, 1, 100, 64)]
         {
-            let e = extents(Group::C4, [k, stride, extent], 1, 1);
+            let e = geometry(Group::C4, [k, stride, extent], 1, 1);
             let ((strips, columns), (row, strip)) = (e.strips(), e.strip());
             let place = |position: usize| {
                 let at = position % (e.rows * columns);
@@ -385,7 +389,7 @@ mod tests {
             (Group::D4, 16, 16),
         ] {
             let each = channels_per_vector(group);
-            let tiling = Tiling::of(&extents(group, [3, 1, 28], c_out, c_out / each), LEAST_MEMORY);
+            let tiling = Tiling::of(&geometry(group, [3, 1, 28], c_out, c_out / each), LEAST_MEMORY);
             assert_eq!((c_out / each).next_multiple_of(tiling.vectors()) * each, made, "{group} {c_out} {tiling:?}");
         }
     }
