@@ -74,7 +74,6 @@ impl Param {
     ///
     /// # Errors
     /// When a GPU on either side fails.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn to_device(&mut self, device: &Device) -> Result<()> {
         self.value = self.value.to_device(device)?;
         Ok(())

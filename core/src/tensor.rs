@@ -192,7 +192,6 @@ impl Tensor {
     ///
     /// # Errors
     /// Whatever went wrong on the GPU since the last read-back.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),
@@ -219,7 +218,6 @@ impl Tensor {
     ///
     /// # Errors
     /// Whatever went wrong on the GPU since the last read-back.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.storage {
             Storage::Reference(values) => Ok(values.to_vec()),
@@ -231,7 +229,6 @@ impl Tensor {
     ///
     /// # Errors
     /// When a GPU on either side fails.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         if self.device().same(device) {
             return Ok(self.clone());

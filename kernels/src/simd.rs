@@ -40,6 +40,7 @@ pub(crate) trait Task {
 }
 
 static DETECTED: LazyLock<Vec<Isa>> = LazyLock::new(|| {
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(unused_mut))]
     let mut found = vec![Isa::Portable];
     #[cfg(target_arch = "x86_64")]
     {

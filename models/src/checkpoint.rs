@@ -30,7 +30,6 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// [`Error::Io`]; or what went wrong on the GPU since the last read-back. A former file at `path` is then unharmed.
-#[cfg(not(target_arch = "wasm32"))]
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
     Encoder::of(network)?.write(path)
 }
@@ -44,13 +43,11 @@ pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Box<dyn Network>>
 }
 
 /// What a file will hold.
-#[cfg(not(target_arch = "wasm32"))]
 pub(crate) struct Encoder {
     metadata: Config,
     tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 impl Encoder {
     /// The network's settings, parameters and buffers.
     pub fn of<N: Network + ?Sized>(network: &mut N) -> Result<Self> {
@@ -83,7 +80,6 @@ impl Encoder {
 }
 
 /// Writes a temporary file in the same folder, makes it durable and renames it to `path`.
-#[cfg(not(target_arch = "wasm32"))]
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}.tmp", std::process::id()));

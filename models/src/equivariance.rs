@@ -55,7 +55,6 @@ impl<'a> EquivarianceError<'a> {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit, or the network's group is z2; what went wrong on the GPU.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn add<N: Network + ?Sized>(&mut self, network: &N, images: &Tensor) -> Result<()> {
         let group = network.group();
         if group == Group::C1 {
@@ -107,7 +106,6 @@ impl Sums {
     }
 
     /// Adds the differences of two batches with channels of `len` values.
-    #[cfg(not(target_arch = "wasm32"))]
     fn add(&mut self, turned: &Tensor, expected: &Tensor, len: usize) -> Result<()> {
         let (a, b) = (turned.to_f64()?, expected.to_f64()?);
         for (a, b) in a.chunks_exact(len).zip(b.chunks_exact(len)) {

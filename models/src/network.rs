@@ -86,7 +86,6 @@ pub trait Network: Module {
     ///
     /// # Errors
     /// When a GPU on either side fails; the network may then be spread over both.
-    #[cfg(not(target_arch = "wasm32"))]
     fn to_device(&mut self, device: &Device) -> Result<()> {
         let mut outcome = Ok(());
         self.visit(&mut |_, param| {

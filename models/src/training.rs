@@ -1,6 +1,5 @@
 //! The training loop and the count of correct answers.
 
-#[cfg(not(target_arch = "wasm32"))]
 use crate::{Checkpoint, Config, checkpoint::Encoder};
 use crate::{Exactness, Mode, Network};
 use quarterturn_autograd::{Kind, Optimizer, Rule, Schedule, Tape};
@@ -103,7 +102,6 @@ pub fn train_step<N: Network + ?Sized>(
 /// # Errors
 /// [`Error::Invalid`] if images do not fit, an epoch has no batch, or the loss is no longer finite; whatever `batches`
 /// or the device report.
-#[cfg(not(target_arch = "wasm32"))]
 pub fn train<N, B, I>(
     network: &mut N,
     training: &Training,
@@ -132,7 +130,6 @@ where
 /// moments and step, the position in the run (and so in the schedule), the losses so far and the sum of this epoch's.
 /// Random numbers need no state, being functions of the seed and the position. [`Trainer::save`] writes the state to
 /// one file, [`Trainer::resume`] takes it up.
-#[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug)]
 pub struct Trainer<'n, N: Network + ?Sized> {
     network: &'n mut N,
@@ -150,12 +147,9 @@ pub struct Trainer<'n, N: Network + ?Sized> {
 }
 
 /// Names of the state's tensors that are not the network's begin with one of these.
-#[cfg(not(target_arch = "wasm32"))]
 const OPTIMIZER: &str = "optimizer.";
-#[cfg(not(target_arch = "wasm32"))]
 const TRAINING: &str = "training.";
 
-#[cfg(not(target_arch = "wasm32"))]
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// A run that has made no step.
     pub fn new(network: &'n mut N, training: Training) -> Self {
@@ -361,7 +355,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
 ///
 /// # Errors
 /// As [`Tally::count`].
-#[cfg(not(target_arch = "wasm32"))]
 pub fn evaluate<N: Network + ?Sized>(network: &N, images: &Tensor, labels: &Tensor) -> Result<u64> {
     let mut tally = Tally::new(1);
     tally.count(network, images, labels, |images, _| images.clone())?;
@@ -370,7 +363,6 @@ pub fn evaluate<N: Network + ?Sized>(network: &N, images: &Tensor, labels: &Tens
 
 /// Counts of correct answers over the batches of a test set, for several views of each image (rotations, say). On a
 /// GPU they are kept there until somebody reads them.
-#[cfg(not(target_arch = "wasm32"))]
 #[derive(Clone, Debug)]
 pub struct Tally {
     counts: Vec<u64>,
@@ -378,7 +370,6 @@ pub struct Tally {
     pending: Vec<Option<Tensor>>,
 }
 
-#[cfg(not(target_arch = "wasm32"))]
 impl Tally {
     /// Counts for so many views, at 0.
     pub fn new(views: usize) -> Self {

@@ -58,8 +58,10 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoGpu`] when there is none of the wanted kind, [`Error::Gpu`] when the driver refuses to open it, or cannot
     /// time kernels and should.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        if cfg!(target_arch = "wasm32") {
+            return Err(Error::NoGpu("a browser cannot wait for one: open it with `Gpu::open_async`".into()));
+        }
         pollster::block_on(Self::open_async(options))
     }
 

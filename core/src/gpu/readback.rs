@@ -23,14 +23,16 @@ struct Staged {
 }
 
 impl GpuBuffer {
-    /// Submits all recorded work and brings the values to the host. Blocks; in a browser use
-    /// [`GpuBuffer::read_async`].
+    /// Submits all recorded work and brings the values to the host. Blocks; in a browser, which does not let anybody wait,
+    /// use [`GpuBuffer::read_async`].
     ///
     /// # Errors
     /// The first thing that went wrong on this GPU since the last read-back or [`Gpu::check`], or whatever made this
-    /// buffer's content meaningless.
-    #[cfg(not(target_arch = "wasm32"))]
+    /// buffer's content meaningless; [`Error::Gpu`] in a browser.
     pub fn read(&self) -> Result<Vec<f32>> {
+        if cfg!(target_arch = "wasm32") {
+            return Err(Error::Gpu("a browser cannot wait for the GPU: read with an `_async` function".into()));
+        }
         let staged = self.stage().map_err(|e| self.gpu().failure().explain(e))?;
         self.gpu().poll(wgpu::PollType::wait_indefinitely())?;
         pollster::block_on(self.fetch(staged))
