@@ -10,8 +10,6 @@ struct Batch {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> batch: Batch;
 
-var<workgroup> lanes: array<f32, WORKGROUP>;
-
 // The largest logit of a row, and log Σ exp(logit − largest).
 fn log_sum(row: u32) -> vec2f {
     let start = row * batch.classes;
@@ -30,16 +28,6 @@ fn label_is_valid(label: f32) -> bool {
     return label >= 0.0 && label < f32(batch.classes) && floor(label) == label;
 }
 
-// lanes[0] = Σ lanes, in a fixed order.
-fn sum_lanes(lane: u32) {
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-}
-
 // One workgroup for the whole batch.
 @compute @workgroup_size(WORKGROUP)
 fn cross_entropy(@builtin(local_invocation_index) lane: u32) {
@@ -53,10 +41,9 @@ fn cross_entropy(@builtin(local_invocation_index) lane: u32) {
             total = batch.nan;
         }
     }
-    lanes[lane] = total;
-    sum_lanes(lane);
+    let sum = sum_of_lanes(total, lane);
     if (lane == 0u) {
-        y[0] = lanes[0] / f32(batch.rows);
+        y[0] = sum / f32(batch.rows);
     }
 }
 
@@ -78,10 +65,9 @@ fn count_correct(@builtin(local_invocation_index) lane: u32) {
     for (var row = lane; row < batch.rows; row += WORKGROUP) {
         correct += select(0.0, 1.0, f32(first_maximum(row)) == labels[row]);
     }
-    lanes[lane] = correct;
-    sum_lanes(lane);
+    let sum = sum_of_lanes(correct, lane);
     if (lane == 0u) {
-        y[0] = lanes[0];
+        y[0] = sum;
     }
 }
 

@@ -72,7 +72,6 @@ fn broadcast(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 // Elements that a workgroup sums.
 const PIECE: u32 = 4096u;
 @group(1) @binding(0) var<uniform> count: u32;
-var<workgroup> lanes: array<f32, WORKGROUP>;
 
 // y[piece] = Σ of a piece of a, in a fixed order; launched again on the partial sums until one is left.
 @compute @workgroup_size(WORKGROUP)
@@ -84,14 +83,8 @@ fn sum(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
     for (var i = piece * PIECE + lane; i < end; i += WORKGROUP) {
         total += a[i];
     }
-    lanes[lane] = total;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
+    let whole = sum_of_lanes(total, lane);
     if (lane == 0u && piece < arrayLength(&y)) {
-        y[piece] = lanes[0];
+        y[piece] = whole;
     }
 }

@@ -77,8 +77,6 @@ fn linear(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
 
 @group(0) @binding(1) var<storage, read_write> column_sums: array<f32>;
 
-var<workgroup> lane_sums: array<f32, WORKGROUP>;
-
 // y[o] = Σ_n x[n, o]; `extents` has m rows and n columns. A workgroup has a column: its lanes sum a stride apart, then
 // pairwise.
 @compute @workgroup_size(WORKGROUP)
@@ -92,14 +90,8 @@ fn sum_rows(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     for (var row = lane; row < extents.m; row += WORKGROUP) {
         total += a[row * extents.n + column];
     }
-    lane_sums[lane] = total;
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            lane_sums[lane] += lane_sums[lane + half];
-        }
-    }
+    let sum = sum_of_lanes(total, lane);
     if (lane == 0u) {
-        column_sums[column] = lane_sums[0];
+        column_sums[column] = sum;
     }
 }

@@ -13,6 +13,20 @@ fn linear_index(group: vec3u, groups: vec3u, lane: u32) -> u32 {
     return linear_group(group, groups) * WORKGROUP + lane;
 }
 
+var<workgroup> lane_values: array<f32, WORKGROUP>;
+
+// Σ of the values of a workgroup's WORKGROUP invocations, pairwise in a fixed order; only the first gets it.
+fn sum_of_lanes(value: f32, lane: u32) -> f32 {
+    lane_values[lane] = value;
+    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            lane_values[lane] += lane_values[lane + half];
+        }
+    }
+    return lane_values[0];
+}
+
 // The 64-bit product a·b as (high, low) words.
 fn wide_product(a: u32, b: u32) -> vec2u {
     let a0 = a & 0xffffu;

@@ -82,7 +82,7 @@ fn store_c1(goal: Goal, channel: u32, value: f32) {
     }
 }
 
-fn store_four_c1(goal: Goal, first: u32, values: vec4f) {
+fn store_vector_c1(goal: Goal, first: u32, values: vec4f) {
     store_c1(goal, first, values.x);
     store_c1(goal, first + 1u, values.y);
     store_c1(goal, first + 2u, values.z);
@@ -112,6 +112,30 @@ fn store_d4(goal: Goal, channel: u32, sum: Spectrum) {
         store(goal, channel, 5u, 8u, values.mirrored.y, affine);
         store(goal, channel, 6u, 8u, values.mirrored.z, affine);
         store(goal, channel, 7u, 8u, values.mirrored.w, affine);
+    }
+}
+
+// Vector `t` of an invocation's tile, at all its windows.
+fn store_four_c1(t: u32, goals: array<Goal, 4>, first: u32, a: vec4f, b: vec4f, c: vec4f, d: vec4f) {
+    if (t < TILE) {
+        store_vector_c1(goals[0], first + 4u * t, a);
+        store_vector_c1(goals[1], first + 4u * t, b);
+        store_vector_c1(goals[2], first + 4u * t, c);
+        store_vector_c1(goals[3], first + 4u * t, d);
+    }
+}
+
+fn store_pair_c4(t: u32, goals: array<Goal, 2>, first: u32, a: vec4f, b: vec4f) {
+    if (t < TILE) {
+        store_c4(goals[0], first + t, a);
+        store_c4(goals[1], first + t, b);
+    }
+}
+
+fn store_pair_d4(t: u32, goals: array<Goal, 2>, first: u32, a: Spectrum, b: Spectrum) {
+    if (t < TILE) {
+        store_d4(goals[0], first + t, a);
+        store_d4(goals[1], first + t, b);
     }
 }
 
@@ -343,39 +367,18 @@ fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             }
         }
     }
-    let goal_0 = goal_of(position, area.phase);
-    let goal_1 = goal_of(position + COLUMNS, area.phase);
-    let goal_2 = goal_of(position + 2u * COLUMNS, area.phase);
-    let goal_3 = goal_of(position + 3u * COLUMNS, area.phase);
-    let channel = 4u * (area.vector + vector);
-    store_four_c1(goal_0, channel, s0[0]);
-    store_four_c1(goal_1, channel, s1[0]);
-    store_four_c1(goal_2, channel, s2[0]);
-    store_four_c1(goal_3, channel, s3[0]);
-    if (TILE > 1u) {
-        store_four_c1(goal_0, channel + 4u, s0[1]);
-        store_four_c1(goal_1, channel + 4u, s1[1]);
-        store_four_c1(goal_2, channel + 4u, s2[1]);
-        store_four_c1(goal_3, channel + 4u, s3[1]);
-    }
-    if (TILE > 2u) {
-        store_four_c1(goal_0, channel + 8u, s0[2]);
-        store_four_c1(goal_1, channel + 8u, s1[2]);
-        store_four_c1(goal_2, channel + 8u, s2[2]);
-        store_four_c1(goal_3, channel + 8u, s3[2]);
-    }
-    if (TILE > 3u) {
-        store_four_c1(goal_0, channel + 12u, s0[3]);
-        store_four_c1(goal_1, channel + 12u, s1[3]);
-        store_four_c1(goal_2, channel + 12u, s2[3]);
-        store_four_c1(goal_3, channel + 12u, s3[3]);
-    }
-    if (TILE > 4u) {
-        store_four_c1(goal_0, channel + 16u, s0[4]);
-        store_four_c1(goal_1, channel + 16u, s1[4]);
-        store_four_c1(goal_2, channel + 16u, s2[4]);
-        store_four_c1(goal_3, channel + 16u, s3[4]);
-    }
+    let goals = array<Goal, 4>(
+        goal_of(position, area.phase),
+        goal_of(position + COLUMNS, area.phase),
+        goal_of(position + 2u * COLUMNS, area.phase),
+        goal_of(position + 3u * COLUMNS, area.phase),
+    );
+    let first = 4u * (area.vector + vector);
+    store_four_c1(0u, goals, first, s0[0], s1[0], s2[0], s3[0]);
+    store_four_c1(1u, goals, first, s0[1], s1[1], s2[1], s3[1]);
+    store_four_c1(2u, goals, first, s0[2], s1[2], s2[2], s3[2]);
+    store_four_c1(3u, goals, first, s0[3], s1[3], s2[3], s3[3]);
+    store_four_c1(4u, goals, first, s0[4], s1[4], s2[4], s3[4]);
 }
 
 @compute @workgroup_size(THREADS)
@@ -417,39 +420,16 @@ fn conv_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             }
         }
     }
-    let goal_0 = goal_of(position, area.phase);
-    let goal_1 = goal_of(position + COLUMNS, area.phase);
+    let goals = array<Goal, 2>(goal_of(position, area.phase), goal_of(position + COLUMNS, area.phase));
     let first = area.vector + vector;
-    store_c4(goal_0, first, s0[0]);
-    store_c4(goal_1, first, s1[0]);
-    if (TILE > 1u) {
-        store_c4(goal_0, first + 1u, s0[1]);
-        store_c4(goal_1, first + 1u, s1[1]);
-    }
-    if (TILE > 2u) {
-        store_c4(goal_0, first + 2u, s0[2]);
-        store_c4(goal_1, first + 2u, s1[2]);
-    }
-    if (TILE > 3u) {
-        store_c4(goal_0, first + 3u, s0[3]);
-        store_c4(goal_1, first + 3u, s1[3]);
-    }
-    if (TILE > 4u) {
-        store_c4(goal_0, first + 4u, s0[4]);
-        store_c4(goal_1, first + 4u, s1[4]);
-    }
-    if (TILE > 5u) {
-        store_c4(goal_0, first + 5u, s0[5]);
-        store_c4(goal_1, first + 5u, s1[5]);
-    }
-    if (TILE > 6u) {
-        store_c4(goal_0, first + 6u, s0[6]);
-        store_c4(goal_1, first + 6u, s1[6]);
-    }
-    if (TILE > 7u) {
-        store_c4(goal_0, first + 7u, s0[7]);
-        store_c4(goal_1, first + 7u, s1[7]);
-    }
+    store_pair_c4(0u, goals, first, s0[0], s1[0]);
+    store_pair_c4(1u, goals, first, s0[1], s1[1]);
+    store_pair_c4(2u, goals, first, s0[2], s1[2]);
+    store_pair_c4(3u, goals, first, s0[3], s1[3]);
+    store_pair_c4(4u, goals, first, s0[4], s1[4]);
+    store_pair_c4(5u, goals, first, s0[5], s1[5]);
+    store_pair_c4(6u, goals, first, s0[6], s1[6]);
+    store_pair_c4(7u, goals, first, s0[7], s1[7]);
 }
 
 @compute @workgroup_size(THREADS)
@@ -494,21 +474,10 @@ fn conv_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             }
         }
     }
-    let goal_0 = goal_of(position, area.phase);
-    let goal_1 = goal_of(position + COLUMNS, area.phase);
+    let goals = array<Goal, 2>(goal_of(position, area.phase), goal_of(position + COLUMNS, area.phase));
     let first = area.vector + vector;
-    store_d4(goal_0, first, s0[0]);
-    store_d4(goal_1, first, s1[0]);
-    if (TILE > 1u) {
-        store_d4(goal_0, first + 1u, s0[1]);
-        store_d4(goal_1, first + 1u, s1[1]);
-    }
-    if (TILE > 2u) {
-        store_d4(goal_0, first + 2u, s0[2]);
-        store_d4(goal_1, first + 2u, s1[2]);
-    }
-    if (TILE > 3u) {
-        store_d4(goal_0, first + 3u, s0[3]);
-        store_d4(goal_1, first + 3u, s1[3]);
-    }
+    store_pair_d4(0u, goals, first, s0[0], s1[0]);
+    store_pair_d4(1u, goals, first, s0[1], s1[1]);
+    store_pair_d4(2u, goals, first, s0[2], s1[2]);
+    store_pair_d4(3u, goals, first, s0[3], s1[3]);
 }

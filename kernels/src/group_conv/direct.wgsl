@@ -37,7 +37,7 @@ fn direct_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
             sum = fma(vec4f(sample), filter_c1(4u * spot.row, c, entry_place(q, 0u)), sum);
         }
     }
-    store_four_c1(spot.goal, 4u * spot.row, sum);
+    store_vector_c1(spot.goal, 4u * spot.row, sum);
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -29,6 +29,15 @@ var<workgroup> right_two: array<vec4f, RIGHT>;
 var<workgroup> right_c1: array<f32, RIGHT>;
 var<workgroup> exchange: array<vec4f, EXCHANGE>;
 
+// An invocation's first left and first right factor in a step of its slice's.
+fn left_of(step: u32, lane: u32) -> u32 {
+    return (lane / SLICE + step * SLICES) * LEFT_PITCH + lane % SLICE / COLUMNS * TILE;
+}
+
+fn right_of(step: u32, lane: u32) -> u32 {
+    return (lane / SLICE + step * SLICES) * RIGHT_PITCH + lane % SLICE % COLUMNS;
+}
+
 // The sum over the slices, in the first: halves add up in a fixed order.
 fn sum_slices(sum: vec4f, lane: u32) -> vec4f {
     var total = sum;
@@ -84,11 +93,9 @@ fn add_panels_c1(sums: Sums, lane: u32) -> Sums {
     if (lane >= SLICE * SLICES) {
         return s;
     }
-    let first = lane / SLICE;
-    let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
+        let left = left_of(step, lane);
+        let right = right_of(step, lane);
         let w = left_tile(left);
         s.t0 = add_scaled(s.t0, right_c1[right], w);
         s.t1 = add_scaled(s.t1, right_c1[right + COLUMNS], w);
@@ -119,11 +126,9 @@ fn add_panels_c4(sums: Sums, lane: u32) -> Sums {
     if (lane >= SLICE * SLICES) {
         return s;
     }
-    let first = lane / SLICE;
-    let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
+        let left = left_of(step, lane);
+        let right = right_of(step, lane);
         let w = left_tile(left);
         s.t0 = add_products_c4(s.t0, right_one[right], w);
         s.t1 = add_products_c4(s.t1, right_one[right + COLUMNS], w);
@@ -161,11 +166,9 @@ fn add_panels_d4(sums: SumsD4, lane: u32) -> SumsD4 {
     if (lane >= SLICE * SLICES) {
         return s;
     }
-    let first = lane / SLICE;
-    let place = lane % SLICE;
     for (var step = 0u; step < STEPS / SLICES; step++) {
-        let left = (first + step * SLICES) * LEFT_PITCH + place / COLUMNS * TILE;
-        let right = (first + step * SLICES) * RIGHT_PITCH + place % COLUMNS;
+        let left = left_of(step, lane);
+        let right = right_of(step, lane);
         let w = TileD4(
             Spectrum(left_one[left], left_two[left]),
             Spectrum(left_one[left + 1u], left_two[left + 1u]),

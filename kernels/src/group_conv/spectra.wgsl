@@ -63,7 +63,7 @@ struct Conv {
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(1) @binding(0) var<uniform> conv: Conv;
 
-// ---- Taps and runs ----
+// ---- Taps ----
 
 // Taps that are summed over.
 fn tap_count() -> u32 {

@@ -224,13 +224,10 @@ impl Chunks {
         // As few terms as possible, some of them in vain; a band costs a dozen more, for its left factors.
         let shapes = counts.iter().flat_map(|&count| [32, 16, 8, 4, 2].map(|columns| (count, columns)));
         let fits = shapes.filter(|&(count, columns)| count * columns >= depth && rows * columns <= 128);
-        let cost = |&(count, columns): &(usize, usize)| {
-            let fitting = (count * columns / depth).min(runs).min(UNITS);
-            runs.div_ceil(fitting) * (count * columns + 12)
-        };
+        let bands_of = |count: usize, columns: usize| runs.div_ceil((count * columns / depth).min(UNITS));
+        let cost = |&(count, columns): &(usize, usize)| bands_of(count, columns) * (count * columns + 12);
         let base = |(count, columns): (usize, usize)| {
-            let fitting = (count * columns / depth).min(runs).min(UNITS);
-            let bands = runs.div_ceil(fitting);
+            let bands = bands_of(count, columns);
             Chunks {
                 tile,
                 count,
@@ -288,8 +285,7 @@ impl Chunks {
     pub fn memory(self, group: Group) -> usize {
         let (left, right) = factor_bytes(group);
         let [left_pitch, right_pitch] = self.pitches();
-        let exchange = if self.slices > 1 { 16 * self.exchange() } else { 0 };
-        SPAN * (left_pitch * left + right_pitch * right + 2 * (16 + 4)) + exchange
+        SPAN * (left_pitch * left + right_pitch * right + 2 * (16 + 4)) + 16 * self.exchange()
     }
 }
 
@@ -400,6 +396,7 @@ mod tests {
         assert_eq!((p4cnn.count, p4cnn.columns, p4cnn.rows, p4cnn.slices), (3, 32, 2, 2));
         assert_eq!((p4cnn.bands, p4cnn.parts, p4cnn.runs), (1, 1, 19));
         assert_eq!((p4cnn.chunk, p4cnn.chunks), (128, 784));
+        assert_eq!(Chunks::of(Group::C4, 10, 16, 19, 128 * 28 * 28).slices, 1);
         let tiny = Chunks::of(Group::C4, 2, 3, 10, 1);
         assert_eq!((tiny.chunk, tiny.chunks), (SHORTEST_CHUNK, 1));
     }
