@@ -470,21 +470,23 @@ mod x86 {
         #[inline(always)]
         fn tree_sums(v: [__m512; 8]) -> [f32; 8] {
             unsafe {
+                // Of two vectors, the halves to be added lie crosswise: a blend and one shuffle bring them together.
                 // Eight sums each of vectors 2i and 2i + 1.
                 let eights: [__m512; 4] = std::array::from_fn(|i| {
                     let (a, b) = (v[2 * i], v[2 * i + 1]);
-                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
+                    _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4::<0x4e>(a, b))
                 });
-                // Four each of vectors 4i to 4i + 3.
+                // Four each of vectors 4i, 4i + 2, 4i + 1 and 4i + 3.
+                let crossed = _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
                 let fours: [__m512; 2] = std::array::from_fn(|i| {
                     let (a, b) = (eights[2 * i], eights[2 * i + 1]);
-                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+                    _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_permutex2var_ps(a, crossed, b))
                 });
-                // Two each of vectors i and i + 4.
+                // Two each of vectors 0, 4, 2, 6, 1, 5, 3 and 7.
                 let (a, b) = (fours[0], fours[1]);
-                let twos = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+                let twos = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps::<0x4e>(a, b));
                 let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0xb1>(twos));
-                let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+                let order = _mm512_setr_epi32(0, 8, 4, 12, 2, 10, 6, 14, 0, 0, 0, 0, 0, 0, 0, 0);
                 let mut sums = [0.0; 8];
                 let ones = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, ones));
                 _mm256_storeu_ps(sums.as_mut_ptr(), ones);
@@ -540,6 +542,45 @@ mod arm {
         #[inline(always)]
         fn mul_sub(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
             unsafe { vfmsq_f32(c, a, b) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`Simd::tree_sums`] makes of vectors, and what it should.
+    struct Trees([[f32; WIDEST]; 8]);
+
+    impl Task for Trees {
+        type Output = [[f32; 8]; 2];
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Self::Output {
+            // SAFETY: no vector has more lanes.
+            let vectors = self.0.each_ref().map(|lanes| unsafe { S::load(lanes.as_ptr()) });
+            let expected = self.0.map(|mut tree| {
+                let mut lanes = S::LANES;
+                while lanes > 1 {
+                    lanes /= 2;
+                    for i in 0..lanes {
+                        tree[i] += tree[i + lanes];
+                    }
+                }
+                tree[0]
+            });
+            [S::tree_sums(vectors), expected]
+        }
+    }
+
+    #[test]
+    fn sums_of_lanes_are_trees_to_the_last_bit() {
+        let stream = quarterturn_core::Stream::new(1, 1, 1);
+        let vectors = std::array::from_fn(|v| std::array::from_fn(|i| stream.normal((v * WIDEST + i) as u64) as f32));
+        for &isa in Isa::available() {
+            let [got, expected] = isa.run(Trees(vectors));
+            assert_eq!(got, expected, "{isa}");
         }
     }
 }
