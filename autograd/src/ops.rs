@@ -1,10 +1,13 @@
 //! One method per operation: the kernel's result, and one closure per operand (or per group of operands whose
 //! gradients one sweep yields). Formulas, shapes and panics are the kernels'.
 
-use crate::{Var, tape::Edge};
+use crate::{
+    Var,
+    tape::{Edge, Norm},
+};
 use quarterturn_core::{Shape, Stream, Tensor};
-use quarterturn_kernels::{self as kernels, Activation, Conv, Group, Window};
-use std::rc::Rc;
+use quarterturn_kernels::{self as kernels, Activation, Conv, ConvNormGradients, Group, TrainNorm, Window};
+use std::{cell::RefCell, rc::Rc};
 
 impl<'t> Var<'t> {
     /// `self + other`: [`kernels::add`].
@@ -96,11 +99,6 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn group_conv(&self, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
         let y = kernels::group_conv(self.value(), weight.value(), bias.map(Var::value), conv);
-        self.convolved(y, weight, bias, conv)
-    }
-
-    /// `y`, the convolution of these.
-    fn convolved(&self, y: Tensor, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
         let (x, w) = (self.value().clone(), weight.value().clone());
         let (x_shape, w_shape) = (x.shape(), w.shape());
         let dw = match bias {
@@ -167,45 +165,59 @@ impl<'t> Var<'t> {
         eps: f64,
         activation: Activation,
     ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
-        let forward = kernels::batch_norm_train(self.value(), weight.value(), bias.value(), eps, activation);
-        self.normalised(forward, weight, bias, eps, activation)
-    }
-
-    /// A convolution, and the batch norm of its results: [`kernels::group_conv_norm_train`].
-    #[track_caller]
-    pub fn group_conv_norm_train(
-        &self,
-        weight: &Var<'t>,
-        bias: Option<&Var<'t>>,
-        conv: Conv,
-        norm_weight: &Var<'t>,
-        norm_bias: &Var<'t>,
-        eps: f64,
-        activation: Activation,
-    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
-        let (w, b) = (weight.value(), bias.map(Var::value));
-        let norm = (norm_weight.value(), norm_bias.value());
-        let (y, forward) = kernels::group_conv_norm_train(self.value(), w, b, conv, norm.0, norm.1, eps, activation);
-        self.convolved(y, weight, bias, conv).normalised(forward, norm_weight, norm_bias, eps, activation)
-    }
-
-    /// `forward`, the norm of these.
-    fn normalised(
-        &self,
-        forward: kernels::BatchNorm,
-        weight: &Var<'t>,
-        bias: &Var<'t>,
-        eps: f64,
-        activation: Activation,
-    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
         let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
-        let forward = Rc::new(forward);
+        let forward = Rc::new(kernels::batch_norm_train(&x, &w, &b, eps, activation));
         let saved = forward.clone();
         let vjp = move |dy: &Tensor| {
             let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, dy);
             vec![dx, dw, db]
         };
         (self.result(forward.y.clone(), [Edge::joint([self, weight, bias], vjp)]), forward)
+    }
+
+    /// A convolution, the batch norm of its results, and the maxima of those: [`kernels::group_conv_norm_train`]. No gradient
+    /// flows to the convolution's bias: it is 0.
+    #[track_caller]
+    pub fn group_conv_norm_train(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Tensor>,
+        conv: Conv,
+        norm_weight: &Var<'t>,
+        norm_bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+        pool: Option<Window>,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let (x, w, x_norm, wants_dx) = (self.value().clone(), weight.value().clone(), self.norm(), self.is_tracked());
+        let norm = TrainNorm { weight: norm_weight.value(), bias: norm_bias.value(), eps, activation, pool };
+        let (forward, gradient) = kernels::group_conv_norm_train(&x, &w, bias, conv, norm);
+        let norm = Rc::new(Norm { gradient, sums: RefCell::new(None) });
+        let vjp = {
+            let norm = norm.clone();
+            move |dy: Tensor| {
+                let (sums, x_shape) = (norm.sums.take(), x.shape());
+                let gradients =
+                    kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, &norm.gradient, &dy, sums, wants_dx);
+                let ConvNormGradients { weight, norm_weight, norm_bias, convolved } = gradients;
+                // The input's gradient comes last, into memory that has just been read and is free by then.
+                drop((x, norm, dy));
+                let dx = convolved.map(|dy| match x_norm {
+                    Some(x_norm) => {
+                        let (dx, sums) = kernels::group_conv_dx_norm(&dy, &w, x_shape, conv, &x_norm.gradient);
+                        x_norm.sums.replace(sums);
+                        dx
+                    }
+                    None => kernels::group_conv_dx(&dy, &w, x_shape, conv),
+                });
+                [weight, norm_weight, norm_bias].into_iter().chain(dx).collect()
+            }
+        };
+        let edge = match wants_dx {
+            true => Edge::consuming([weight, norm_weight, norm_bias, self], vjp),
+            false => Edge::consuming([weight, norm_weight, norm_bias], vjp),
+        };
+        (self.result(forward.y.clone(), [edge]).of_norm(norm), Rc::new(forward))
     }
 
     /// Batch norm by given statistics: [`kernels::batch_norm_eval`].
@@ -386,14 +398,34 @@ mod tests {
             let train = op(move |_, v| v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0);
             row(&format!("batch_norm_train{name}"), NONLINEAR, map, train);
         }
+        let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
         for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 8)] {
             let conv = Conv { group, stride: 1, padding: 1 };
-            let fused = op(move |_, v| {
-                // Without a bias, whose gradient is what rounding leaves of 0.
-                v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, Activation::default()).0
-            });
             let shapes: &[&[usize]] = &[&[2, 2, g_in, 5, 6], &[3, 2, g_in, 3, 3], &[3], &[3]];
-            row(&format!("group_conv_norm_train {group} from {g_in}"), NONLINEAR, shapes, fused);
+            for (name, activation, pool) in [
+                ("", Activation::default(), None),
+                (" relu", relu, None),
+                (" relu dropout", dropping, None),
+                (" relu pool", relu, Some(halving)),
+                (" relu dropout pool", dropping, Some(halving)),
+            ] {
+                let fused = op(move |_, v| {
+                    v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, activation, pool).0
+                });
+                row(&format!("group_conv_norm_train {group} from {g_in}{name}"), NONLINEAR, shapes, fused);
+            }
+            // Two in a row, of which the second one's gradient begins the first one's.
+            let mut shapes = shapes.to_vec();
+            let second = [3, 3, group.order(), 3, 3];
+            shapes.extend([&second[..], &[3], &[3]]);
+            for (name, activation, pool) in [("", dropping, None), (" pool", relu, Some(halving))] {
+                let fused = op(move |_, v| {
+                    let (y, _) = v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, activation, pool);
+                    let none = Activation::default();
+                    y.group_conv_norm_train(&v[4], None, conv, &v[5], &v[6], 1e-5, none, None).0
+                });
+                row(&format!("group_conv_norm_train twice {group} from {g_in}{name}"), NONLINEAR, &shapes, fused);
+            }
         }
         for (name, activation) in [("", Activation::default()), (" relu", relu)] {
             let eval = op(move |_, v| {

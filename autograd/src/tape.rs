@@ -6,8 +6,8 @@
 
 use crate::{Param, ParamId};
 use quarterturn_core::{Result, Shape, Tensor};
-use quarterturn_kernels as kernels;
-use std::{cell::RefCell, collections::HashMap};
+use quarterturn_kernels::{self as kernels, NormGradient, NormSums};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 /// Records operations for [`Var::backward`]. One tape serves one step.
 #[derive(Default)]
@@ -44,8 +44,8 @@ struct Node {
     edges: Vec<Edge>,
 }
 
-/// Maps the gradient of a result to those of the operands.
-type Vjp = Box<dyn FnOnce(&Tensor) -> Vec<Tensor>>;
+/// Maps the gradient of a result, its own to drop, to those of the operands.
+type Vjp = Box<dyn FnOnce(Tensor) -> Vec<Tensor>>;
 
 /// The way from a node's gradient to those of operands that one closure yields together.
 pub(crate) struct Edge {
@@ -61,6 +61,14 @@ pub struct Var<'t> {
     value: Tensor,
     /// `None` if no gradient flows here.
     node: Option<usize>,
+    norm: Option<Rc<Norm>>,
+}
+
+/// The norm whose results a value is. Whoever makes the value's whole gradient may leave it the sums that its own gradient
+/// begins with.
+pub(crate) struct Norm {
+    pub gradient: NormGradient,
+    pub sums: RefCell<Option<NormSums>>,
 }
 
 impl Tape {
@@ -81,7 +89,7 @@ impl Tape {
 
     /// A value that needs no gradient.
     pub fn constant(&self, value: Tensor) -> Var<'_> {
-        Var { tape: self, value, node: None }
+        Var { tape: self, value, node: None, norm: None }
     }
 
     /// A value whose gradient [`Gradients::wrt`] will tell.
@@ -103,7 +111,7 @@ impl Tape {
             }
             _ => None,
         };
-        Var { tape: self, value, node }
+        Var { tape: self, value, node, norm: None }
     }
 
     /// Notes the new value of a buffer, to be applied after the step by [`crate::Optimizer::step`].
@@ -133,7 +141,7 @@ impl Tape {
             }
             _ => None,
         };
-        Var { tape: self, value, node }
+        Var { tape: self, value, node, norm: None }
     }
 }
 
@@ -189,8 +197,12 @@ impl<'t> Var<'t> {
                 leaves.insert(index, dy);
                 continue;
             }
-            for edge in node.edges {
-                let results = (edge.vjp)(&dy);
+            let mut dy = Some(dy);
+            let mut edges = node.edges.into_iter().peekable();
+            while let Some(edge) = edges.next() {
+                // The last one may drop it.
+                let dy = if edges.peek().is_some() { dy.clone() } else { dy.take() };
+                let results = (edge.vjp)(dy.expect("taken by the last edge"));
                 assert_eq!(results.len(), edge.operands.len(), "vjp: one gradient per operand");
                 for (operand, d) in edge.operands.into_iter().zip(results) {
                     let Some(operand) = operand else { continue };
@@ -212,6 +224,21 @@ impl<'t> Var<'t> {
         self.tape.record(value, edges.into_iter().flatten().collect(), false)
     }
 
+    /// Whether a gradient flows here.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The norm whose results this is.
+    pub(crate) fn norm(&self) -> Option<Rc<Norm>> {
+        self.norm.clone()
+    }
+
+    /// The same, as the results of a norm.
+    pub(crate) fn of_norm(self, norm: Rc<Norm>) -> Self {
+        Var { norm: Some(norm), ..self }
+    }
+
     /// The closure that maps the result's gradient to this operand's; dropped at once, with what it captured, if
     /// this operand is constant.
     pub(crate) fn edge(&self, vjp: impl FnOnce(&Tensor) -> Tensor + 'static) -> Option<Edge> {
@@ -224,6 +251,14 @@ impl Edge {
     pub(crate) fn joint<const N: usize>(
         operands: [&Var<'_>; N],
         vjp: impl FnOnce(&Tensor) -> Vec<Tensor> + 'static,
+    ) -> Option<Edge> {
+        Self::consuming(operands, move |dy| vjp(&dy))
+    }
+
+    /// As [`Edge::joint`], for a closure that drops the result's gradient as soon as it can.
+    pub(crate) fn consuming<const N: usize>(
+        operands: [&Var<'_>; N],
+        vjp: impl FnOnce(Tensor) -> Vec<Tensor> + 'static,
     ) -> Option<Edge> {
         let operands: Vec<_> = operands.into_iter().map(|operand| operand.node).collect();
         operands.iter().any(Option::is_some).then(|| Edge { operands, vjp: Box::new(vjp) })

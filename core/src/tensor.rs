@@ -127,6 +127,15 @@ impl Tensor {
         }
     }
 
+    /// Whether the two are one value, not two that may be equal: clones of each other, perhaps under other extents.
+    pub fn shares_values_with(&self, other: &Tensor) -> bool {
+        match (&self.storage, &other.storage) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+            (Storage::Reference(a), Storage::Reference(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
     /// The same elements under other extents.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! Batch norm, one statistic per channel (axis 1) over all other axes, with the ReLU and dropout that follow it fused in.
 use crate::{
     dropout::Rule,
+    pool::Geometry,
     simd::wide,
     sweep::{LANES, PIECE, for_each_piece, lane_sums, masked, total},
 };
@@ -29,6 +30,8 @@ pub struct BatchNorm {
     pub mean: Tensor,
     /// Biased batch variance `[C]`.
     pub var: Tensor,
+    /// Elements per channel, of which they are.
+    pub count: usize,
 }
 
 /// `z = (x − mean) / √(var + eps) · weight + bias`, mean and (biased) var of the batch: one per channel over all axes
@@ -48,7 +51,8 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
     match common_device("batch_norm_train", &[x, weight, bias]) {
         Device::Cpu => {
             let blocks = x.f32s().par_chunks_exact(axes.block).with_min_len(axes.blocks_per_job());
-            batch_norm_of_moments(x, &blocks.map(Moments::of).collect::<Vec<_>>(), weight, bias, eps, activation)
+            let moments: Vec<Moments> = blocks.map(Moments::of).collect();
+            batch_norm_of_moments(x, &moments, weight, bias, eps, activation, None)
         }
         Device::Reference => {
             let count = axes.count() as f64;
@@ -61,18 +65,19 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
             }
             let (mean, var) = (Tensor::reference([axes.channels], mean), Tensor::reference([axes.channels], var));
             let y = reference_forward(axes, x, weight, bias, &mean, &var, eps, after);
-            BatchNorm { y, mean, var }
+            BatchNorm { y, mean, var, count: axes.count() }
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let norm = GpuBatchNorm::new(&gpu, axes, after, eps, Statistics::Batch);
             let [y, mean, var] = norm.normalise_batch(x, weight, bias);
-            BatchNorm { y, mean, var }
+            BatchNorm { y, mean, var, count: axes.count() }
         }
     }
 }
 
-/// [`batch_norm_train`] on the CPU, of which the moments of each image's channels `[N][C]` are known.
+/// [`batch_norm_train`] on the CPU, of which the moments of each image's channels `[N][C]` are known; and the maxima that
+/// follow it, if any.
 #[track_caller]
 pub(crate) fn batch_norm_of_moments(
     x: &Tensor,
@@ -81,6 +86,7 @@ pub(crate) fn batch_norm_of_moments(
     bias: &Tensor,
     eps: f64,
     activation: Activation,
+    pool: Option<Geometry>,
 ) -> BatchNorm {
     let axes = Axes::of("batch_norm_train", x, &[weight, bias]);
     let after = After::new("batch_norm_train", activation);
@@ -91,11 +97,12 @@ pub(crate) fn batch_norm_of_moments(
         })
         .unzip();
     let affines = Affine::of_channels(weight.f32s(), bias.f32s(), &mean, &var, eps);
-    BatchNorm {
-        y: Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after)),
-        mean: Tensor::cpu([axes.channels], mean.into()),
-        var: Tensor::cpu([axes.channels], var.into()),
-    }
+    let y = match pool {
+        None => Tensor::cpu(x.shape(), axes.normalised(x.f32s(), &affines, after)),
+        Some(pool) => Tensor::cpu(pool.y_shape(x.shape()), axes.pooled(x.f32s(), &affines, after, pool)),
+    };
+    let [mean, var] = [mean, var].map(|values| Tensor::cpu([axes.channels], values.into()));
+    BatchNorm { y, mean, var, count: axes.count() }
 }
 
 /// (dx, dweight, dbias) of [`batch_norm_train`]: with `x̂ = (x − mean)/√(var + eps)`, `dz = dy · ∂y/∂z` and n elements
@@ -114,12 +121,12 @@ pub fn batch_norm_train_vjp(
     dy: &Tensor,
 ) -> (Tensor, Tensor, Tensor) {
     let statistics = Statistics::Batch;
-    let BatchNorm { y, mean, var } = forward;
+    let BatchNorm { y, mean, var, .. } = forward;
     vjp("batch_norm_train_vjp", statistics, x, y, weight, bias, mean, var, eps, activation, dy)
 }
 
 /// `new = (1 − momentum) · running + momentum · batch`, the variance unbiased (`var · count/(count − 1)`): returns
-/// (running_mean, running_var). `count` is the number of elements per channel.
+/// (running_mean, running_var).
 ///
 /// # Panics
 /// If the shapes do not fit, or `count < 2`, of which there is no unbiased variance.
@@ -129,8 +136,8 @@ pub fn update_running(
     running_var: &Tensor,
     forward: &BatchNorm,
     momentum: f64,
-    count: usize,
 ) -> (Tensor, Tensor) {
+    let count = forward.count;
     let operands = [running_mean, running_var, &forward.mean, &forward.var];
     let shapes = operands.map(Tensor::shape);
     assert!(shapes.iter().all(|s| *s == shapes[0]), "update_running: expected one shape [C], got {shapes:?}");
@@ -218,7 +225,7 @@ pub fn batch_norm_eval_vjp(
 
 /// Whether mean and variance are functions of x.
 #[derive(Clone, Copy, PartialEq)]
-enum Statistics {
+pub(crate) enum Statistics {
     Batch,
     Given,
 }
@@ -244,33 +251,9 @@ fn vjp(
     let channels = [axes.channels];
     match common_device(op, &[x, y, weight, bias, mean, var, dy]) {
         Device::Cpu => {
-            let (weight, bias, mean, var) = (weight.f32s(), bias.f32s(), mean.f32s(), var.f32s());
-            let mut dx = HostBuffer::scratch(x.len());
-            let blocks = (axes.by_channel(x.f32s()), axes.by_channel(y.f32s()), axes.by_channel(dy.f32s()));
-            let sums: Vec<(f32, f32)> = (blocks.0, blocks.1, blocks.2, axes.by_channel_mut(&mut dx))
-                .into_par_iter()
-                .enumerate()
-                .map(|(c, (x, y, dy, dx))| {
-                    let affine = Affine::new(weight[c], bias[c], mean[c], var[c], eps);
-                    let gradient = Gradient { affine, after };
-                    let jobs = (x.par_iter(), y.par_iter(), dy.par_iter()).into_par_iter();
-                    let sums: Vec<[f64; 2]> =
-                        jobs.with_min_len(axes.blocks_per_job()).map(|(x, y, dy)| gradient.sums(x, y, dy)).collect();
-                    let [dz, dz_x] = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-                    let inv_std = f64::from(affine.inv_std);
-                    let count = axes.count() as f64;
-                    let (dz_mean, slope) = match statistics {
-                        Statistics::Batch => ((dz / count) as f32, (dz_x * inv_std * inv_std / count) as f32),
-                        Statistics::Given => (0.0, 0.0),
-                    };
-                    (x, y, dy, dx).into_par_iter().with_min_len(axes.blocks_per_job()).for_each(|(x, y, dy, dx)| {
-                        gradient_sweep(x, y, dy, dx, gradient, dz_mean, slope);
-                    });
-                    ((dz_x * inv_std) as f32, dz as f32)
-                })
-                .collect();
-            let (dweight, dbias): (Vec<f32>, Vec<f32>) = sums.into_iter().unzip();
-            (Tensor::cpu(x.shape(), dx), Tensor::cpu(channels, dweight.into()), Tensor::cpu(channels, dbias.into()))
+            let gradients = Gradient::of_channels(weight, bias, mean, var, eps, after, None);
+            let (dx, dweight, dbias) = gradient_by_channel(statistics, axes, &gradients, x.f32s(), y.f32s(), dy.f32s());
+            (Tensor::cpu(x.shape(), dx), Tensor::cpu(channels, dweight), Tensor::cpu(channels, dbias))
         }
         Device::Reference => {
             let (mean, var, weight) = (mean.f64s(), var.f64s(), weight.f64s());
@@ -304,6 +287,44 @@ fn vjp(
     }
 }
 
+/// The vjp on the CPU, of one channel after the other: what its sums have brought into a cache, its sweep still finds there.
+/// `y` is not read where there is pooling.
+pub(crate) fn gradient_by_channel(
+    statistics: Statistics,
+    axes: Axes,
+    gradients: &[Gradient],
+    x: &[f32],
+    y: &[f32],
+    dy: &[f32],
+) -> (HostBuffer, HostBuffer, HostBuffer) {
+    let mut dx = HostBuffer::scratch(x.len());
+    let dy_axes = Axes { block: gradients[0].dy_block(axes.block), ..axes };
+    let blocks = (axes.by_channel(x), axes.by_channel(y), dy_axes.by_channel(dy), axes.by_channel_mut(&mut dx));
+    let sums: Vec<(f32, f32)> = blocks
+        .into_par_iter()
+        .zip(gradients)
+        .enumerate()
+        .map(|(c, ((x, y, dy, dx), gradient))| {
+            let (start, jobs) = (|n| (n * axes.channels + c) * axes.block, axes.blocks_per_job());
+            let blocks = (x.par_iter(), y.par_iter(), dy.par_iter()).into_par_iter().enumerate().with_min_len(jobs);
+            let sums = blocks.map_init(Vec::new, |scratch, (n, (x, y, dy))| gradient.sums(start(n), x, y, dy, scratch));
+            let sums: Vec<[f64; 2]> = sums.collect();
+            let sums = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+            let through = match statistics {
+                Statistics::Batch => gradient.through_statistics(sums, axes.count()),
+                Statistics::Given => Through::default(),
+            };
+            let blocks = (x, y, dy, dx).into_par_iter().enumerate().with_min_len(jobs);
+            blocks.for_each_init(Vec::new, |scratch, (n, (x, y, dy, dx))| {
+                gradient.sweep(start(n), x, y, dy, through, dx, scratch);
+            });
+            gradient.of_parameters(sums)
+        })
+        .collect();
+    let (dweight, dbias): (Vec<f32>, Vec<f32>) = sums.into_iter().unzip();
+    (dx, dweight.into(), dbias.into())
+}
+
 fn reference_forward(
     axes: Axes,
     x: &Tensor,
@@ -330,7 +351,7 @@ fn reference_forward(
 
 /// [`Activation`], checked.
 #[derive(Clone, Copy)]
-enum After {
+pub(crate) enum After {
     Nothing,
     Relu,
     ReluDropout(Rule),
@@ -338,7 +359,7 @@ enum After {
 
 impl After {
     #[track_caller]
-    fn new(op: &str, activation: Activation) -> Self {
+    pub fn new(op: &str, activation: Activation) -> Self {
         match (activation.relu, activation.dropout) {
             (false, None) => After::Nothing,
             (true, None) => After::Relu,
@@ -350,15 +371,15 @@ impl After {
 
 /// `[N, C, …]` as N·C blocks of `block` contiguous elements.
 #[derive(Clone, Copy)]
-struct Axes {
-    batch: usize,
-    channels: usize,
-    block: usize,
+pub(crate) struct Axes {
+    pub batch: usize,
+    pub channels: usize,
+    pub block: usize,
 }
 
 impl Axes {
     #[track_caller]
-    fn of(op: &str, x: &Tensor, per_channel: &[&Tensor]) -> Self {
+    pub fn of(op: &str, x: &Tensor, per_channel: &[&Tensor]) -> Self {
         let [batch, channels, rest @ ..] = x.dims() else {
             panic!("{op}: expected x [N, C, ...], got {:?}", x.shape())
         };
@@ -375,7 +396,7 @@ impl Axes {
     }
 
     /// Elements per channel.
-    fn count(self) -> usize {
+    pub fn count(self) -> usize {
         self.batch * self.block
     }
 
@@ -412,6 +433,21 @@ impl Axes {
         for_each_piece(x, self.block, &mut y, self.block, |i, x, y| {
             normalise(x, y, affines[i % self.channels], after, i * self.block);
         });
+        y
+    }
+
+    /// The maxima of [`Axes::normalised`], of which only a block is ever there.
+    fn pooled(self, x: &[f32], affines: &[Affine], after: After, pool: Geometry) -> HostBuffer {
+        let (shrunk, blocks) = (pool.shrunk(self.block), x.len() / self.block);
+        let mut y = HostBuffer::scratch(blocks * shrunk);
+        let pieces = (x.par_chunks_exact(self.block), y.par_chunks_exact_mut(shrunk)).into_par_iter();
+        pieces.enumerate().with_min_len(self.blocks_per_job()).for_each_init(
+            || vec![0.0; self.block],
+            |unpooled, (i, (x, y))| {
+                normalise(x, unpooled, affines[i % self.channels], after, i * self.block);
+                pool.maxima(unpooled, y);
+            },
+        );
         y
     }
 }
@@ -515,22 +551,94 @@ wide! {
 
 /// What the gradient of one channel needs.
 #[derive(Clone, Copy)]
-struct Gradient {
+pub(crate) struct Gradient {
     affine: Affine,
     after: After,
+    /// The maxima that follow, whose operand is made again.
+    pool: Option<Geometry>,
+}
+
+/// What flows back through the statistics: the mean of dz, and its slope in x.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Through {
+    dz_mean: f32,
+    slope: f32,
 }
 
 impl Gradient {
-    /// `[Σ dz, Σ dz·(x − mean)]` of a block.
-    fn sums(self, x: &[f32], y: &[f32], dy: &[f32]) -> [f64; 2] {
+    /// One for each channel.
+    pub fn of_channels(
+        weight: &Tensor,
+        bias: &Tensor,
+        mean: &Tensor,
+        var: &Tensor,
+        eps: f64,
+        after: After,
+        pool: Option<Geometry>,
+    ) -> Vec<Gradient> {
+        let affines = Affine::of_channels(weight.f32s(), bias.f32s(), mean.f32s(), var.f32s(), eps);
+        affines.into_iter().map(|affine| Gradient { affine, after, pool }).collect()
+    }
+
+    /// Elements of dy for a block of x.
+    pub fn dy_block(self, block: usize) -> usize {
+        self.pool.map_or(block, |pool| pool.shrunk(block))
+    }
+
+    /// `[Σ dz, Σ dz·(x − mean)]` of a block, which starts at element `start` of the whole tensor.
+    pub fn sums(self, start: usize, x: &[f32], y: &[f32], dy: &[f32], scratch: &mut Vec<f32>) -> [f64; 2] {
+        let (y, dy) = self.unpooled(start, x, y, dy, scratch);
         let pieces = x.chunks(Moments::PIECE).zip(y.chunks(Moments::PIECE)).zip(dy.chunks(Moments::PIECE));
         pieces.map(|((x, y), dy)| gradient_sums(x, y, dy, self)).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]])
+    }
+
+    /// What flows back through the statistics of a batch, of `count` elements a channel, with these sums.
+    pub fn through_statistics(self, [dz, dz_x]: [f64; 2], count: usize) -> Through {
+        let (inv_std, count) = (f64::from(self.affine.inv_std), count as f64);
+        Through { dz_mean: (dz / count) as f32, slope: (dz_x * inv_std * inv_std / count) as f32 }
+    }
+
+    /// The gradients of weight and bias, with these sums.
+    pub fn of_parameters(self, [dz, dz_x]: [f64; 2]) -> (f32, f32) {
+        ((dz_x * f64::from(self.affine.inv_std)) as f32, dz as f32)
+    }
+
+    /// dx of a block.
+    pub fn sweep(
+        self,
+        start: usize,
+        x: &[f32],
+        y: &[f32],
+        dy: &[f32],
+        through: Through,
+        dx: &mut [f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let (y, dy) = self.unpooled(start, x, y, dy, scratch);
+        gradient_sweep(x, y, dy, dx, self, through);
+    }
+
+    /// y and its gradient before the pooling.
+    fn unpooled<'a>(
+        self,
+        start: usize,
+        x: &[f32],
+        y: &'a [f32],
+        dy: &'a [f32],
+        scratch: &'a mut Vec<f32>,
+    ) -> (&'a [f32], &'a [f32]) {
+        let Some(pool) = self.pool else { return (y, dy) };
+        scratch.resize(2 * x.len(), 0.0);
+        let (y, unpooled) = scratch.split_at_mut(x.len());
+        normalise(x, y, self.affine, self.after, start);
+        pool.maxima_vjp(y, dy, unpooled);
+        (y, unpooled)
     }
 }
 
 wide! {
     fn gradient_sums(x: &[f32], y: &[f32], dy: &[f32], gradient: Gradient) -> [f64; 2] {
-        let Gradient { affine, after } = gradient;
+        let Gradient { affine, after, .. } = gradient;
         match after {
             After::Nothing => gradient_lane_sums(x, dy, dy, affine, |_, _, dy| dy),
             // Reading x alone saves the sweep a third of its memory traffic.
@@ -564,8 +672,8 @@ fn gradient_lane_sums(x: &[f32], y: &[f32], dy: &[f32], affine: Affine, dz: impl
 
 wide! {
     /// `dx = scale · (dz − dz_mean − (x − mean)·slope)`.
-    fn gradient_sweep(x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], gradient: Gradient, dz_mean: f32, slope: f32) {
-        let Gradient { affine, after } = gradient;
+    fn gradient_sweep(x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], gradient: Gradient, through: Through) {
+        let (Gradient { affine, after, .. }, Through { dz_mean, slope }) = (gradient, through);
         let dx_of = |x: f32, dz: f32| affine.scale * (dz - dz_mean - (x - affine.mean) * slope);
         match after {
             After::Nothing => {
@@ -727,7 +835,7 @@ mod tests {
             let (running_mean, running_var) = (random([dims[1]], 5), mul(&random([dims[1]], 6), &random([dims[1]], 6)));
             check(&format!("train {name}"), &[&x, &weight, &bias, &running_mean, &running_var], tolerance, |t| {
                 let forward = batch_norm_train(&t[0], &t[1], &t[2], EPS, activation);
-                let (mean, var) = update_running(&t[3], &t[4], &forward, 0.1, t[0].len() / dims[1] + 1);
+                let (mean, var) = update_running(&t[3], &t[4], &forward, 0.1);
                 vec![forward.y, forward.mean, forward.var, mean, var]
             });
             check(&format!("train_vjp {name}"), &[&x, &weight, &bias, &dy], tolerance, |t| {
@@ -799,7 +907,7 @@ mod tests {
         let forward = batch_norm_train(&x, &scalar(2.0), &scalar(0.5), 0.0, Activation { relu: true, dropout: None });
         assert_eq!((forward.mean.f32s(), forward.var.f32s()), (&[2.0][..], &[1.0][..]));
         assert_eq!(forward.y.f32s(), [0.0, 2.5]);
-        let (mean, var) = update_running(&scalar(10.0), &scalar(4.0), &forward, 0.5, 2);
+        let (mean, var) = update_running(&scalar(10.0), &scalar(4.0), &forward, 0.5);
         assert_eq!((mean.f32s(), var.f32s()), (&[6.0][..], &[3.0][..]));
     }
 

@@ -14,17 +14,16 @@ mod gpu;
 mod gradient;
 mod irrep;
 mod layout;
+mod norm;
 mod pass;
 mod reference;
 mod tile;
 #[cfg(feature = "gpu")]
 mod tiling;
 
-use crate::{
-    Activation, BatchNorm, Group, Isa,
-    batch_norm::{Moments, batch_norm_of_moments},
-    batch_norm_eval, batch_norm_train, filter_orbit,
-};
+use crate::{Group, Isa, filter_orbit};
+use gradient::ResultGradient;
+pub use norm::*;
 use quarterturn_core::{Device, Shape, Tensor, common_device, window_extent};
 
 /// Everything about a convolution that its tensors' shapes do not say.
@@ -137,95 +136,6 @@ pub fn group_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv
     }
 }
 
-/// A batch norm with given statistics, as in evaluation, and the ReLU behind it.
-#[derive(Clone, Copy, Debug)]
-pub struct GivenNorm<'a> {
-    /// Scale `[C]`.
-    pub weight: &'a Tensor,
-    /// Shift `[C]`.
-    pub bias: &'a Tensor,
-    /// Running mean `[C]`.
-    pub mean: &'a Tensor,
-    /// Running variance `[C]`.
-    pub var: &'a Tensor,
-    /// Added to the variance.
-    pub eps: f64,
-    /// Whether `max(·, 0)` follows.
-    pub relu: bool,
-}
-
-/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU and the GPU in one sweep, as a scale and a shift of the
-/// sums while they are in registers.
-///
-/// # Panics
-/// As those two.
-#[track_caller]
-pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv, norm: GivenNorm) -> Tensor {
-    let GivenNorm { weight: gamma, bias: beta, mean, var, eps, relu } = norm;
-    let mut operands = vec![x, weight, gamma, beta, mean, var];
-    operands.extend(bias);
-    let e = Extents::new("group_conv_norm", x.shape(), weight.shape(), conv);
-    for statistic in &operands[2..] {
-        assert_eq!(statistic.dims(), [e.c_out], "group_conv_norm: expected [C_out] in norm and bias");
-    }
-    match common_device("group_conv_norm", &operands) {
-        Device::Cpu => {}
-        Device::Reference => {
-            let y = group_conv(x, weight, bias, conv);
-            return batch_norm_eval(&y, gamma, beta, mean, var, eps, Activation { relu, dropout: None });
-        }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => return gpu::forward_norm(&gpu, &e, x, weight, bias, conv, norm),
-    }
-    let scale_shift = |c: usize| {
-        let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
-        let centre = f64::from(mean.f32s()[c]) - bias.map_or(0.0, |b| f64::from(b.f32s()[c]));
-        (scale as f32, (f64::from(beta.f32s()[c]) - centre * scale) as f32)
-    };
-    let epilogue = pass::Epilogue { scale_shift: (0..e.c_out).map(scale_shift).collect(), relu };
-    Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
-}
-
-/// [`group_conv`], then [`batch_norm_train`] of its output by `norm_weight` and `norm_bias`, `[C_out]`: the results of both,
-/// each `[N, C_out, G, H', W']`.
-///
-/// On the CPU in one sweep less, as each image's moments are taken while its results are in a cache, and over p4 with a sixth
-/// fewer multiplications, whose sums of a turned input are turned up to rounding only: batch statistics, being sums over all
-/// locations, are no better.
-///
-/// # Panics
-/// As those two.
-#[track_caller]
-pub fn group_conv_norm_train(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    conv: Conv,
-    norm_weight: &Tensor,
-    norm_bias: &Tensor,
-    eps: f64,
-    activation: Activation,
-) -> (Tensor, BatchNorm) {
-    let e = Extents::new("group_conv_norm_train", x.shape(), weight.shape(), conv);
-    let mut operands = vec![x, weight, norm_weight, norm_bias];
-    operands.extend(bias);
-    for per_channel in &operands[2..] {
-        assert_eq!(per_channel.dims(), [e.c_out], "group_conv_norm_train: expected [C_out] in norm and bias");
-    }
-    if !matches!(common_device("group_conv_norm_train", &operands), Device::Cpu) {
-        let y = group_conv(x, weight, bias, conv);
-        let norm = batch_norm_train(&y, norm_weight, norm_bias, eps, activation);
-        return (y, norm);
-    }
-    let epilogue = pass::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
-    let channel = e.g_out * e.out_height * e.out_width;
-    let moments = |y: &[f32]| -> Vec<Moments> { y.chunks_exact(channel).map(Moments::of).collect() };
-    let (y, moments) = pass::forward_then(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue, moments);
-    let y = Tensor::cpu(e.y(), y);
-    let norm = batch_norm_of_moments(&y, &moments.concat(), norm_weight, norm_bias, eps, activation);
-    (y, norm)
-}
-
 /// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`. Over p4 on the CPU it turns with its
 /// operands up to rounding, not to the last bit.
 ///
@@ -242,7 +152,9 @@ pub fn group_conv_dx(dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: Conv) -
             let dense = filter_orbit(weight, conv.group).reshape([e.c_out * e.g_out, e.c_in, 1, e.k, e.k]);
             group_conv_dx(&dy, &dense, x_shape, Conv { group: Group::C1, ..conv })
         }
-        Device::Cpu => Tensor::cpu(e.x(), pass::dx(&e, conv, Isa::current(), dy.f32s(), weight.f32s())),
+        Device::Cpu => {
+            Tensor::cpu(e.x(), pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &pass::Nothing).0)
+        }
         Device::Reference => Tensor::reference(e.x(), reference::dx(&e, conv, dy.f64s(), weight.f64s())),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu::dx(&gpu, dy, weight, x_shape, conv),
@@ -259,7 +171,7 @@ pub fn group_conv_dw(x: &Tensor, dy: &Tensor, weight_shape: Shape, conv: Conv) -
     e.check_y("group_conv_dw", dy);
     match common_device("group_conv_dw", &[x, dy]) {
         Device::Cpu => {
-            let (dw, db) = gradient::dw(&e, conv, Isa::current(), x.f32s(), dy.f32s());
+            let (dw, db) = gradient::dw(&e, conv, Isa::current(), x.f32s(), ResultGradient::Given(dy.f32s()));
             (Tensor::cpu(e.weight(), dw), Tensor::cpu([e.c_out], db))
         }
         Device::Reference => {
@@ -308,13 +220,13 @@ mod tests {
         (Group::D4, false, 1, 2, 2, 5, 8, 5, 1, 2),
     ];
 
-    pub(super) fn random(shape: Shape, stream: u32, device: &Device) -> Tensor {
+    pub(crate) fn random(shape: Shape, stream: u32, device: &Device) -> Tensor {
         let stream = Stream::new(1, stream, 0);
         Tensor::from_vec(shape, (0..shape.len()).map(|i| stream.normal(i as u64) as f32).collect(), device).unwrap()
     }
 
     /// |got − expected| ≤ tolerance · max |expected|.
-    pub(super) fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
+    pub(crate) fn close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
         assert_eq!(got.shape(), expected.shape(), "{name}");
         let (got, expected) = (got.to_f64().unwrap(), expected.to_f64().unwrap());
         let scale = expected.iter().fold(1e-30, |m: f64, v| m.max(v.abs()));
@@ -340,61 +252,6 @@ mod tests {
         let dx = group_conv_dx(&dy, &weight, x.shape(), conv);
         let (dw, db) = group_conv_dw(&x, &dy, weight.shape(), conv);
         [y, dy, dx, dw, db]
-    }
-
-    #[test]
-    fn the_fused_norm_is_the_norm() {
-        for device in crate::parity::devices_and_reference() {
-            let x = random(Shape::from([2, 3, 4, 9, 9]), 1, &device);
-            let weight = random(Shape::from([5, 3, 4, 3, 3]), 2, &device);
-            let [bias, gamma, beta, mean] = [3, 4, 5, 6].map(|stream| random(Shape::from([5]), stream, &device));
-            let var = Tensor::from_vec([5], vec![0.5, 1.0, 2.0, 3.0, 0.1], &device).unwrap();
-            let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
-            for relu in [false, true] {
-                let norm = GivenNorm { weight: &gamma, bias: &beta, mean: &mean, var: &var, eps: 1e-5, relu };
-                let y = group_conv(&x, &weight, Some(&bias), conv);
-                let apart = batch_norm_eval(&y, &gamma, &beta, &mean, &var, 1e-5, Activation { relu, dropout: None });
-                close("group_conv_norm", &group_conv_norm(&x, &weight, Some(&bias), conv, norm), &apart, 1e-6);
-            }
-        }
-    }
-
-    /// In whole images and in bands of few ones, with any number of threads.
-    #[test]
-    fn the_fused_norm_of_a_batch_is_the_norm() {
-        for device in crate::parity::devices_and_reference() {
-            for (group, n, c_in, extent) in
-                [(Group::C1, 2, 3, 7), (Group::C4, 3, 3, 9), (Group::C4, 1, 8, 33), (Group::D4, 1, 2, 6)]
-            {
-                let x = random(Shape::from([n, c_in, group.order(), extent, extent]), 1, &device);
-                let weight = random(Shape::from([5, c_in, group.order(), 3, 3]), 2, &device);
-                let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([5]), stream, &device));
-                let conv = Conv { group, stride: 1, padding: 1 };
-                let activation = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 6, 0))) };
-                let fused = |threads: usize| {
-                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    pool.install(|| {
-                        group_conv_norm_train(&x, &weight, Some(&bias), conv, &gamma, &beta, 1e-5, activation)
-                    })
-                };
-                let (y, norm) = fused(1);
-                let y_apart = group_conv(&x, &weight, Some(&bias), conv);
-                let apart = batch_norm_train(&y_apart, &gamma, &beta, 1e-5, activation);
-                let name = format!("{group} {n} {extent} {device:?}");
-                close(&name, &y, &y_apart, 2e-6);
-                for (fused, apart) in [(&norm.y, &apart.y), (&norm.mean, &apart.mean), (&norm.var, &apart.var)] {
-                    close(&name, fused, apart, 1e-5);
-                }
-                for threads in [2, 3] {
-                    let (y_again, again) = fused(threads);
-                    let pairs =
-                        [(&y, &y_again), (&norm.y, &again.y), (&norm.mean, &again.mean), (&norm.var, &again.var)];
-                    for (one, other) in pairs {
-                        assert!(one.to_f64().unwrap() == other.to_f64().unwrap(), "{name}, {threads} threads");
-                    }
-                }
-            }
-        }
     }
 
     /// An image's results are those that it has alone, and the number of threads is nowhere in them.
@@ -477,9 +334,14 @@ mod tests {
                 );
                 close(&name("y"), &got, &y, 2e-6);
                 if e.g_in == e.g_out {
-                    close(&name("dx"), &Tensor::cpu(e.x(), pass::dx(&e, conv, isa, dy, weight)), &dx, 2e-6);
+                    close(
+                        &name("dx"),
+                        &Tensor::cpu(e.x(), pass::dx_then(&e, conv, isa, dy, weight, &pass::Nothing).0),
+                        &dx,
+                        2e-6,
+                    );
                 }
-                let (got_w, got_b) = gradient::dw(&e, conv, isa, x, dy);
+                let (got_w, got_b) = gradient::dw(&e, conv, isa, x, ResultGradient::Given(dy));
                 close(&name("dw"), &Tensor::cpu(e.weight(), got_w), &dw, 2e-6);
                 close(&name("db"), &Tensor::cpu([e.c_out], got_b), &db, 2e-6);
             }

@@ -35,13 +35,7 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
-                if window == HALVING {
-                    max_halving(x, y, geometry);
-                } else {
-                    max_windows(x, y, geometry);
-                }
-            });
+            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| geometry.maxima(x, y));
             Tensor::cpu(shape, y)
         }
         Device::Reference => {
@@ -67,11 +61,7 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
             let mut dx = HostBuffer::scratch(x.len());
             let (x_len, y_len) = (geometry.x.len(), geometry.y.len());
             for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |_, x, dy, dx| {
-                if window == HALVING {
-                    max_halving_vjp(x, dy, dx, geometry);
-                } else {
-                    max_windows_vjp(x, dy, dx, geometry);
-                }
+                geometry.maxima_vjp(x, dy, dx);
             });
             Tensor::cpu(x.shape(), dx)
         }
@@ -159,8 +149,9 @@ pub fn avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
 /// The usual window, which has code of its own.
 const HALVING: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 
+/// Windows on planes.
 #[derive(Clone, Copy)]
-struct Geometry {
+pub(crate) struct Geometry {
     x: Planes,
     y: Planes,
     window: Window,
@@ -168,7 +159,7 @@ struct Geometry {
 
 impl Geometry {
     #[track_caller]
-    fn of(op: &str, x_shape: Shape, window: Window) -> Self {
+    pub(crate) fn of(op: &str, x_shape: Shape, window: Window) -> Self {
         let x = Planes::of(op, x_shape);
         let Window { kernel_size, stride, padding } = window;
         assert!(padding < kernel_size, "{op}: expected padding below kernel_size, got {window:?}");
@@ -180,7 +171,7 @@ impl Geometry {
         Geometry { x, y: Planes { count: x.count, height, width }, window }
     }
 
-    fn y_shape(self, x_shape: Shape) -> Shape {
+    pub(crate) fn y_shape(self, x_shape: Shape) -> Shape {
         with_planes(x_shape, self.y.height, self.y.width)
     }
 
@@ -188,6 +179,32 @@ impl Geometry {
     fn assert_result(self, op: &str, x_shape: Shape, dy: &Tensor) {
         let expected = self.y_shape(x_shape);
         assert_eq!(dy.shape(), expected, "{op}: expected dy {expected:?} of x {x_shape:?}, got {:?}", dy.shape());
+    }
+
+    /// Elements that `len` elements, whole planes, become.
+    pub(crate) fn shrunk(self, len: usize) -> usize {
+        len / self.x.len() * self.y.len()
+    }
+
+    /// The maxima of some whole planes.
+    pub(crate) fn maxima(self, x: &[f32], y: &mut [f32]) {
+        for (x, y) in x.chunks_exact(self.x.len()).zip(y.chunks_exact_mut(self.y.len())) {
+            match self.window {
+                HALVING => max_halving(x, y, self),
+                _ => max_windows(x, y, self),
+            }
+        }
+    }
+
+    /// The gradient of [`Geometry::maxima`].
+    pub(crate) fn maxima_vjp(self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let planes = x.chunks_exact(self.x.len()).zip(dy.chunks_exact(self.y.len()));
+        for ((x, dy), dx) in planes.zip(dx.chunks_exact_mut(self.x.len())) {
+            match self.window {
+                HALVING => max_halving_vjp(x, dy, dx, self),
+                _ => max_windows_vjp(x, dy, dx, self),
+            }
+        }
     }
 
     /// The samples, of `extent` in all, that window `i` covers along one axis.

@@ -75,9 +75,8 @@ impl BatchNorm {
         let dropout = self.dropout.map(|(p, stream)| (p, Stream::new(seed, stream, step)));
         let activation = Activation { relu: self.relu, dropout };
         let (y, forward) = normalise(&tape.param(&self.weight), &tape.param(&self.bias), self.eps, activation);
-        let count = y.value().len() / y.shape()[1];
         let (mean, var) = (self.running_mean.value(), self.running_var.value());
-        let (mean, var) = kernels::update_running(mean, var, &forward, self.momentum, count);
+        let (mean, var) = kernels::update_running(mean, var, &forward, self.momentum);
         tape.update_buffer(&self.running_mean, mean);
         tape.update_buffer(&self.running_var, var);
         y

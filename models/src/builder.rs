@@ -9,7 +9,7 @@ use quarterturn_kernels::{Conv, Group, Window};
 use std::mem;
 
 /// Layers in the order in which they read each other. Keeps count of channels, lifts the first convolution to the group, and
-/// computes together what can be: a norm and a ReLU become part of the convolution before them.
+/// computes together what can be: a norm, a ReLU and max pooling become part of the convolution before them.
 ///
 /// What does not fit is reported by [`Builder::build`], and by [`crate::Network::output_shape`] what depends on the size of the
 /// images. Names of layers become those of their parameters, joined by dots.
@@ -201,8 +201,17 @@ impl Builder {
 
     /// The maximum of each window.
     #[must_use]
-    pub fn max_pool(self, name: &str, window: Window) -> Self {
-        self.layer(name, MaxPool(window))
+    pub fn max_pool(mut self, name: &str, window: Window) -> Self {
+        match self.last.take() {
+            Some((empty, Open::ConvNorm(both))) => {
+                self.links.push(Link { name: empty, module: Box::new(both.with_pool(name, MaxPool(window))) });
+                self
+            }
+            last => {
+                self.last = last;
+                self.layer(name, MaxPool(window))
+            }
+        }
     }
 
     /// The mean of each window.

@@ -1,11 +1,12 @@
 //! A convolution and the batch norm behind it, which are computed together.
 
-use crate::{BatchNorm, GroupConv, Mode, Module, Pass, Trace};
+use crate::{BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels as kernels;
 
-/// `y = norm(conv(x))`, with the ReLU and dropout of the norm. In evaluation without gradients, one operation.
+/// `y = norm(conv(x))`, with the ReLU and dropout of the norm, and the max pooling behind it, if any. In training one
+/// operation; in evaluation without gradients, one but for the pooling.
 ///
 /// In training, the norm subtracts whatever the convolution's bias adds, so that the bias's gradient is exactly 0: it is not
 /// computed, and the bias keeps its value. Unlike in PyTorch, where Adam scales what rounding leaves of that gradient up to
@@ -15,12 +16,18 @@ pub struct ConvNorm {
     names: [String; 2],
     conv: GroupConv,
     norm: BatchNorm,
+    pool: Option<(String, MaxPool)>,
 }
 
 impl ConvNorm {
     /// The two, under these names. What they make is told and traced under the convolution's.
     pub fn new(names: [String; 2], conv: GroupConv, norm: BatchNorm) -> Self {
-        ConvNorm { names, conv, norm }
+        ConvNorm { names, conv, norm, pool: None }
+    }
+
+    /// The same with max pooling of its results, which is told and traced under a name of its own.
+    pub(crate) fn with_pool(self, name: &str, pool: MaxPool) -> Self {
+        ConvNorm { pool: Some((name.into(), pool)), ..self }
     }
 
     /// The same with another norm.
@@ -36,11 +43,12 @@ impl ConvNorm {
 impl Module for ConvNorm {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let (conv, norm, tape) = (&self.conv, &self.norm, x.tape());
+        // Who watches wants to see what is pooled.
+        let fused = self.pool.as_ref().filter(|_| !pass.is_watched()).map(|(_, pool)| pool.0);
         let y = match pass.mode() {
             Mode::Train { seed, step } => norm.train(tape, seed, step, |norm_weight, norm_bias, eps, activation| {
-                let bias = conv.bias().map(|bias| tape.constant(bias.value().clone()));
-                let weight = tape.param(conv.weight());
-                x.group_conv_norm_train(&weight, bias.as_ref(), conv.conv(), norm_weight, norm_bias, eps, activation)
+                let (weight, bias) = (tape.param(conv.weight()), conv.bias().map(Param::value));
+                x.group_conv_norm_train(&weight, bias, conv.conv(), norm_weight, norm_bias, eps, activation, fused)
             }),
             Mode::Eval if tape.is_recording() => norm.apply(conv.apply(x, pass), pass),
             Mode::Eval => {
@@ -48,12 +56,22 @@ impl Module for ConvNorm {
                 tape.constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
             }
         };
+        if fused.is_some() && pass.mode() != Mode::Eval {
+            return y;
+        }
         pass.tell(&self.names[0], &y);
-        y
+        match &self.pool {
+            Some((name, pool)) => pass.through(name, pool, y),
+            None => y,
+        }
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        trace.through(&self.names[0], &self.conv, x)
+        let y = trace.through(&self.names[0], &self.conv, x)?;
+        match &self.pool {
+            Some((name, pool)) => trace.through(name, pool, y),
+            None => Ok(y),
+        }
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -83,6 +83,11 @@ impl<'w> Pass<'w> {
         Pass { mode, watch: Some(Watch { path: Path::default(), told }) }
     }
 
+    /// Whether somebody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// What it is for.
     pub fn mode(&self) -> Mode {
         self.mode

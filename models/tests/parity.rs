@@ -169,9 +169,8 @@ impl Case {
         let (mean, var) = (self.vector("running_mean"), self.vector("running_var"));
         let none = Activation::default();
         let (y, mean, var) = if training {
-            let count = x.value().len() / x.shape()[1];
             let (y, forward) = x.batch_norm_train(&weight, &bias, eps, none);
-            let (mean, var) = kernels::update_running(&mean, &var, &forward, momentum, count);
+            let (mean, var) = kernels::update_running(&mean, &var, &forward, momentum);
             (y, mean, var)
         } else {
             (x.batch_norm_eval(&weight, &bias, &mean, &var, eps, none), mean, var)

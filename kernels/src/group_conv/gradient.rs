@@ -4,16 +4,16 @@ use super::{
     Conv, Extents,
     irrep::{spread_gradient, taps, transform},
     layout::Layout,
-    tile::{Correlation, LANES, correlations, gradient_tile, tiles},
+    tile::{Correlation, LANES, Later, correlations, gradient_tile, tiles},
 };
 use crate::{
     Group,
-    simd::{Isa, Simd, Task},
+    simd::{Isa, Simd, Task, WIDEST},
     sweep::lane_sums,
 };
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
-use std::ops::Range;
+use std::{mem, ops::Range, slice::ChunksMut};
 
 /// Images are summed into at most this many partial gradients, whatever the number of threads.
 const PARTIAL_GRADIENTS: usize = 32;
@@ -22,8 +22,32 @@ const PARTIAL_FLOATS: usize = 4 << 20;
 /// Locations that are summed in registers: the gradients of a tile of channels there fit the first cache.
 const CHUNK: usize = 272;
 
-/// Gradients of weight and bias.
-pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+/// The gradient of the results.
+pub(super) enum ResultGradient<'a> {
+    Given(&'a [f32]),
+    /// Made image by image, when its turn comes.
+    Made {
+        /// Makes that of an image.
+        image: &'a (dyn Fn(usize, &mut [f32]) + Sync),
+        /// What that reads, as much of each for every image: it is fetched ahead.
+        reads: [&'a [f32]; 3],
+        /// Where it is kept, if it is of further use.
+        kept: Option<&'a mut [f32]>,
+    },
+}
+
+/// Whether images are so small that each is taken whole, and fetched ahead.
+pub(super) fn takes_whole_images(e: &Extents, conv: Conv) -> bool {
+    layout(e, conv).bands() == 1
+}
+
+fn layout(e: &Extents, conv: Conv) -> Layout {
+    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
+    Layout::new(source, result, e.k, conv.stride, conv.padding as isize, e.c_in * e.g_in, 1)
+}
+
+/// Gradients of weight and bias; that of the bias only where dy is given. It is only made of images that are taken whole.
+pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradient) -> (HostBuffer, HostBuffer) {
     match conv.group {
         Group::C1 => over_images::<1>(e, conv, isa, x, dy),
         Group::C4 => over_images::<4>(e, conv, isa, x, dy),
@@ -48,9 +72,7 @@ struct Plan<const G: usize> {
 
 impl<const G: usize> Plan<G> {
     fn new(e: &Extents, conv: Conv, isa: Isa, taps: &[super::irrep::Tap]) -> Self {
-        let planes = e.c_in * e.g_in;
-        let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
-        let layout = Layout::new(source, result, e.k, conv.stride, conv.padding as isize, planes, 1);
+        let (planes, layout) = (e.c_in * e.g_in, layout(e, conv));
         let locations = layout.locations(layout.band(0).len()).next_multiple_of(LANES);
         let offsets = (0..e.c_in).flat_map(|c| {
             taps.iter().map(move |tap| {
@@ -81,32 +103,51 @@ impl<const G: usize> Plan<G> {
         self.offsets.len() * G
     }
 
-    /// The sums over the first `images` images (what follows them is only fetched): dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias.
-    fn partial(&self, x: &[f32], dy: &[f32], images: usize) -> (HostBuffer, HostBuffer) {
-        let Plan { e, isa, layout, padded: padded_len, locations, .. } = self;
+    /// The sums over some images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias. What is made of dy is
+    /// kept in `kept`, if there.
+    fn partial(
+        &self,
+        x: &[f32],
+        dy: &ResultGradient,
+        images: Range<usize>,
+        kept: Option<&mut [f32]>,
+    ) -> (HostBuffer, HostBuffer) {
+        let Plan { e, isa, layout, together, padded: padded_len, locations, .. } = self;
         let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
         let left_len = e.c_out * G * locations;
         let mut sums = HostBuffer::zeros(e.c_out * self.filters());
         let mut bias = HostBuffer::zeros(e.c_out);
-        let mut padded = HostBuffer::zeros(self.together * padded_len);
-        let mut left = HostBuffer::scratch(self.together * left_len);
-        let rest = x.len() / image_x;
-        let operands = |from: usize, to: usize| {
-            let (from, to) = (from.min(rest), to.min(rest));
-            (&x[from * image_x..to * image_x], &dy[from * image_y..to * image_y])
+        let mut padded = HostBuffer::zeros(together * padded_len);
+        let mut left = HostBuffer::zeros(together * left_len);
+        let mut made = match (dy, kept) {
+            (_, Some(kept)) => Room::Kept(kept),
+            (ResultGradient::Made { .. }, None) => Room::Scratch(HostBuffer::scratch(together * image_y)),
+            (ResultGradient::Given(_), None) => Room::Scratch(HostBuffer::scratch(0)),
         };
-        for first in (0..images).step_by(self.together) {
-            let end = images.min(first + self.together);
-            let (x, dy) = operands(first, end);
+        // No bias reaches through the norm that dy is made by.
+        let wants_sums = matches!(dy, ResultGradient::Given(_));
+        for first in images.clone().step_by(*together) {
+            let end = images.end.min(first + together);
+            let these = |all| images_of(all, first..end, e.batch);
             // Large images are not fetched ahead: they do not fit the second cache.
-            let ahead = if layout.bands() == 1 { operands(end, end + self.together) } else { (&[][..], &[][..]) };
-            let images = end - first;
+            let next = if layout.bands() == 1 { end..e.batch.min(end + together) } else { 0..0 };
+            let next = |all| Later::from(images_of(all, next.clone(), e.batch));
+            let none = Later::default();
+            let (x, dy, later) = match dy {
+                ResultGradient::Given(dy) => (these(x), these(dy), [next(x), next(dy), none, none, none]),
+                ResultGradient::Made { image, reads: [a, b, c], .. } => {
+                    let (made, room) = made.of((end - first) * image_y);
+                    made.par_chunks_mut(image_y).enumerate().for_each(|(i, made)| image(first + i, made));
+                    (these(x), &*made, [next(x), next(a), next(b), next(c), room])
+                }
+            };
             for band in (0..layout.bands()).map(|i| layout.band(i)) {
                 if layout.bands() > 1 {
                     padded.fill(0.0);
+                    left.fill(0.0);
                 }
                 let image = |(((x, dy), padded), left)| {
-                    isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left })
+                    isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left, wants_sums })
                 };
                 let operands = x.par_chunks(image_x).zip(dy.par_chunks(image_y));
                 let operands = operands.zip(padded.par_chunks_mut(*padded_len)).zip(left.par_chunks_mut(left_len));
@@ -122,7 +163,8 @@ impl<const G: usize> Plan<G> {
                     rest = after;
                 }
                 jobs.into_par_iter().for_each(|(rows, sums)| {
-                    isa.run(OneTile { plan: self, images, padded: &padded, left: &left, rows, ahead, sums });
+                    let (padded, left, images) = (&padded, &left, end - first);
+                    isa.run(OneTile { plan: self, images, padded, left, rows, later, sums });
                 });
             }
         }
@@ -130,16 +172,57 @@ impl<const G: usize> Plan<G> {
     }
 }
 
-fn over_images<const G: usize>(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> (HostBuffer, HostBuffer) {
+/// Of an array with as much for every image of a batch, that of some images.
+fn images_of(all: &[f32], images: Range<usize>, batch: usize) -> &[f32] {
+    let image = all.len() / batch;
+    &all[images.start * image..images.end * image]
+}
+
+/// Where gradients of results are made.
+enum Room<'a> {
+    /// Images that are yet to come.
+    Kept(&'a mut [f32]),
+    Scratch(HostBuffer),
+}
+
+impl Room<'_> {
+    /// That of the next images, `len` floats; and of those behind them, as far as it is kept.
+    fn of(&mut self, len: usize) -> (&mut [f32], Later) {
+        match self {
+            Room::Kept(kept) => {
+                let (next, rest) = mem::take(kept).split_at_mut(len);
+                let later = Later::from(&rest[..len.min(rest.len())]);
+                *kept = rest;
+                (next, later)
+            }
+            Room::Scratch(scratch) => (&mut scratch[..len], Later::default()),
+        }
+    }
+}
+
+fn over_images<const G: usize>(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    mut dy: ResultGradient,
+) -> (HostBuffer, HostBuffer) {
     let taps = taps(e, conv.group);
     let plan = Plan::<G>::new(e, conv, isa, &taps);
     // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the
     // same bits.
     let most = (PARTIAL_FLOATS / (e.c_out * plan.filters())).clamp(1, PARTIAL_GRADIENTS);
     let images = e.batch.div_ceil(most).next_multiple_of(plan.together.min(e.batch));
-    let (image_x, image_y) = (x.len() / e.batch, dy.len() / e.batch);
-    let partial = (0..e.batch).into_par_iter().step_by(images);
-    let partial = partial.map(|n| plan.partial(&x[n * image_x..], &dy[n * image_y..], images.min(e.batch - n)));
+    let kept = match &mut dy {
+        ResultGradient::Made { kept, .. } => kept.take(),
+        ResultGradient::Given(_) => None,
+    };
+    let mut kept = kept.map(|kept| kept.chunks_mut(images * (e.y().len() / e.batch)));
+    let parts = (0..e.batch).step_by(images).map(|first| (first, kept.as_mut().and_then(ChunksMut::next)));
+    let partial = parts
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|(first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept));
     let partial: Vec<(HostBuffer, HostBuffer)> = partial.collect();
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
@@ -162,15 +245,16 @@ fn over_images<const G: usize>(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy:
     (dweight, bias)
 }
 
-/// Pads a band of x, and transforms dy there; returns its sums per channel.
+/// Pads a band of x, and transforms dy there; returns its sums per channel, if wanted.
 struct Prepare<'a, const G: usize> {
     plan: &'a Plan<G>,
     x: &'a [f32],
     dy: &'a [f32],
     band: Range<usize>,
     padded: &'a mut [f32],
-    /// dŷ as `[o][result][location]`, zero between rows and behind the last.
+    /// dŷ as `[o][result][location]`; between rows and behind the last there are zeros already.
     left: &'a mut [f32],
+    wants_sums: bool,
 }
 
 impl<const G: usize> Task for Prepare<'_, G> {
@@ -178,29 +262,42 @@ impl<const G: usize> Task for Prepare<'_, G> {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Vec<f32> {
-        let Prepare { plan: Plan { e, layout, locations, .. }, x, dy, band, padded, left } = self;
+        let Prepare { plan: Plan { e, layout, locations, .. }, x, dy, band, padded, left, wants_sums } = self;
         layout.pad(x, band.clone(), padded);
-        let area = e.out_height * e.out_width;
-        let (start, end) = (band.start * e.out_width, band.end * e.out_width);
-        let mut flat = vec![0.0; G * locations];
+        let (area, cols, pitch) = (e.out_height * e.out_width, e.out_width, layout.pitch());
         let mut bias = Vec::with_capacity(e.c_out);
         for (dy, left) in dy.chunks_exact(G * area).zip(left.chunks_exact_mut(G * locations)) {
-            for (dy, flat) in dy.chunks_exact(area).zip(flat.chunks_exact_mut(*locations)) {
-                layout.spread(&dy[start..end], flat);
-            }
-            for at in (0..*locations).step_by(S::LANES) {
-                let lanes = |plane: usize| plane * locations + at..plane * locations + at + S::LANES;
-                // SAFETY: the slices have `LANES` elements.
-                let dy = std::array::from_fn(|g| unsafe { S::load(flat[lanes(g)].as_ptr()) });
-                for (i, value) in transform::<S, G>(dy).into_iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe { S::store(left[lanes(i)].as_mut_ptr(), value) };
+            for (i, row) in band.clone().enumerate() {
+                // The last vector of a row overlaps the one before it, unless there is but one.
+                let starts = (0..cols).step_by(S::LANES).map(|col| col.min(cols.saturating_sub(S::LANES)));
+                for col in starts {
+                    let dy = std::array::from_fn(|g| load_padded::<S>(&dy[g * area + row * cols + col..]));
+                    for (value, left) in transform::<S, G>(dy).into_iter().zip(left.chunks_exact_mut(*locations)) {
+                        let to = &mut left[i * pitch + col..][..S::LANES.min(cols)];
+                        // SAFETY: as many lanes as the slice has elements.
+                        unsafe { S::store_lanes(value, 0..to.len(), to.as_mut_ptr()) };
+                    }
                 }
             }
-            bias.push(lane_sums(&left[..*locations], |v| v) as f32);
+            if wants_sums {
+                bias.push(lane_sums(&left[..*locations], |v| v) as f32);
+            }
         }
         bias
     }
+}
+
+/// The first lanes of a slice, and zeros behind its end.
+#[inline(always)]
+fn load_padded<S: Simd>(from: &[f32]) -> S::V {
+    if from.len() >= S::LANES {
+        // SAFETY: just asked.
+        return unsafe { S::load(from.as_ptr()) };
+    }
+    let mut all = [0.0; WIDEST];
+    all[..from.len()].copy_from_slice(from);
+    // SAFETY: no vector has more lanes.
+    unsafe { S::load(all.as_ptr()) }
 }
 
 /// Adds to the gradients of ψ̃ of one tile of channels what some images contribute.
@@ -210,17 +307,17 @@ struct OneTile<'a, const G: usize> {
     padded: &'a [f32],
     left: &'a [f32],
     rows: Range<usize>,
-    /// x and dy of the images that come next.
-    ahead: (&'a [f32], &'a [f32]),
+    /// What is accessed next.
+    later: [Later; 5],
     sums: &'a mut [f32],
 }
 
-impl<'a, const G: usize> Task for OneTile<'a, G> {
+impl<const G: usize> Task for OneTile<'_, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneTile { plan, images, padded, left, rows, ahead, sums } = self;
+        let OneTile { plan, images, padded, left, rows, later, sums } = self;
         let Plan { e, offsets, locations, padded: padded_len, .. } = plan;
         let reach = offsets.iter().flatten().max().expect("a filter has a tap") + locations;
         assert!(*padded_len >= reach && padded.len() >= images * padded_len);
@@ -228,10 +325,7 @@ impl<'a, const G: usize> Task for OneTile<'a, G> {
         let vectors = locations / LANES;
         let chunks = locations.div_ceil(CHUNK);
         // An even part of what comes next for every chunk and channel.
-        let part = |ahead: &'a [f32], chunk: usize| {
-            let at = |row: usize| (chunk * e.c_out + row) * ahead.len() / (chunks * e.c_out);
-            &ahead[at(rows.start)..at(rows.end)]
-        };
+        let part = |chunk: usize| chunk * e.c_out + rows.start..chunk * e.c_out + rows.end;
         for chunk in 0..chunks {
             let (start, end) = (chunk * vectors / chunks * LANES, (chunk + 1) * vectors / chunks * LANES);
             let correlation = Correlation {
@@ -243,7 +337,7 @@ impl<'a, const G: usize> Task for OneTile<'a, G> {
                 left_image: e.c_out * G * locations,
                 locations: end - start,
                 images,
-                ahead: [part(ahead.0, chunk), part(ahead.1, chunk)],
+                later: later.map(|later| later.part(part(chunk), chunks * e.c_out)),
             };
             // SAFETY: the assertions above.
             unsafe { correlations::<S, G>(rows.len(), correlation, sums) };

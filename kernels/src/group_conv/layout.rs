@@ -126,14 +126,6 @@ impl Layout {
     pub(super) fn pitch(&self) -> usize {
         self.pitch
     }
-
-    /// Spreads the rows of a dense plane of results over their locations; those between rows must be zero already.
-    #[inline(always)]
-    pub(super) fn spread(&self, y: &[f32], flat: &mut [f32]) {
-        for (row, y) in y.chunks_exact(self.out_width).enumerate() {
-            copy_row(y, &mut flat[row * self.pitch..][..self.out_width]);
-        }
-    }
 }
 
 /// Copies every `stride`-th element.
@@ -156,7 +148,7 @@ fn copy_strided(from: &[f32], stride: usize, to: &mut [f32]) {
 
 /// A short copy: vectors of fixed length, the last one overlapping, where a call to `memcpy` would cost more.
 #[inline(always)]
-pub(super) fn copy_row(from: &[f32], to: &mut [f32]) {
+fn copy_row(from: &[f32], to: &mut [f32]) {
     let n = from.len();
     let to = &mut to[..n];
     if n >= 16 {

@@ -4,7 +4,7 @@ use super::{
     Conv, Extents,
     irrep::{Filter, GAUSS, Tap, filters, taps},
     layout::Layout,
-    tile::{Results, Sums, sums, tile_rows, tile_vectors, tiles},
+    tile::{Later, Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
 use crate::{
     Group,
@@ -34,25 +34,32 @@ impl Epilogue {
 /// `y = epilogue(weight ⋆ x)`, of a turned `x` the same bits, turned.
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
     let pass = Pass::forward(e, conv, true, epilogue);
-    pass.over_group(e, conv.group, isa, x, weight, |_| ()).0
+    pass.over_group(e, conv.group, isa, x, weight, &Nothing).0
 }
 
 /// As [`forward`], up to rounding, in the fewest products; and what `finish` makes of each image's results.
-pub(super) fn forward_then<T: Send>(
+pub(super) fn forward_then<F: Finish>(
     e: &Extents,
     conv: Conv,
     isa: Isa,
     x: &[f32],
     weight: &[f32],
     epilogue: Epilogue,
-    finish: impl Fn(&[f32]) -> T + Sync,
-) -> (HostBuffer, Vec<T>) {
+    finish: &F,
+) -> (HostBuffer, Vec<F::Output>) {
     Pass::forward(e, conv, false, epilogue).over_group(e, conv.group, isa, x, weight, finish)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
-/// spread out by the stride; in the fewest products.
-pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) -> HostBuffer {
+/// spread out by the stride; in the fewest products. And what `finish` makes of each image of it.
+pub(super) fn dx_then<F: Finish>(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    dy: &[f32],
+    weight: &[f32],
+    finish: &F,
+) -> (HostBuffer, Vec<F::Output>) {
     let pass = Pass {
         filter: Filter::Adjoint,
         exact: false,
@@ -66,7 +73,27 @@ pub(super) fn dx(e: &Extents, conv: Conv, isa: Isa, dy: &[f32], weight: &[f32]) 
         lead: e.k as isize - 1 - conv.padding as isize,
         epilogue: Epilogue::bias(e.c_in, None),
     };
-    pass.over_group(e, conv.group, isa, dy, weight, |_| ()).0
+    pass.over_group(e, conv.group, isa, dy, weight, finish)
+}
+
+/// What else is to be made of each image's results, while they are in a cache.
+pub(super) trait Finish: Sync {
+    type Output: Send;
+    /// Of image `n`, whose results are `y`.
+    fn image(&self, n: usize, y: &[f32]) -> Self::Output;
+    /// What [`Finish::image`] reads besides: it is fetched while sums are made.
+    fn reads(&self, n: usize) -> [&[f32]; 2];
+}
+
+/// No more than the results.
+pub(super) struct Nothing;
+
+impl Finish for Nothing {
+    type Output = ();
+    fn image(&self, _: usize, _: &[f32]) {}
+    fn reads(&self, _: usize) -> [&[f32]; 2] {
+        [&[]; 2]
+    }
 }
 
 /// One convolution, forward or adjoint.
@@ -107,32 +134,32 @@ impl Pass {
         }
     }
 
-    fn over_group<T: Send>(
+    fn over_group<F: Finish>(
         &self,
         e: &Extents,
         group: Group,
         isa: Isa,
         source: &[f32],
         weight: &[f32],
-        finish: impl Fn(&[f32]) -> T + Sync,
-    ) -> (HostBuffer, Vec<T>) {
+        finish: &F,
+    ) -> (HostBuffer, Vec<F::Output>) {
         match (group, self.exact) {
-            (Group::C1, _) => self.over_images::<1, 1, _>(e, group, isa, source, weight, finish),
-            (Group::C4, true) => self.over_images::<4, 4, _>(e, group, isa, source, weight, finish),
-            (Group::C4, false) => self.over_images::<4, GAUSS, _>(e, group, isa, source, weight, finish),
-            (Group::D4, _) => self.over_images::<8, 8, _>(e, group, isa, source, weight, finish),
+            (Group::C1, _) => self.over_images::<1, 1, F>(e, group, isa, source, weight, finish),
+            (Group::C4, true) => self.over_images::<4, 4, F>(e, group, isa, source, weight, finish),
+            (Group::C4, false) => self.over_images::<4, GAUSS, F>(e, group, isa, source, weight, finish),
+            (Group::D4, _) => self.over_images::<8, 8, F>(e, group, isa, source, weight, finish),
         }
     }
 
-    fn over_images<const G: usize, const P: usize, T: Send>(
+    fn over_images<const G: usize, const P: usize, F: Finish>(
         &self,
         e: &Extents,
         group: Group,
         isa: Isa,
         source: &[f32],
         weight: &[f32],
-        finish: impl Fn(&[f32]) -> T + Sync,
-    ) -> (HostBuffer, Vec<T>) {
+        finish: &F,
+    ) -> (HostBuffer, Vec<F::Output>) {
         // A batch smaller than the number of threads is shared out by bands.
         let bands = rayon::current_num_threads().div_ceil(e.batch);
         let layout = self.layout(e.k, bands);
@@ -152,20 +179,22 @@ impl Pass {
             || Scratch::new(&plan),
             |scratch, job| {
                 let (n, band) = (job / layout.bands(), job % layout.bands());
+                let next = source.get((n + 1) * image..(n + 2) * image).unwrap_or_default();
+                let [first, second] = finish.reads(n);
                 // Large images are not fetched ahead: they do not fit the second cache.
-                let next = if layout.bands() == 1 { (n + 1) * image..(n + 2) * image } else { 0..0 };
-                let ahead = source.get(next).unwrap_or_default();
+                let later =
+                    if layout.bands() == 1 { [next, first, second].map(Later::from) } else { Default::default() };
                 let source = &source[n * image..][..image];
                 // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
                 let y = unsafe { shared.add(n * result) };
-                isa.run(OneBand::<G, P> { plan: &plan, source, ahead, band, scratch, y });
+                isa.run(OneBand::<G, P> { plan: &plan, source, later, band, scratch, y });
                 // SAFETY: no other job writes to this image's results.
-                (layout.bands() == 1).then(|| finish(unsafe { std::slice::from_raw_parts(y.0, result) }))
+                (layout.bands() == 1).then(|| finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) }))
             },
         );
-        let mut finished: Vec<T> = finished.collect::<Vec<Option<T>>>().into_iter().flatten().collect();
+        let mut finished: Vec<F::Output> = finished.collect::<Vec<_>>().into_iter().flatten().collect();
         if layout.bands() > 1 {
-            finished = y.par_chunks_exact(result).map(&finish).collect();
+            finished = y.par_chunks_exact(result).enumerate().map(|(n, y)| finish.image(n, y)).collect();
         }
         (y, finished)
     }
@@ -306,8 +335,8 @@ impl Shared {
 struct OneBand<'a, const G: usize, const P: usize> {
     plan: &'a Plan<'a, G>,
     source: &'a [f32],
-    /// The image that comes next.
-    ahead: &'a [f32],
+    /// What is read next.
+    later: [Later; 3],
     band: usize,
     scratch: &'a mut Scratch,
     /// The image's results.
@@ -319,7 +348,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OneBand { plan, source, ahead, band, scratch, y } = self;
+        let OneBand { plan, source, later, band, scratch, y } = self;
         let Plan { pass, layout, phases, .. } = plan;
         if scratch.band != band {
             scratch.padded.fill(0.0);
@@ -329,7 +358,6 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
         layout.pad(source, band.clone(), &mut scratch.padded);
         let locations = plan.locations(band.len(), S::LANES);
         let (height, width) = pass.result;
-        let ahead_of = |row: usize| row * ahead.len() / pass.rows;
         for phase in phases {
             // The phase's rows and columns of the result, from the band's first on.
             let top = pass.step * band.start + phase.row;
@@ -361,7 +389,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
                     filters: &phase.filters[first..first + count],
                     padded: &scratch.padded,
                     locations,
-                    ahead: &ahead[ahead_of(tile.start)..ahead_of(tile.end)],
+                    later: later.map(|later| later.part(tile.clone(), pass.rows)),
                     results,
                 };
                 first += count;

@@ -4,7 +4,7 @@
 use super::irrep::{add_product_vjp, add_products, from_products, inverse, transform, value_factors};
 use crate::simd::{Isa, Simd, Task, WIDEST};
 use std::{
-    slice::Chunks,
+    ops::Range,
     sync::atomic::{Ordering, compiler_fence},
 };
 
@@ -27,13 +27,70 @@ pub(super) const fn tile_vectors<const G: usize>() -> usize {
     if G == 1 { 2 } else { 1 }
 }
 
-/// Terms between two requests for memory.
+/// Terms between two results whose memory is requested.
 const TERMS: usize = 4;
-/// Floats of what comes next that are requested at a time: two cache lines.
-const AHEAD: usize = 2 * WIDEST;
+/// Bytes that memory is fetched in.
+const CACHE_LINE: usize = 64;
+
+/// Memory that is accessed later, as floats from one address to another.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Later {
+    start: usize,
+    end: usize,
+}
+
+impl Later {
+    /// Its part from `start` to `end` of `all` shares.
+    pub(super) fn part(self, Range { start, end }: Range<usize>, all: usize) -> Self {
+        let at = |share: usize| self.start + share * (self.end - self.start) / all;
+        Later { start: at(start), end: at(end) }
+    }
+}
+
+impl From<&[f32]> for Later {
+    fn from(array: &[f32]) -> Self {
+        let range = array.as_ptr_range();
+        Later { start: range.start.addr(), end: range.end.addr() }
+    }
+}
+
+/// Requests for the cache lines of what is accessed later, evenly over a number of steps: now and then they come at no
+/// cost, many at once do not.
+struct Requests<'a> {
+    next: Later,
+    rest: &'a [Later],
+    /// Lines a step, and those due, in units of 1/[`Requests::LINE`].
+    rate: usize,
+    due: usize,
+}
+
+impl<'a> Requests<'a> {
+    const LINE: usize = 1 << 16;
+
+    fn new(later: &'a [Later], steps: usize) -> Self {
+        let lines: usize = later.iter().map(|later| (later.end - later.start).div_ceil(CACHE_LINE) + 1).sum();
+        Requests { next: Later::default(), rest: later, rate: (lines * Self::LINE).div_ceil(steps.max(1)), due: 0 }
+    }
+
+    /// Requests the next line, if one is due.
+    #[inline(always)]
+    fn step<S: Simd>(&mut self) {
+        self.due += self.rate;
+        if self.due < Self::LINE {
+            return;
+        }
+        self.due -= Self::LINE;
+        if self.next.start < self.next.end {
+            S::prefetch(std::ptr::without_provenance(self.next.start));
+            self.next.start += CACHE_LINE;
+        } else if let [next, rest @ ..] = self.rest {
+            (self.next, self.rest) = (*next, rest);
+        }
+    }
+}
 
 /// `rows` in tiles of at most `most`, as even as they come.
-pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = rows.div_ceil(most);
     (0..count).map(move |tile| tile * rows / count..(tile + 1) * rows / count)
 }
@@ -68,8 +125,8 @@ pub(super) struct Sums<'a, const G: usize> {
     pub padded: &'a [f32],
     /// Locations, rounded up to whole tiles.
     pub locations: usize,
-    /// What is read after this: it is fetched meanwhile.
-    pub ahead: &'a [f32],
+    /// What is accessed after this: it is fetched meanwhile.
+    pub later: [Later; 3],
     pub results: Results<'a>,
 }
 
@@ -119,17 +176,18 @@ unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands
 /// As [`sums`].
 #[inline(always)]
 unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const V: usize>(operands: Sums<G>) {
-    let Sums { offsets, filters, padded, locations, ahead, results } = operands;
+    let Sums { offsets, filters, padded, locations, later, results } = operands;
     assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
-    let mut ahead = ahead.chunks(AHEAD);
+    let steps = offsets.len() * locations / (V * S::LANES);
+    let mut requests = Requests::new(&later, steps);
     let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
     for start in (0..locations).step_by(V * S::LANES) {
         // The last result of each plane that these vectors make; the first one's line was the last one's of those before.
         let (row, col) = (start / results.pitch, start % results.pitch + V * S::LANES - 1);
         let last = results.y.wrapping_add(row * results.next_row + col * results.next_col);
         let next_plane = results.next_plane;
-        let ahead = &mut ahead;
-        S::ISA.run(Accumulate { offsets, filters, padded, start, last, next_plane, ahead, sums: &mut sums });
+        let requests = &mut requests;
+        S::ISA.run(Accumulate { offsets, filters, padded, start, last, next_plane, requests, sums: &mut sums });
         for (v, sums) in sums.iter().enumerate() {
             S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
@@ -146,8 +204,7 @@ struct Accumulate<'a, 's, const G: usize, const P: usize, const M: usize, const 
     /// The last result in the first plane, and the distance to the next plane.
     last: *mut f32,
     next_plane: usize,
-    /// What to fetch meanwhile.
-    ahead: &'s mut Chunks<'a, f32>,
+    requests: &'s mut Requests<'a>,
     sums: &'s mut [[[[f32; WIDEST]; P]; M]; V],
 }
 
@@ -156,18 +213,14 @@ impl<const G: usize, const P: usize, const M: usize, const V: usize> Task for Ac
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Accumulate { offsets, filters, padded, start, mut last, next_plane, ahead, sums } = self;
+        let Accumulate { offsets, filters, padded, start, mut last, next_plane, requests, sums } = self;
         let mut acc = [[[S::splat(0.0); P]; V]; M];
         let mut filters = filters.as_ptr();
         for (i, offsets) in offsets.iter().enumerate() {
-            // The sums wait for no memory: a cache line now and then comes at no cost, many at once do not.
+            requests.step::<S>();
             if i % TERMS == 0 {
                 S::prefetch(last);
                 last = last.wrapping_add(next_plane);
-                if let Some(ahead) = ahead.next() {
-                    S::prefetch(ahead.as_ptr());
-                    S::prefetch(ahead.as_ptr().wrapping_add(WIDEST));
-                }
             }
             let mut values = [[S::splat(0.0); P]; V];
             for v in 0..V {
@@ -288,8 +341,8 @@ pub(super) struct Correlation<'a, const G: usize> {
     /// Locations of each image: whole vectors of [`LANES`].
     pub locations: usize,
     pub images: usize,
-    /// What is read after this: it is fetched meanwhile.
-    pub ahead: [&'a [f32]; 2],
+    /// What is accessed after this: it is fetched meanwhile.
+    pub later: [Later; 5],
 }
 
 /// Adds Σ_locations dŷ · F̂ᵀ of the terms and `rows` channels to `sums`, `[term][row][filter]`.
@@ -340,33 +393,30 @@ unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize
     c: Correlation<G>,
     sums: &mut [f32],
 ) {
-    let steps = c.offsets.len().div_ceil(T);
-    for (step, (offsets, sums)) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)).enumerate() {
-        for ahead in c.ahead {
-            for line in (step * ahead.len() / steps..(step + 1) * ahead.len() / steps).step_by(WIDEST) {
-                S::prefetch(&ahead[line]);
-            }
-        }
+    let steps = c.offsets.len().div_ceil(T) * c.images * c.locations.div_ceil(LANES);
+    let mut requests = Requests::new(&c.later, steps);
+    for (offsets, sums) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)) {
         // Where terms are missing, the last one is summed again, and forgotten.
         let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
-        S::ISA.run(Correlate::<G, M, H, T> { c: &c, offsets, sums });
+        S::ISA.run(Correlate::<G, M, H, T> { c: &c, offsets, requests: &mut requests, sums });
     }
 }
 
 /// Adds the sums of one tile, `[term][row][filter]`. A function of its own, or else what surrounds it takes registers
 /// from the loop.
-struct Correlate<'a, const G: usize, const M: usize, const H: usize, const T: usize> {
-    c: &'a Correlation<'a, G>,
+struct Correlate<'a, 's, const G: usize, const M: usize, const H: usize, const T: usize> {
+    c: &'s Correlation<'a, G>,
     offsets: [[usize; G]; T],
-    sums: &'a mut [f32],
+    requests: &'s mut Requests<'a>,
+    sums: &'s mut [f32],
 }
 
-impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Correlate<'_, G, M, H, T> {
+impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Correlate<'_, '_, G, M, H, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Correlate { c, offsets, sums } = self;
+        let Correlate { c, offsets, requests, sums } = self;
         let Correlation { padded, padded_image, left, left_row, left_image, locations, images, .. } = *c;
         let mut acc = [[[[S::splat(0.0); G]; H]; M]; T];
         for image in 0..images {
@@ -374,6 +424,7 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Co
             let (padded, left) =
                 unsafe { (padded.as_ptr().add(image * padded_image), left.as_ptr().add(image * left_image)) };
             for at in (0..locations).step_by(LANES) {
+                requests.step::<S>();
                 for half in 0..H {
                     let at = at + half * S::LANES;
                     let mut values = [[S::splat(0.0); G]; T];

@@ -1,0 +1,515 @@
+//! A convolution and the batch norm behind it as one operation. On the CPU whatever has to be done to each image besides the
+//! convolution, or to its gradient, is done while that image is in a cache, and what is read for it fetched while products
+//! are summed.
+
+#[cfg(feature = "gpu")]
+use super::gpu;
+use super::{Conv, Extents, gradient, group_conv, group_conv_dw, group_conv_dx, pass};
+use crate::{
+    Activation, BatchNorm, Isa, Window,
+    batch_norm::{After, Axes, Gradient, Moments, Statistics, Through, batch_norm_of_moments, gradient_by_channel},
+    batch_norm_eval, batch_norm_train, batch_norm_train_vjp, max_pool, max_pool_vjp,
+    pool::Geometry,
+};
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
+use rayon::prelude::*;
+
+/// A batch norm with given statistics, as in evaluation, and the ReLU behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct GivenNorm<'a> {
+    /// Scale `[C]`.
+    pub weight: &'a Tensor,
+    /// Shift `[C]`.
+    pub bias: &'a Tensor,
+    /// Running mean `[C]`.
+    pub mean: &'a Tensor,
+    /// Running variance `[C]`.
+    pub var: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether `max(·, 0)` follows.
+    pub relu: bool,
+}
+
+/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU and the GPU in one sweep, as a scale and a shift of the
+/// sums while they are in registers.
+///
+/// # Panics
+/// As those two.
+#[track_caller]
+pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv, norm: GivenNorm) -> Tensor {
+    let GivenNorm { weight: gamma, bias: beta, mean, var, eps, relu } = norm;
+    let mut operands = vec![x, weight, gamma, beta, mean, var];
+    operands.extend(bias);
+    let e = Extents::new("group_conv_norm", x.shape(), weight.shape(), conv);
+    for statistic in &operands[2..] {
+        assert_eq!(statistic.dims(), [e.c_out], "group_conv_norm: expected [C_out] in norm and bias");
+    }
+    match common_device("group_conv_norm", &operands) {
+        Device::Cpu => {}
+        Device::Reference => {
+            let y = group_conv(x, weight, bias, conv);
+            return batch_norm_eval(&y, gamma, beta, mean, var, eps, Activation { relu, dropout: None });
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => return gpu::forward_norm(&gpu, &e, x, weight, bias, conv, norm),
+    }
+    let scale_shift = |c: usize| {
+        let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
+        let centre = f64::from(mean.f32s()[c]) - bias.map_or(0.0, |b| f64::from(b.f32s()[c]));
+        (scale as f32, (f64::from(beta.f32s()[c]) - centre * scale) as f32)
+    };
+    let epilogue = pass::Epilogue { scale_shift: (0..e.c_out).map(scale_shift).collect(), relu };
+    Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
+}
+
+/// A batch norm by the batch's own statistics, and what follows it: `y = pool(dropout(relu(z)))`, see [`batch_norm_train`].
+#[derive(Clone, Copy, Debug)]
+pub struct TrainNorm<'a> {
+    /// Scale `[C]`.
+    pub weight: &'a Tensor,
+    /// Shift `[C]`.
+    pub bias: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+    /// ReLU and dropout.
+    pub activation: Activation,
+    /// The windows whose maxima are taken last, see [`max_pool`].
+    pub pool: Option<Window>,
+}
+
+/// What the gradient of [`group_conv_norm_train`] needs of its forward pass.
+#[derive(Debug)]
+pub struct NormGradient {
+    /// Results of the convolution.
+    x: Tensor,
+    /// Results of norm and activation, before pooling. On the CPU only where they are read again.
+    y: Option<Tensor>,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+    activation: Activation,
+    pool: Option<Window>,
+}
+
+/// The sums that a norm's gradient begins with, of the gradient `dy` of its results.
+#[derive(Debug)]
+pub struct NormSums {
+    dy: Tensor,
+    /// `[Σ dz, Σ dz·(x − mean)]` of each channel.
+    of_channels: Vec<[f64; 2]>,
+}
+
+/// [`group_conv`], then [`batch_norm_train`] of its results, then [`max_pool`], if `norm` says so: results `[N, C_out, G, H',
+/// W']`, pooled, with the batch's mean and variance; and what [`group_conv_norm_train_vjp`] wants to know.
+///
+/// On the CPU each image's moments are taken while its results are in a cache, only maxima are stored where there is pooling,
+/// and over p4 there are a sixth fewer multiplications, whose sums of a turned input are turned up to rounding only: batch
+/// statistics, being sums over all locations, are no better.
+///
+/// # Panics
+/// As those.
+#[track_caller]
+pub fn group_conv_norm_train(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: Conv,
+    norm: TrainNorm,
+) -> (BatchNorm, NormGradient) {
+    let TrainNorm { weight: gamma, bias: beta, eps, activation, pool } = norm;
+    let e = Extents::new("group_conv_norm_train", x.shape(), weight.shape(), conv);
+    let mut operands = vec![x, weight, gamma, beta];
+    operands.extend(bias);
+    for per_channel in &operands[2..] {
+        assert_eq!(per_channel.dims(), [e.c_out], "group_conv_norm_train: expected [C_out] in norm and bias");
+    }
+    let (convolved, norm, y) = match common_device("group_conv_norm_train", &operands) {
+        Device::Cpu => {
+            let epilogue = pass::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
+            let moments = ImageMoments { channel: e.g_out * e.out_height * e.out_width };
+            let isa = Isa::current();
+            let (convolved, moments) = pass::forward_then(&e, conv, isa, x.f32s(), weight.f32s(), epilogue, &moments);
+            let convolved = Tensor::cpu(e.y(), convolved);
+            let windows = pool.map(|window| Geometry::of("group_conv_norm_train", e.y(), window));
+            let norm = batch_norm_of_moments(&convolved, &moments.concat(), gamma, beta, eps, activation, windows);
+            let y = (pool.is_none() && activation.dropout.is_some()).then(|| norm.y.clone());
+            (convolved, norm, y)
+        }
+        _ => {
+            let convolved = group_conv(x, weight, bias, conv);
+            let mut norm = batch_norm_train(&convolved, gamma, beta, eps, activation);
+            let y = norm.y.clone();
+            if let Some(window) = pool {
+                norm.y = max_pool(&y, window);
+            }
+            (convolved, norm, Some(y))
+        }
+    };
+    let (mean, var) = (norm.mean.clone(), norm.var.clone());
+    let (weight, bias) = (gamma.clone(), beta.clone());
+    (norm, NormGradient { x: convolved, y, mean, var, weight, bias, eps, activation, pool })
+}
+
+/// What [`group_conv_norm_train_vjp`] yields.
+#[derive(Debug)]
+pub struct ConvNormGradients {
+    /// Of the convolution's weight, `[C_out, C_in, G_in, k, k]`.
+    pub weight: Tensor,
+    /// Of the norm's weight, `[C_out]`.
+    pub norm_weight: Tensor,
+    /// Of the norm's bias, `[C_out]`.
+    pub norm_bias: Tensor,
+    /// Of the convolution's results, if asked for: what [`group_conv_dx`] makes the input's gradient of.
+    pub convolved: Option<Tensor>,
+}
+
+/// Gradients of [`group_conv_norm_train`] of `x`, where that of its results is `dy`. That of the convolution's bias is 0, for
+/// the norm takes away what it adds. `sums`, if they were taken of `dy`, need not be taken again.
+///
+/// # Panics
+/// If shapes or devices do not fit.
+#[track_caller]
+pub fn group_conv_norm_train_vjp(
+    x: &Tensor,
+    weight_shape: Shape,
+    conv: Conv,
+    norm: &NormGradient,
+    dy: &Tensor,
+    sums: Option<NormSums>,
+    wants_convolved: bool,
+) -> ConvNormGradients {
+    const OP: &str = "group_conv_norm_train_vjp";
+    let e = Extents::new(OP, x.shape(), weight_shape, conv);
+    assert_eq!(norm.x.shape(), e.y(), "{OP}: expected the norm of this convolution");
+    assert_eq!(dy.shape(), norm.y_shape(OP), "{OP}: dy must have the shape of the output");
+    let channels = [e.c_out];
+    match common_device(OP, &[x, dy, &norm.x]) {
+        Device::Cpu => {}
+        _ => {
+            let NormGradient { x: convolved, y, mean, var, weight, bias, eps, activation, pool } = norm;
+            let y = y.as_ref().expect("kept where it is not the CPU");
+            let unpooled = pool.map(|window| max_pool_vjp(y, dy, window));
+            let forward = BatchNorm {
+                y: y.clone(),
+                mean: mean.clone(),
+                var: var.clone(),
+                count: Axes::of(OP, convolved, &[]).count(),
+            };
+            let dy = unpooled.as_ref().unwrap_or(dy);
+            let (dz, norm_weight, norm_bias) =
+                batch_norm_train_vjp(convolved, &forward, weight, bias, *eps, *activation, dy);
+            let (weight, _) = group_conv_dw(x, &dz, weight_shape, conv);
+            return ConvNormGradients { weight, norm_weight, norm_bias, convolved: wants_convolved.then_some(dz) };
+        }
+    }
+    let images = norm.on_images(OP);
+    if !gradient::takes_whole_images(&e, conv) {
+        let Images { axes, gradients, x: convolved, y } = images;
+        let (y, statistics) = (y.unwrap_or(convolved), Statistics::Batch);
+        let (dz, dweight, dbias) = gradient_by_channel(statistics, axes, &gradients, convolved, y, dy.f32s());
+        let (weight, _) = gradient::dw(&e, conv, Isa::current(), x.f32s(), gradient::ResultGradient::Given(&dz));
+        return ConvNormGradients {
+            weight: Tensor::cpu(weight_shape, weight),
+            norm_weight: Tensor::cpu(channels, dweight),
+            norm_bias: Tensor::cpu(channels, dbias),
+            convolved: wants_convolved.then(|| Tensor::cpu(e.y(), dz)),
+        };
+    }
+    let sums = match sums {
+        Some(sums) if sums.dy.shares_values_with(dy) => sums.of_channels,
+        _ => images.sums(dy.f32s()),
+    };
+    let of_channels = || images.gradients.iter().zip(&sums);
+    let count = images.axes.count();
+    let through: Vec<Through> = of_channels().map(|(g, &sums)| g.through_statistics(sums, count)).collect();
+    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = of_channels().map(|(g, &sums)| g.of_parameters(sums)).unzip();
+    let mut dz = wants_convolved.then(|| HostBuffer::scratch(norm.x.len()));
+    let made = gradient::ResultGradient::Made {
+        image: &|n, dz| images.sweep(n, images.image(n, dy.f32s()), &through, dz),
+        reads: [images.x, images.y.unwrap_or_default(), dy.f32s()],
+        kept: dz.as_deref_mut(),
+    };
+    let (weight, _) = gradient::dw(&e, conv, Isa::current(), x.f32s(), made);
+    ConvNormGradients {
+        weight: Tensor::cpu(weight_shape, weight),
+        norm_weight: Tensor::cpu(channels, norm_weight.into()),
+        norm_bias: Tensor::cpu(channels, norm_bias.into()),
+        convolved: dz.map(|dz| Tensor::cpu(e.y(), dz)),
+    }
+}
+
+/// [`group_conv_dx`] of an input that is the result of a norm, and of nothing else: with the sums that the norm's gradient
+/// begins with, taken on the CPU while each image's gradient is in a cache.
+///
+/// # Panics
+/// As [`group_conv_dx`], or if the input is not of the shape of the norm's results.
+#[track_caller]
+pub fn group_conv_dx_norm(
+    dy: &Tensor,
+    weight: &Tensor,
+    x_shape: Shape,
+    conv: Conv,
+    norm: &NormGradient,
+) -> (Tensor, Option<NormSums>) {
+    const OP: &str = "group_conv_dx_norm";
+    let e = Extents::new(OP, x_shape, weight.shape(), conv);
+    e.check_y(OP, dy);
+    assert_eq!(norm.y_shape(OP), x_shape, "{OP}: expected the norm of this input");
+    if e.g_in != e.g_out || !matches!(common_device(OP, &[dy, weight, &norm.x]), Device::Cpu) {
+        return (group_conv_dx(dy, weight, x_shape, conv), None);
+    }
+    let images = norm.on_images(OP);
+    let (dx, sums) = pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &images);
+    let dx = Tensor::cpu(x_shape, dx);
+    let sums = NormSums { dy: dx.clone(), of_channels: images.total(&sums) };
+    (dx, Some(sums))
+}
+
+impl NormGradient {
+    /// The shape of the results.
+    #[track_caller]
+    fn y_shape(&self, op: &str) -> Shape {
+        self.windows(op).map_or(self.x.shape(), |windows| windows.y_shape(self.x.shape()))
+    }
+
+    #[track_caller]
+    fn windows(&self, op: &str) -> Option<Geometry> {
+        self.pool.map(|window| Geometry::of(op, self.x.shape(), window))
+    }
+
+    #[track_caller]
+    fn on_images(&self, op: &str) -> Images<'_> {
+        let NormGradient { x, y, mean, var, weight, bias, eps, activation, .. } = self;
+        let after = After::new(op, *activation);
+        let gradients = Gradient::of_channels(weight, bias, mean, var, *eps, after, self.windows(op));
+        Images {
+            axes: Axes::of(op, x, &[weight, bias, mean, var]),
+            gradients,
+            x: x.f32s(),
+            y: y.as_ref().map(Tensor::f32s),
+        }
+    }
+}
+
+/// A norm's gradient on the CPU, image by image.
+struct Images<'a> {
+    axes: Axes,
+    gradients: Vec<Gradient>,
+    x: &'a [f32],
+    /// Where it is read.
+    y: Option<&'a [f32]>,
+}
+
+impl Images<'_> {
+    /// Image `n` of an array with as much for every image.
+    fn image<'a>(&self, n: usize, all: &'a [f32]) -> &'a [f32] {
+        let image = all.len() / self.axes.batch;
+        &all[n * image..][..image]
+    }
+
+    /// For each channel of image `n`: its first element in the whole tensor, its gradient, x and y.
+    fn channels(&self, n: usize) -> impl Iterator<Item = (usize, Gradient, &[f32], &[f32])> {
+        let Axes { channels, block, .. } = self.axes;
+        self.gradients.iter().enumerate().map(move |(c, &gradient)| {
+            let start = (n * channels + c) * block;
+            let x = &self.x[start..start + block];
+            (start, gradient, x, self.y.map_or(x, |y| &y[start..start + block]))
+        })
+    }
+
+    /// The sums of each channel of image `n`, where the gradient of its results is `dy`.
+    fn sums_of(&self, n: usize, dy: &[f32]) -> Vec<[f64; 2]> {
+        let mut scratch = Vec::new();
+        let channels = self.channels(n).zip(dy.chunks_exact(dy.len() / self.axes.channels));
+        channels.map(|((start, gradient, x, y), dy)| gradient.sums(start, x, y, dy, &mut scratch)).collect()
+    }
+
+    /// Those of all images, added in their order.
+    fn total(&self, images: &[Vec<[f64; 2]>]) -> Vec<[f64; 2]> {
+        let mut total = vec![[0.0; 2]; self.axes.channels];
+        for image in images {
+            for (total, sums) in total.iter_mut().zip(image) {
+                *total = [total[0] + sums[0], total[1] + sums[1]];
+            }
+        }
+        total
+    }
+
+    fn sums(&self, dy: &[f32]) -> Vec<[f64; 2]> {
+        let images = (0..self.axes.batch).into_par_iter();
+        self.total(&images.map(|n| self.sums_of(n, self.image(n, dy))).collect::<Vec<_>>())
+    }
+
+    /// Gradient of x, of image `n`.
+    fn sweep(&self, n: usize, dy: &[f32], through: &[Through], dx: &mut [f32]) {
+        let mut scratch = Vec::new();
+        let channels = self.channels(n).zip(dy.chunks_exact(dy.len() / self.axes.channels));
+        let channels = channels.zip(through).zip(dx.chunks_exact_mut(self.axes.block));
+        for ((((start, gradient, x, y), dy), &through), dx) in channels {
+            gradient.sweep(start, x, y, dy, through, dx, &mut scratch);
+        }
+    }
+}
+
+impl pass::Finish for Images<'_> {
+    type Output = Vec<[f64; 2]>;
+
+    fn image(&self, n: usize, dy: &[f32]) -> Vec<[f64; 2]> {
+        self.sums_of(n, dy)
+    }
+
+    fn reads(&self, n: usize) -> [&[f32]; 2] {
+        [self.x, self.y.unwrap_or_default()].map(|all| self.image(n, all))
+    }
+}
+
+/// Moments of each channel, of `channel` elements.
+struct ImageMoments {
+    channel: usize,
+}
+
+impl pass::Finish for ImageMoments {
+    type Output = Vec<Moments>;
+
+    fn image(&self, _: usize, y: &[f32]) -> Vec<Moments> {
+        y.chunks_exact(self.channel).map(Moments::of).collect()
+    }
+
+    fn reads(&self, _: usize) -> [&[f32]; 2] {
+        [&[]; 2]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Group,
+        group_conv::tests::{close, random},
+        parity::devices_and_reference,
+    };
+    use quarterturn_core::Stream;
+
+    const EPS: f64 = 1e-5;
+
+    #[test]
+    fn a_given_norm_is_the_norm() {
+        for device in devices_and_reference() {
+            let x = random(Shape::from([2, 3, 4, 9, 9]), 1, &device);
+            let weight = random(Shape::from([5, 3, 4, 3, 3]), 2, &device);
+            let [bias, gamma, beta, mean] = [3, 4, 5, 6].map(|stream| random(Shape::from([5]), stream, &device));
+            let var = Tensor::from_vec([5], vec![0.5, 1.0, 2.0, 3.0, 0.1], &device).unwrap();
+            let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
+            for relu in [false, true] {
+                let norm = GivenNorm { weight: &gamma, bias: &beta, mean: &mean, var: &var, eps: EPS, relu };
+                let y = group_conv(&x, &weight, Some(&bias), conv);
+                let apart = batch_norm_eval(&y, &gamma, &beta, &mean, &var, EPS, Activation { relu, dropout: None });
+                close("group_conv_norm", &group_conv_norm(&x, &weight, Some(&bias), conv, norm), &apart, 1e-6);
+            }
+        }
+    }
+
+    /// (group, lifting, batch, input channels, extent): whole images, alone or several together, and bands.
+    const CASES: [(Group, bool, usize, usize, usize); 6] = [
+        (Group::C1, false, 2, 3, 7),
+        (Group::C4, false, 3, 3, 9),
+        (Group::C4, true, 5, 1, 14),
+        (Group::C4, false, 33, 2, 6),
+        (Group::C4, false, 1, 8, 65),
+        (Group::D4, false, 1, 2, 6),
+    ];
+
+    fn tails() -> impl Iterator<Item = (Activation, Option<Window>)> {
+        let relu = Activation { relu: true, dropout: None };
+        let dropping = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 6, 0))) };
+        let windows = [None, Some((2, 2, 0)), Some((3, 2, 1))];
+        let windows = windows.map(|w| w.map(|(kernel_size, stride, padding)| Window { kernel_size, stride, padding }));
+        [Activation::default(), relu, dropping].into_iter().flat_map(move |a| windows.map(|window| (a, window)))
+    }
+
+    /// Everything that training has of a convolution with a norm, and of one behind it: results of both devices' ways.
+    fn fused(
+        x: &Tensor,
+        weights: &[Tensor; 5],
+        conv: Conv,
+        tail: (Activation, Option<Window>),
+    ) -> Vec<(&'static str, Tensor)> {
+        let [weight, bias, gamma, beta, next] = weights;
+        let norm = TrainNorm { weight: gamma, bias: beta, eps: EPS, activation: tail.0, pool: tail.1 };
+        let (forward, gradient) = group_conv_norm_train(x, weight, Some(bias), conv, norm);
+        let second = group_conv(&forward.y, next, None, conv);
+        let (dy, sums) = group_conv_dx_norm(&second, next, forward.y.shape(), conv, &gradient);
+        let vjp = |sums| group_conv_norm_train_vjp(x, weight.shape(), conv, &gradient, &dy, sums, true);
+        let (with_sums, without) = (vjp(sums), vjp(None));
+        for (one, other) in with_sums.tensors().into_iter().zip(without.tensors()) {
+            assert!(one.1.to_f64().unwrap() == other.1.to_f64().unwrap(), "{} depends on who takes the sums", one.0);
+        }
+        let mut all = vec![("y", forward.y), ("mean", forward.mean), ("var", forward.var), ("dy", dy)];
+        all.extend(with_sums.tensors());
+        all
+    }
+
+    /// The same, one operation after the other.
+    fn apart(
+        x: &Tensor,
+        weights: &[Tensor; 5],
+        conv: Conv,
+        tail: (Activation, Option<Window>),
+    ) -> Vec<(&'static str, Tensor)> {
+        let ([weight, bias, gamma, beta, next], (activation, pool)) = (weights, tail);
+        let convolved = group_conv(x, weight, Some(bias), conv);
+        let norm = batch_norm_train(&convolved, gamma, beta, EPS, activation);
+        let y = pool.map_or(norm.y.clone(), |window| max_pool(&norm.y, window));
+        let second = group_conv(&y, next, None, conv);
+        let dy = group_conv_dx(&second, next, y.shape(), conv);
+        let unpooled = pool.map_or(dy.clone(), |window| max_pool_vjp(&norm.y, &dy, window));
+        let (dz, dgamma, dbeta) = batch_norm_train_vjp(&convolved, &norm, gamma, beta, EPS, activation, &unpooled);
+        let (dweight, _) = group_conv_dw(x, &dz, weight.shape(), conv);
+        let forward = [("y", y), ("mean", norm.mean), ("var", norm.var), ("dy", dy)];
+        let backward = [("weight", dweight), ("norm weight", dgamma), ("norm bias", dbeta), ("convolved", dz)];
+        forward.into_iter().chain(backward).collect()
+    }
+
+    impl ConvNormGradients {
+        fn tensors(&self) -> [(&'static str, Tensor); 4] {
+            let convolved = self.convolved.clone().expect("asked for");
+            let ConvNormGradients { weight, norm_weight, norm_bias, .. } = self;
+            [
+                ("weight", weight.clone()),
+                ("norm weight", norm_weight.clone()),
+                ("norm bias", norm_bias.clone()),
+                ("convolved", convolved),
+            ]
+        }
+    }
+
+    #[test]
+    fn a_norm_of_the_batch_is_the_norm_with_any_number_of_threads() {
+        for device in devices_and_reference() {
+            for ((group, lifting, n, c_in, extent), tail) in
+                CASES.iter().flat_map(|&case| tails().map(move |t| (case, t)))
+            {
+                let g_in = if lifting { 1 } else { group.order() };
+                let x = random(Shape::from([n, c_in, g_in, extent, extent]), 1, &device);
+                let weight = random(Shape::from([5, c_in, g_in, 3, 3]), 2, &device);
+                let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([5]), stream, &device));
+                let next = random(Shape::from([3, 5, group.order(), 3, 3]), 6, &device);
+                let (weights, conv) = ([weight, bias, gamma, beta, next], Conv { group, stride: 1, padding: 1 });
+                let on = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| fused(&x, &weights, conv, tail))
+                };
+                let (one, name) = (on(1), format!("{group} {n} {extent} {tail:?} {device:?}"));
+                for ((what, got), (_, expected)) in one.iter().zip(&apart(&x, &weights, conv, tail)) {
+                    close(&format!("{what} {name}"), got, expected, 2e-4);
+                }
+                for ((what, one), (_, other)) in one.iter().zip(&on(3)) {
+                    assert!(one.to_f64().unwrap() == other.to_f64().unwrap(), "{what} {name}, 3 threads");
+                }
+            }
+        }
+    }
+}
