@@ -86,14 +86,21 @@ pub fn train_step<N: Network + ?Sized>(
     labels: &Tensor,
 ) -> Result<Tensor> {
     network.output_shape(images.shape())?;
-    let tape = Tape::new();
-    let loss = network.forward(tape.constant(images.clone()), mode).cross_entropy(labels);
-    let gradients = loss.backward()?;
-    let loss = loss.value().clone();
-    // The tape shares the weights; without it they are updated in place.
-    drop(tape);
-    optimizer.step(&gradients, lr, |f| network.visit(f))?;
-    Ok(loss)
+    let mut step = || {
+        let tape = Tape::new();
+        let loss = network.forward(tape.constant(images.clone()), mode).cross_entropy(labels);
+        let gradients = loss.backward()?;
+        let loss = loss.value().clone();
+        // The tape shares the weights; without it they are updated in place.
+        drop(tape);
+        optimizer.step(&gradients, lr, |f| network.visit(f))?;
+        Ok(loss)
+    };
+    match images.device() {
+        // On one of the threads that share the work: another one would sleep and be woken for each operation.
+        Device::Cpu => rayon::scope(|_| step()),
+        _ => step(),
+    }
 }
 
 /// Trains `network`. `batches(epoch)` yields the images `[N, C, 1, H, W]` and labels `[N]` of an epoch. The loss is
