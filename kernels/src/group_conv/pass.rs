@@ -388,7 +388,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
                     offsets: &phase.offsets,
                     filters: &phase.filters[first..first + count],
                     padded: &scratch.padded,
-                    locations,
+                    locations: layout.locations(band.len()),
                     later: later.map(|later| later.part(tile.clone(), pass.rows)),
                     results,
                 };

@@ -123,7 +123,6 @@ pub(super) struct Sums<'a, const G: usize> {
     /// `[term][row][filter]`.
     pub filters: &'a [f32],
     pub padded: &'a [f32],
-    /// Locations, rounded up to whole tiles.
     pub locations: usize,
     /// What is accessed after this: it is fetched meanwhile.
     pub later: [Later; 3],
@@ -134,7 +133,7 @@ pub(super) struct Sums<'a, const G: usize> {
 /// their order, however many channels there are: edge tiles round as full ones do.
 ///
 /// # Safety
-/// `padded` must hold `locations` floats beyond each of the offsets, and `results.y` have its rows and columns for each
+/// `padded` must hold `locations` floats, rounded up to whole tiles, beyond each of the offsets, and `results.y` have its rows and columns for each
 /// channel and group element, which nobody else writes.
 #[inline(always)]
 pub(super) unsafe fn sums<S: Simd, const G: usize, const P: usize>(operands: Sums<G>) {
@@ -178,7 +177,7 @@ unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands
 unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const V: usize>(operands: Sums<G>) {
     let Sums { offsets, filters, padded, locations, later, results } = operands;
     assert!(filters.len() >= offsets.len() * M * P && results.scale_shift.len() == M);
-    let steps = offsets.len() * locations / (V * S::LANES);
+    let steps = offsets.len() * locations.div_ceil(V * S::LANES);
     let mut requests = Requests::new(&later, steps);
     let mut sums = [[[[0.0; WIDEST]; P]; M]; V];
     for start in (0..locations).step_by(V * S::LANES) {
@@ -187,7 +186,12 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
         let last = results.y.wrapping_add(row * results.next_row + col * results.next_col);
         let next_plane = results.next_plane;
         let requests = &mut requests;
-        S::ISA.run(Accumulate { offsets, filters, padded, start, last, next_plane, requests, sums: &mut sums });
+        let sums_of = Accumulate { offsets, filters, padded, start, last, next_plane, requests, sums: &mut sums };
+        // Where only the first half of the last vector has results, the second half keeps what it had.
+        match V == 1 && locations - start <= S::LANES / 2 {
+            true => S::ISA.run_half(sums_of),
+            false => S::ISA.run(sums_of),
+        }
         for (v, sums) in sums.iter().enumerate() {
             S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
