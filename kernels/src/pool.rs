@@ -207,6 +207,18 @@ impl Geometry {
         }
     }
 
+    /// Of each window of some whole planes the sample whose `z` is the greatest, the first of those. Whether there is code for
+    /// these windows.
+    pub(crate) fn greatest(self, x: &[f32], z: impl Fn(f32) -> f32, samples: &mut [f32]) -> bool {
+        if self.window != HALVING {
+            return false;
+        }
+        for (x, samples) in x.chunks_exact(self.x.len()).zip(samples.chunks_exact_mut(self.y.len())) {
+            greatest_halving(x, samples, self, &z);
+        }
+        true
+    }
+
     /// The samples, of `extent` in all, that window `i` covers along one axis.
     #[inline(always)]
     fn covered(self, i: usize, extent: usize) -> std::ops::Range<usize> {
@@ -292,6 +304,40 @@ fn halve<const BLOCK: usize>(upper: &[f32], lower: &[f32], y: &mut [f32]) {
     let (upper, lower, y) = (&upper[..2 * BLOCK], &lower[..2 * BLOCK], &mut y[..BLOCK]);
     for j in 0..BLOCK {
         y[j] = greater(lower[2 * j + 1], greater(lower[2 * j], greater(upper[2 * j + 1], upper[2 * j])));
+    }
+}
+
+wide! {
+    fn greatest_halving<F: Fn(f32) -> f32>(x: &[f32], samples: &mut [f32], geometry: Geometry, z: &F) {
+        let (width, windows) = (geometry.x.width, geometry.y.width);
+        for (rows, samples) in x.chunks_exact(2 * width).zip(samples.chunks_exact_mut(windows)) {
+            let (upper, lower) = rows.split_at(width);
+            if windows >= 8 {
+                for j in block_starts(windows, 8) {
+                    greatest_of_halves::<8>(&upper[2 * j..], &lower[2 * j..], &mut samples[j..], z);
+                }
+            } else {
+                for j in 0..windows {
+                    greatest_of_halves::<1>(&upper[2 * j..], &lower[2 * j..], &mut samples[j..], z);
+                }
+            }
+        }
+    }
+}
+
+/// The samples of the first `BLOCK` windows of two rows.
+#[inline(always)]
+fn greatest_of_halves<const BLOCK: usize>(upper: &[f32], lower: &[f32], samples: &mut [f32], z: &impl Fn(f32) -> f32) {
+    let (upper, lower, samples) = (&upper[..2 * BLOCK], &lower[..2 * BLOCK], &mut samples[..BLOCK]);
+    for j in 0..BLOCK {
+        let (mut best, mut max) = (upper[2 * j], z(upper[2 * j]));
+        for x in [upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]] {
+            let v = z(x);
+            let new = is_greater(&v, &max);
+            best = f32::from_bits(select(new, x.to_bits(), best.to_bits()));
+            max = f32::from_bits(select(new, v.to_bits(), max.to_bits()));
+        }
+        samples[j] = best;
     }
 }
 
