@@ -186,24 +186,10 @@ pub fn group_conv_norm_train_vjp(
     assert_eq!(norm.x.shape(), e.y(), "{OP}: expected the norm of this convolution");
     assert_eq!(dy.shape(), norm.y_shape(OP), "{OP}: dy must have the shape of the output");
     let channels = [e.c_out];
-    match common_device(OP, &[x, dy, &norm.x]) {
-        Device::Cpu => {}
-        _ => {
-            let NormGradient { x: convolved, y, mean, var, weight, bias, eps, activation, pool } = norm;
-            let y = y.as_ref().expect("kept where it is not the CPU");
-            let unpooled = pool.map(|window| max_pool_vjp(y, dy, window));
-            let forward = BatchNorm {
-                y: y.clone(),
-                mean: mean.clone(),
-                var: var.clone(),
-                count: Axes::of(OP, convolved, &[]).count(),
-            };
-            let dy = unpooled.as_ref().unwrap_or(dy);
-            let (dz, norm_weight, norm_bias) =
-                batch_norm_train_vjp(convolved, &forward, weight, bias, *eps, *activation, dy);
-            let (weight, _) = group_conv_dw(x, &dz, weight_shape, conv);
-            return ConvNormGradients { weight, norm_weight, norm_bias, convolved: wants_convolved.then_some(dz) };
-        }
+    if !matches!(common_device(OP, &[x, dy, &norm.x]), Device::Cpu) {
+        let (dz, norm_weight, norm_bias) = norm.gradients(dy);
+        let (weight, _) = group_conv_dw(x, &dz, weight_shape, conv);
+        return ConvNormGradients { weight, norm_weight, norm_bias, convolved: wants_convolved.then_some(dz) };
     }
     let images = norm.on_images(OP);
     if !gradient::takes_whole_images(&e, conv) {
@@ -273,6 +259,17 @@ impl NormGradient {
     #[track_caller]
     fn y_shape(&self, op: &str) -> Shape {
         self.windows(op).map_or(self.x.shape(), |windows| windows.y_shape(self.x.shape()))
+    }
+
+    /// Gradients of the convolution's results, and of the norm's weight and bias, where it is not the CPU: one operation
+    /// after the other.
+    fn gradients(&self, dy: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let NormGradient { x, y, mean, var, weight, bias, eps, activation, pool } = self;
+        let y = y.as_ref().expect("kept where it is not the CPU");
+        let unpooled = pool.map(|window| max_pool_vjp(y, dy, window));
+        let count = x.len() / mean.len();
+        let forward = BatchNorm { y: y.clone(), mean: mean.clone(), var: var.clone(), count };
+        batch_norm_train_vjp(x, &forward, weight, bias, *eps, *activation, unpooled.as_ref().unwrap_or(dy))
     }
 
     #[track_caller]
