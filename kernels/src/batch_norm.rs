@@ -589,13 +589,17 @@ impl Gradient {
     pub fn sums(self, start: usize, x: &[f32], y: &[f32], dy: &[f32], scratch: &mut Vec<f32>) -> [f64; 2] {
         if let (Some(pool), After::Relu) = (self.pool, self.after) {
             // All but the greatest of each window have a gradient of 0.
-            scratch.resize(2 * x.len(), 0.0);
-            let samples = &mut scratch[..dy.len()];
-            if pool.greatest(x, |x| self.affine.z(x), samples) {
-                return Gradient { pool: None, ..self }.sums(start, samples, samples, dy, &mut Vec::new());
+            scratch.resize(dy.len(), 0.0);
+            if pool.greatest(x, |x| self.affine.z(x), scratch) {
+                return self.unpooled_sums(scratch, scratch, dy);
             }
         }
         let (y, dy) = self.unpooled(start, x, y, dy, scratch);
+        self.unpooled_sums(x, y, dy)
+    }
+
+    /// The sums, where `y` and `dy` have the samples of `x`.
+    fn unpooled_sums(self, x: &[f32], y: &[f32], dy: &[f32]) -> [f64; 2] {
         let pieces = x.chunks(Moments::PIECE).zip(y.chunks(Moments::PIECE)).zip(dy.chunks(Moments::PIECE));
         pieces.map(|((x, y), dy)| gradient_sums(x, y, dy, self)).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]])
     }

@@ -242,16 +242,22 @@ pub(crate) trait Simd: Copy {
             let mut tree = [0.0; WIDEST];
             // SAFETY: no vector has more lanes.
             unsafe { Self::store(tree.as_mut_ptr(), v) };
-            let mut lanes = Self::LANES;
-            while lanes > 1 {
-                lanes /= 2;
-                for i in 0..lanes {
-                    tree[i] += tree[i + lanes];
-                }
-            }
-            tree[0]
+            tree_sum(&mut tree[..Self::LANES])
         })
     }
+}
+
+/// The sum of a power of two of lanes: the first half with the others, and so on.
+#[inline(always)]
+fn tree_sum(tree: &mut [f32]) -> f32 {
+    let mut lanes = tree.len();
+    while lanes > 1 {
+        lanes /= 2;
+        for i in 0..lanes {
+            tree[i] += tree[i + lanes];
+        }
+    }
+    tree[0]
 }
 
 /// One float at a time, for what is not worth a vector.
@@ -583,16 +589,7 @@ mod tests {
         fn run<S: Simd>(self) -> Self::Output {
             // SAFETY: no vector has more lanes.
             let vectors = self.0.each_ref().map(|lanes| unsafe { S::load(lanes.as_ptr()) });
-            let expected = self.0.map(|mut tree| {
-                let mut lanes = S::LANES;
-                while lanes > 1 {
-                    lanes /= 2;
-                    for i in 0..lanes {
-                        tree[i] += tree[i + lanes];
-                    }
-                }
-                tree[0]
-            });
+            let expected = self.0.map(|mut lanes| tree_sum(&mut lanes[..S::LANES]));
             [S::tree_sums(vectors), expected]
         }
     }

@@ -44,7 +44,8 @@ impl Module for ConvNorm {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let (conv, norm, tape) = (&self.conv, &self.norm, x.tape());
         // Who watches wants to see what is pooled.
-        let fused = self.pool.as_ref().filter(|_| !pass.is_watched()).map(|(_, pool)| pool.0);
+        let fuses = pass.mode() != Mode::Eval && !pass.is_watched();
+        let fused = self.pool.as_ref().filter(|_| fuses).map(|(_, pool)| pool.0);
         let y = match pass.mode() {
             Mode::Train { seed, step } => norm.train(tape, seed, step, |norm_weight, norm_bias, eps, activation| {
                 let (weight, bias) = (tape.param(conv.weight()), conv.bias().map(Param::value));
@@ -56,7 +57,7 @@ impl Module for ConvNorm {
                 tape.constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
             }
         };
-        if fused.is_some() && pass.mode() != Mode::Eval {
+        if fused.is_some() {
             return y;
         }
         pass.tell(&self.names[0], &y);

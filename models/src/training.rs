@@ -1,7 +1,6 @@
 //! The training loop and the count of correct answers.
 
-use crate::{Checkpoint, Config, checkpoint::Encoder};
-use crate::{Exactness, Mode, Network};
+use crate::{Checkpoint, Config, Exactness, Mode, Network, checkpoint::Encoder};
 use quarterturn_autograd::{Kind, Optimizer, Rule, Schedule, Tape};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Tensor};
 use quarterturn_kernels as kernels;

@@ -42,7 +42,8 @@ pub(super) struct Later {
 impl Later {
     /// Its part from `start` to `end` of `all` shares.
     pub(super) fn part(self, Range { start, end }: Range<usize>, all: usize) -> Self {
-        let at = |share: usize| self.start + share * (self.end - self.start) / all;
+        let bytes = (self.end - self.start) as u64;
+        let at = |share: usize| self.start + (share as u64 * bytes / all as u64) as usize;
         Later { start: at(start), end: at(end) }
     }
 }
@@ -60,16 +61,17 @@ struct Requests<'a> {
     next: Later,
     rest: &'a [Later],
     /// Lines a step, and those due, in units of 1/[`Requests::LINE`].
-    rate: usize,
-    due: usize,
+    rate: u64,
+    due: u64,
 }
 
 impl<'a> Requests<'a> {
-    const LINE: usize = 1 << 16;
+    const LINE: u64 = 1 << 16;
 
     fn new(later: &'a [Later], steps: usize) -> Self {
         let lines: usize = later.iter().map(|later| (later.end - later.start).div_ceil(CACHE_LINE) + 1).sum();
-        Requests { next: Later::default(), rest: later, rate: (lines * Self::LINE).div_ceil(steps.max(1)), due: 0 }
+        let rate = (lines as u64 * Self::LINE).div_ceil(steps.max(1) as u64);
+        Requests { next: Later::default(), rest: later, rate, due: 0 }
     }
 
     /// Requests the next line, if one is due.
@@ -133,8 +135,8 @@ pub(super) struct Sums<'a, const G: usize> {
 /// their order, however many channels there are: edge tiles round as full ones do.
 ///
 /// # Safety
-/// `padded` must hold `locations` floats, rounded up to whole tiles, beyond each of the offsets, and `results.y` have its rows and columns for each
-/// channel and group element, which nobody else writes.
+/// `padded` must hold `locations` floats, rounded up to whole tiles, beyond each of the offsets, and `results.y` have its
+/// rows and columns for each channel and group element, which nobody else writes.
 #[inline(always)]
 pub(super) unsafe fn sums<S: Simd, const G: usize, const P: usize>(operands: Sums<G>) {
     // SAFETY: the caller's.
@@ -193,7 +195,7 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
             false => S::ISA.run(sums_of),
         }
         for (v, sums) in sums.iter().enumerate() {
-            S::ISA.run(Finish::<G, P> { sums, at: start + v * S::LANES, results: &results });
+            S::ISA.run(Store::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
     }
 }
@@ -256,19 +258,19 @@ impl<const G: usize, const P: usize, const M: usize, const V: usize> Task for Ac
 
 /// Makes results of the sums of the locations from `at` on, and stores each piece of a row to its place. The results' rows
 /// and columns must be there, as [`sums`] demands.
-struct Finish<'a, const G: usize, const P: usize> {
+struct Store<'a, const G: usize, const P: usize> {
     /// Of each channel.
     sums: &'a [[[f32; WIDEST]; P]],
     at: usize,
     results: &'a Results<'a>,
 }
 
-impl<const G: usize, const P: usize> Task for Finish<'_, G, P> {
+impl<const G: usize, const P: usize> Task for Store<'_, G, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Finish { sums, at, results } = self;
+        let Store { sums, at, results } = self;
         let Results { next_plane, next_row, next_col, rows, cols, pitch, .. } = *results;
         for (m, (sums, &(scale, shift))) in sums.iter().zip(results.scale_shift).enumerate() {
             let mut products = [S::splat(0.0); P];
