@@ -2,6 +2,7 @@
 
 mod device;
 mod error;
+mod file;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod host;
@@ -13,6 +14,7 @@ pub mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use file::{NewFile, replace_file, sync_folder_of, unfinished_name};
 pub use host::HostBuffer;
 pub use random::{Stream, philox};
 pub use shape::{MAX_RANK, Shape, window_extent, window_residual};

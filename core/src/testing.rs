@@ -46,3 +46,39 @@ pub fn gpu() -> Option<Gpu> {
     assert!(shared.is_some() || !required, "REQUIRE_GPU=1, but there is no adapter");
     shared.clone()
 }
+
+/// Faults on purpose, for tests of what writes files: `core::file` asks before each call of the system.
+pub mod faults {
+    use std::{cell::Cell, io};
+
+    thread_local! {
+        static STEPS: Cell<u64> = const { Cell::new(0) };
+        /// The step that fails, and the system's number of the error.
+        static FAULT: Cell<Option<(u64, i32)>> = const { Cell::new(None) };
+    }
+
+    /// One more call of the system on this thread, which may be the one to fail.
+    pub(crate) fn tick() -> io::Result<()> {
+        let step = STEPS.replace(STEPS.get() + 1);
+        match FAULT.get() {
+            Some((at, error)) if at == step => Err(io::Error::from_raw_os_error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many calls of the system `work` makes to write files, on this thread.
+    pub fn count(work: impl FnOnce()) -> u64 {
+        STEPS.set(0);
+        work();
+        STEPS.get()
+    }
+
+    /// Does `work`, whose `step`th call of the system (from 0) fails with the system's `error`.
+    pub fn fail_at<T>(step: u64, error: i32, work: impl FnOnce() -> T) -> T {
+        STEPS.set(0);
+        FAULT.set(Some((step, error)));
+        let outcome = work();
+        FAULT.set(None);
+        outcome
+    }
+}
