@@ -1,4 +1,4 @@
-//! Layers, networks and the training loop. One file per layer and per architecture of the paper.
+//! Layers, networks and the training loop. Layers in `nn`, architectures in `zoo`, one file each.
 //!
 //! A network is described once, layer by layer ([`Builder`]). From that come the forward pass, the shapes and the errors of what
 //! does not fit, the parameters with their names, and what can be said of its symmetry: by its geometry ([`Exactness`]) and by
@@ -17,46 +17,22 @@
 //! # }
 //! ```
 
-mod batch_norm;
-mod builder;
-mod chain;
-pub mod checkpoint;
-mod conv_norm;
-mod equivariance;
-mod exactness;
-mod group_conv;
-mod init;
-mod linear;
-mod mnist_cnn;
-mod module;
-mod network;
-mod pool;
-mod relu;
-mod residual;
-mod resnet;
-mod safetensors;
-mod sequential;
-mod subsampling_net;
-mod trace;
-pub mod training;
+mod check;
+mod io;
+mod nn;
+mod train;
+mod zoo;
 
-pub use batch_norm::BatchNorm;
-pub use builder::Builder;
-pub use chain::Chain;
-pub use checkpoint::Checkpoint;
-pub use conv_norm::ConvNorm;
-pub use equivariance::{DepthError, EquivarianceError};
-pub use exactness::{Exactness, Verdict};
-pub use group_conv::GroupConv;
-pub use init::{Init, Scheme};
-pub use linear::Linear;
-pub use mnist_cnn::{MnistCnn, MnistCnnConfig};
-pub use module::{Mode, Module, Pass};
-pub use network::{Config, Network};
-pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
-pub use relu::Relu;
-pub use residual::Residual;
-pub use resnet::{Block, ResNet, ResNetConfig, Stem};
-pub use sequential::Sequential;
-pub use subsampling_net::SubsamplingNet;
-pub use trace::{LayerKind, Trace, WindowedLayer};
+pub use check::{DepthError, EquivarianceError, Exactness, LayerKind, Trace, Verdict, WindowedLayer};
+pub use io::checkpoint::{self, Checkpoint};
+pub use nn::{
+    AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Mode,
+    Module, Network, Pass, Relu, Residual, Scheme, Sequential, SpatialMean,
+};
+pub use zoo::{Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, SubsamplingNet};
+
+pub mod training {
+    //! The training loop and the count of correct answers.
+
+    pub use crate::train::{Progress, Tally, Trainer, Training, evaluate, train, train_step};
+}

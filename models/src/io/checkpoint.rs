@@ -6,7 +6,7 @@
 
 use crate::{
     Config, MnistCnn, Network, ResNet, SubsamplingNet,
-    safetensors::{self, Archive},
+    io::safetensors::{self, Archive},
 };
 use half::{bf16, f16};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};

@@ -3,7 +3,7 @@
 use crate::{
     Builder, Chain, Config, Init, Network,
     checkpoint::Checkpoint,
-    network::{expect_model, setting},
+    nn::{expect_model, setting},
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Group, Window};

@@ -1,6 +1,6 @@
 //! A network's geometry: what its layers make of shapes, and the windows that slide on the way.
 
-use crate::{Module, module::Path};
+use crate::{Module, nn::Path};
 use quarterturn_core::{Error, Result, Shape, window_extent, window_residual};
 use quarterturn_kernels::Window;
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use crate::{
     AvgPool, BatchNorm, Chain, ConvNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Module, Relu, Residual,
-    SpatialMean, chain::Link,
+    SpatialMean, nn::chain::Link,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Conv, Group, Window};

@@ -1,0 +1,9 @@
+//! What can be said of a network's symmetry: by its geometry, and by measurement.
+
+mod equivariance;
+mod exactness;
+mod trace;
+
+pub use equivariance::{DepthError, EquivarianceError};
+pub use exactness::{Exactness, Verdict};
+pub use trace::{LayerKind, Trace, WindowedLayer};

@@ -1,0 +1,4 @@
+//! Files that keep networks.
+
+pub mod checkpoint;
+mod safetensors;

@@ -1,0 +1,31 @@
+//! Layers, and what makes networks of them.
+
+mod batch_norm;
+mod builder;
+mod chain;
+mod conv_norm;
+mod group_conv;
+mod init;
+mod linear;
+mod module;
+mod network;
+mod pool;
+mod relu;
+mod residual;
+mod sequential;
+
+pub use batch_norm::BatchNorm;
+pub use builder::Builder;
+pub use chain::Chain;
+pub use conv_norm::ConvNorm;
+pub use group_conv::GroupConv;
+pub use init::{Init, Scheme};
+pub use linear::Linear;
+pub(crate) use module::Path;
+pub use module::{Mode, Module, Pass};
+pub use network::{Config, Network};
+pub(crate) use network::{expect_model, setting};
+pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
+pub use relu::Relu;
+pub use residual::Residual;
+pub use sequential::Sequential;

@@ -1,0 +1,12 @@
+//! The training loop and the count of correct answers.
+
+mod state;
+mod step;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use step::train_step;
+pub use tally::{Tally, evaluate};
+pub use trainer::{Progress, Trainer, Training, train};
