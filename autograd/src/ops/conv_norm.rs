@@ -1,0 +1,104 @@
+//! A convolution with the norm and the pooling behind it.
+
+use crate::{
+    Var,
+    tape::{Edge, Norm},
+};
+use quarterturn_core::Tensor;
+use quarterturn_kernels::{self as kernels, Activation, Conv, ConvNormGradients, TrainNorm, Window};
+use std::{cell::RefCell, rc::Rc};
+
+impl<'t> Var<'t> {
+    /// A convolution, the batch norm of its results, and the maxima of those: [`kernels::group_conv_norm_train`]. No gradient
+    /// flows to the convolution's bias: it is 0.
+    #[track_caller]
+    pub fn group_conv_norm_train(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Tensor>,
+        conv: Conv,
+        norm_weight: &Var<'t>,
+        norm_bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+        pool: Option<Window>,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let (x, w, x_norm, wants_dx) = (self.value().clone(), weight.value().clone(), self.norm(), self.is_tracked());
+        let norm = TrainNorm { weight: norm_weight.value(), bias: norm_bias.value(), eps, activation, pool };
+        let (forward, gradient) = kernels::group_conv_norm_train(&x, &w, bias, conv, norm);
+        let norm = Rc::new(Norm { gradient, sums: RefCell::new(None) });
+        let vjp = {
+            let norm = norm.clone();
+            move |dy: Tensor| {
+                let (sums, x_shape) = (norm.sums.take(), x.shape());
+                let gradients =
+                    kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, &norm.gradient, &dy, sums, wants_dx);
+                let ConvNormGradients { weight, norm_weight, norm_bias, convolved } = gradients;
+                // The input's gradient comes last, into memory that has just been read and is free by then.
+                drop((x, norm, dy));
+                let dx = convolved.map(|dy| match x_norm {
+                    Some(x_norm) => {
+                        let (dx, sums) = kernels::group_conv_dx_norm(&dy, &w, x_shape, conv, &x_norm.gradient);
+                        x_norm.sums.replace(sums);
+                        dx
+                    }
+                    None => kernels::group_conv_dx(&dy, &w, x_shape, conv),
+                });
+                [weight, norm_weight, norm_bias].into_iter().chain(dx).collect()
+            }
+        };
+        let edge = match wants_dx {
+            true => Edge::consuming([weight, norm_weight, norm_bias, self], vjp),
+            false => Edge::consuming([weight, norm_weight, norm_bias], vjp),
+        };
+        (self.result(forward.y.clone(), [edge]).of_norm(norm), Rc::new(forward))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::check::{NONLINEAR, Table};
+    use quarterturn_core::Stream;
+    use quarterturn_kernels::{
+        Activation, Conv,
+        Group::{C1, C4, D4},
+        Window,
+    };
+
+    #[test]
+    fn gradients_adjoints_and_devices() {
+        let mut table = Table::default();
+        let relu = Activation { relu: true, dropout: None };
+        let dropping = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 2, 3))) };
+        let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
+        for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 8)] {
+            let conv = Conv { group, stride: 1, padding: 1 };
+            let shapes: &[&[usize]] = &[&[2, 2, g_in, 5, 6], &[3, 2, g_in, 3, 3], &[3], &[3]];
+            for (name, activation, pool) in [
+                ("", Activation::default(), None),
+                (" relu", relu, None),
+                (" relu dropout", dropping, None),
+                (" relu pool", relu, Some(halving)),
+                (" relu dropout pool", dropping, Some(halving)),
+            ] {
+                let name = format!("group_conv_norm_train {group} from {g_in}{name}");
+                table.row(name, NONLINEAR, shapes, move |_, v| {
+                    v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, activation, pool).0
+                });
+            }
+            // Two in a row, of which the second one's gradient begins the first one's.
+            let mut shapes = shapes.to_vec();
+            let second = [3, 3, group.order(), 3, 3];
+            shapes.extend([&second[..], &[3], &[3]]);
+            for (name, activation, pool) in [("", dropping, None), (" pool", relu, Some(halving))] {
+                let name = format!("group_conv_norm_train twice {group} from {g_in}{name}");
+                table.row(name, NONLINEAR, &shapes, move |_, v| {
+                    let (y, _) = v[0].group_conv_norm_train(&v[1], None, conv, &v[2], &v[3], 1e-5, activation, pool);
+                    let none = Activation::default();
+                    y.group_conv_norm_train(&v[4], None, conv, &v[5], &v[6], 1e-5, none, None).0
+                });
+            }
+        }
+        table.check();
+    }
+}

@@ -1,0 +1,26 @@
+//! Dropout.
+
+use crate::Var;
+use quarterturn_core::Stream;
+use quarterturn_kernels::{self as kernels};
+
+impl<'t> Var<'t> {
+    /// Drops elements with probability `p`: [`kernels::dropout`], which is linear and its own adjoint.
+    pub fn dropout(&self, p: f32, stream: Stream) -> Var<'t> {
+        let y = kernels::dropout(self.value(), p, stream);
+        self.result(y, [self.edge(move |dy| kernels::dropout(dy, p, stream))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::check::{LINEAR, Table};
+    use quarterturn_core::Stream;
+
+    #[test]
+    fn gradients_adjoints_and_devices() {
+        let mut table = Table::default();
+        table.row("dropout", LINEAR, &[&[40]], |_, v| v[0].dropout(0.3, Stream::new(1, 2, 3)));
+        table.check();
+    }
+}

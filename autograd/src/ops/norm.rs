@@ -1,0 +1,75 @@
+//! Batch norm.
+
+use crate::{Var, tape::Edge};
+use quarterturn_core::Tensor;
+use quarterturn_kernels::{self as kernels, Activation};
+use std::rc::Rc;
+
+impl<'t> Var<'t> {
+    /// Batch norm by the batch's own statistics, and those: [`kernels::batch_norm_train`].
+    #[track_caller]
+    pub fn batch_norm_train(
+        &self,
+        weight: &Var<'t>,
+        bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
+        let forward = Rc::new(kernels::batch_norm_train(&x, &w, &b, eps, activation));
+        let saved = forward.clone();
+        let vjp = move |dy: &Tensor| {
+            let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, dy);
+            vec![dx, dw, db]
+        };
+        (self.result(forward.y.clone(), [Edge::joint([self, weight, bias], vjp)]), forward)
+    }
+
+    /// Batch norm by given statistics: [`kernels::batch_norm_eval`].
+    #[track_caller]
+    pub fn batch_norm_eval(
+        &self,
+        weight: &Var<'t>,
+        bias: &Var<'t>,
+        mean: &Tensor,
+        var: &Tensor,
+        eps: f64,
+        activation: Activation,
+    ) -> Var<'t> {
+        let y = kernels::batch_norm_eval(self.value(), weight.value(), bias.value(), mean, var, eps, activation);
+        let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
+        let (mean, var, saved) = (mean.clone(), var.clone(), y.clone());
+        let vjp = move |dy: &Tensor| {
+            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, &saved, &w, &b, &mean, &var, eps, activation, dy);
+            vec![dx, dw, db]
+        };
+        self.result(y, [Edge::joint([self, weight, bias], vjp)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::check::{NONLINEAR, Table, beside};
+    use quarterturn_core::Stream;
+    use quarterturn_kernels::Activation;
+
+    #[test]
+    fn gradients_adjoints_and_devices() {
+        let mut table = Table::default();
+        let relu = Activation { relu: true, dropout: None };
+        let dropping = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 2, 3))) };
+        let map: &[&[usize]] = &[&[3, 2, 4, 2, 3], &[2], &[2]];
+        for (name, activation) in [("", Activation::default()), (" relu", relu), (" relu dropout", dropping)] {
+            table.row(format!("batch_norm_train{name}"), NONLINEAR, map, move |_, v| {
+                v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0
+            });
+        }
+        for (name, activation) in [("", Activation::default()), (" relu", relu)] {
+            table.row(format!("batch_norm_eval{name}"), NONLINEAR, map, move |_, v| {
+                let (mean, var) = (beside(&v[0], &[0.25, -1.0]), beside(&v[0], &[0.5, 2.0]));
+                v[0].batch_norm_eval(&v[1], &v[2], &mean, &var, 1e-5, activation)
+            });
+        }
+        table.check();
+    }
+}

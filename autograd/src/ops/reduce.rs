@@ -1,0 +1,24 @@
+//! Sums over axes.
+
+use crate::Var;
+use quarterturn_kernels::{self as kernels};
+
+impl<'t> Var<'t> {
+    /// The sum of all elements: [`kernels::sum`].
+    pub fn sum(&self) -> Var<'t> {
+        let shape = self.shape();
+        self.result(kernels::sum(self.value()), [self.edge(move |dy| kernels::broadcast(dy, shape))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::check::{LINEAR, Table};
+
+    #[test]
+    fn gradients_adjoints_and_devices() {
+        let mut table = Table::default();
+        table.row("sum", LINEAR, &[&[3, 4]], |_, v| v[0].sum());
+        table.check();
+    }
+}
