@@ -1,5 +1,5 @@
 //! Checkpoints: safetensors files with a network's parameters and buffers under their stable names, and its settings
-//! in the metadata.
+//! in the metadata. Beside the settings, which the network needs to be built again, a file may keep [`Notes`].
 //!
 //! A file is written beside its final name, flushed to the disk and renamed, so that no reader ever sees half of one.
 //! Reading trusts nothing: whatever the bytes are, the outcome is an [`Error`] or a network whose every value is finite.
@@ -9,15 +9,24 @@ use crate::{
     io::safetensors::{self, Archive},
 };
 use half::{bf16, f16};
-use quarterturn_core::{Device, Error, Result, Shape, Tensor};
+use quarterturn_core::{Device, Error, Result, Shape, Tensor, replace_file};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    fs::{self, File},
-    io::Write,
+    fs,
     path::Path,
     str::FromStr,
 };
+
+pub use super::preparation::{Preparation, Step};
+
+/// What a file says beside the network's settings, by name. Nothing here depends on it, but whoever uses the network may.
+///
+/// Known names: [`Preparation::NOTE`], in its text form; `classes`, the names of the classes, one a line, in the order of the
+/// logits; `input`, the height and width that the network was trained at, as `28x28`. Others are free.
+pub type Notes = BTreeMap<String, String>;
+
+/// A note's key in the file's metadata is its name behind this, so that no note is taken for a setting.
+const NOTE: &str = "note.";
 
 /// A checkpoint's content, checked to be a sound safetensors file.
 #[derive(Debug)]
@@ -31,7 +40,33 @@ pub struct Checkpoint {
 /// # Errors
 /// [`Error::Io`]; or what went wrong on the GPU since the last read-back. A former file at `path` is then unharmed.
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
-    Encoder::of(network)?.write(path)
+    save_with(path, network, &Notes::new())
+}
+
+/// As [`save`], with notes, which [`Checkpoint::notes`] gives back.
+///
+/// ```
+/// use quarterturn_core::Device;
+/// use quarterturn_models::{Checkpoint, MnistCnn, MnistCnnConfig, checkpoint::{self, Notes, Preparation}};
+///
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let mut network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
+/// let preparation: Preparation = "normalize 0.13084 0.04348; circle_crop".parse()?;
+/// let notes = Notes::from([(Preparation::NOTE.into(), preparation.to_string())]);
+/// let file = std::env::temp_dir().join("with-notes.safetensors");
+/// checkpoint::save_with(&file, &mut network, &notes)?;
+///
+/// assert_eq!(Checkpoint::read(&file)?.preparation()?, Some(preparation));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, notes: &Notes) -> Result<()> {
+    let mut encoder = Encoder::of(network)?;
+    encoder.notes(notes);
+    encoder.write(path)
 }
 
 /// The network that the file at `path` holds, of whatever architecture: its settings tell.
@@ -74,33 +109,14 @@ impl Encoder {
         self.metadata.insert(name, value);
     }
 
-    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomically(path.as_ref(), &safetensors::serialize(&self.metadata, &self.tensors))
+    pub fn notes(&mut self, notes: &Notes) {
+        self.metadata.extend(notes.iter().map(|(name, text)| (format!("{NOTE}{name}"), text.clone())));
     }
-}
 
-/// Writes a temporary file in the same folder, makes it durable and renames it to `path`.
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-        return Err(Error::io(path, &error));
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let bytes = safetensors::serialize(&self.metadata, &self.tensors);
+        replace_file(path, |out| out.write_all(&bytes))
     }
-    // The rename itself is durable once the folder is; not every system lets a folder be opened.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
 }
 
 impl Checkpoint {
@@ -169,7 +185,21 @@ impl Checkpoint {
         self
     }
 
-    /// The settings of the network that it holds.
+    /// What the file says beside the settings.
+    pub fn notes(&self) -> Notes {
+        let notes = self.archive.metadata.iter();
+        notes.filter_map(|(key, text)| Some((key.strip_prefix(NOTE)?.to_string(), text.clone()))).collect()
+    }
+
+    /// How the images were prepared that the network was trained on, if the file says so.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it says so in words that are not understood.
+    pub fn preparation(&self) -> Result<Option<Preparation>> {
+        self.config().get(&format!("{NOTE}{}", Preparation::NOTE)).map(|text| text.parse()).transpose()
+    }
+
+    /// All that its metadata say: the settings of the network that it holds, and notes behind `note.`.
     pub fn config(&self) -> &Config {
         &self.archive.metadata
     }
@@ -340,6 +370,29 @@ pub(crate) mod tests {
             assert_eq!(values(&mut loaded), values(&mut network));
         }
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn notes_are_read_back_and_are_no_settings() {
+        let folder = Folder::new("notes");
+        let path = folder.file("net.safetensors");
+        let mut network = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+        let preparation = "normalize 0.1 0.2; circle_crop";
+        let notes = Notes::from([
+            (Preparation::NOTE.into(), preparation.into()),
+            ("width".into(), "3".into()),
+            ("classes".into(), "zero\none".into()),
+        ]);
+        save_with(&path, &mut network, &notes).unwrap();
+        let checkpoint = Checkpoint::read(&path).unwrap();
+        assert_eq!(checkpoint.notes(), notes);
+        assert_eq!(checkpoint.preparation().unwrap(), Some(preparation.parse().unwrap()));
+        assert_eq!(checkpoint.network(&Device::Cpu).unwrap().config(), network.config());
+
+        save(&path, &mut network).unwrap();
+        assert_eq!(Checkpoint::read(&path).unwrap().preparation().unwrap(), None);
+        save_with(&path, &mut network, &Notes::from([(Preparation::NOTE.into(), "swirl".into())])).unwrap();
+        checkpoint_error(Checkpoint::read(&path).unwrap().preparation(), "preparation", "'swirl' is no step");
     }
 
     /// The file of a small network with `edit` applied to its tensors and settings.

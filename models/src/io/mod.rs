@@ -1,4 +1,5 @@
 //! Files that keep networks.
 
 pub mod checkpoint;
+mod preparation;
 mod safetensors;

@@ -1,6 +1,6 @@
 //! Training, and the states that it leaves.
 
-use super::{Progress, Tally, Trainer, Training, evaluate, tally::rows, train};
+use super::{Tally, Trainer, Training, evaluate, tally::rows, train};
 use crate::{Checkpoint, MnistCnn, MnistCnnConfig, Network, checkpoint::tests::Folder};
 use quarterturn_autograd::{Optimizer, Schedule};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Shape, Stream, Tensor};
@@ -190,7 +190,7 @@ fn a_gpu_is_not_waited_for_and_resumes_too() {
     assert_eq!(gpu.statistics().read_backs - before, 2 + 5);
 
     let mut first = fresh();
-    let stop = |trainer: &mut Trainer<MnistCnn>, at: Progress| {
+    let stop = |trainer: &mut Trainer<MnistCnn>, at: super::Progress| {
         trainer.save(&path)?;
         Ok(if (at.epoch, at.step) == (1, 2) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
