@@ -306,24 +306,23 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// `name` without the parts that `names` takes away, and with its longest part that has another new name replaced. Parts that were
-/// met are no longer `unused`.
+/// `name` without the parts that `names` takes away, and with its longest part that has another new name replaced. Parts that it
+/// has are no longer `unused`.
 fn renamed_part<'a>(name: &str, names: &'a BTreeMap<String, String>, unused: &mut BTreeSet<&'a str>) -> String {
-    let mut name = name;
-    let parts = |name: &str| name.match_indices('.').map(|(at, _)| at).chain([name.len()]).collect::<Vec<_>>();
-    let mut entry = |part: &str| {
-        let (old, new) = names.get_key_value(part)?;
-        unused.remove(old.as_str());
-        Some(new)
+    // Where the parts of a name end that have an entry, and their new names.
+    let mut parts = |name: &str| -> Vec<(usize, &'a str)> {
+        let entry = |end| {
+            let (old, new) = names.get_key_value(&name[..end])?;
+            unused.remove(old.as_str());
+            Some((end, new.as_str()))
+        };
+        name.match_indices('.').map(|(at, _)| at).chain([name.len()]).filter_map(entry).collect()
     };
-    while let Some(end) =
-        parts(name).into_iter().find(|&end| end < name.len() && names.get(&name[..end]).is_some_and(String::is_empty))
-    {
-        entry(&name[..end]);
+    let mut name = name;
+    while let Some(&(end, _)) = parts(name).iter().find(|&&(end, new)| new.is_empty() && end < name.len()) {
         name = &name[end + 1..];
     }
-    let longest = parts(name).into_iter().rev().find(|&end| names.get(&name[..end]).is_some_and(|new| !new.is_empty()));
-    match longest.and_then(|end| Some((end, entry(&name[..end])?))) {
+    match parts(name).into_iter().rev().find(|(_, new)| !new.is_empty()) {
         Some((end, new)) => format!("{new}{}", &name[end..]),
         None => name.to_string(),
     }
