@@ -84,7 +84,7 @@ mod tests {
     /// y = x², but backward is told dy/dx = x.
     fn wrong_square<'t>(_: &'t Tape, v: &[Var<'t>]) -> Var<'t> {
         let x = v[0].value().clone();
-        v[0].result(kernels::mul(&x, &x), [v[0].edge(move |dy| kernels::mul(dy, &x))])
+        v[0].unary("wrong square", kernels::mul(&x, &x), move |dy| kernels::mul(&dy, &x))
     }
 
     fn square<'t>(_: &'t Tape, v: &[Var<'t>]) -> Var<'t> {

@@ -18,14 +18,18 @@
 //! ```
 
 mod gradcheck;
+mod gradients;
 mod ops;
 mod optimizer;
 mod param;
 mod schedule;
 mod tape;
+mod var;
 
 pub use gradcheck::{GradientError, gradcheck};
+pub use gradients::Gradients;
 pub use optimizer::{Optimizer, Rule};
 pub use param::{Kind, Param, ParamId};
 pub use schedule::Schedule;
-pub use tape::{Gradients, Tape, Var};
+pub use tape::Tape;
+pub use var::Var;

@@ -219,7 +219,7 @@ mod tests {
     fn buffers_take_the_noted_value() {
         let tape = Tape::new();
         let (w, mut buffer) = (weight(&Device::Cpu), Param::buffer(Tensor::full([2], 0.0, &Device::Cpu).unwrap()));
-        tape.update_buffer(&buffer, Tensor::full([2], 7.0, &Device::Cpu).unwrap());
+        tape.update_buffers([&buffer], |_| [Tensor::full([2], 7.0, &Device::Cpu).unwrap()]);
         let gradients = tape.param(&w).sum().backward().unwrap();
         Optimizer::sgd(0.0, 0.0).step(&gradients, 0.1, |f| f("running_mean", &mut buffer)).unwrap();
         assert_eq!(buffer.value().f32s(), [7.0, 7.0]);

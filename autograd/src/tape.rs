@@ -1,32 +1,34 @@
 //! The tape: what backward needs to know of the operations that forward did.
 //!
-//! A [`Var`] owns its value; the tape only holds, per operation, the closures that map the gradient of its result to
-//! those of its operands, with the tensors they captured. So a value lives as long as someone needs it: in
+//! A [`Var`] owns its value; the tape only holds, per operation, the closure that maps the gradient of its result to
+//! those of its operands, with the tensors that it captured. So a value lives as long as someone needs it: in
 //! evaluation until the next layer has read it, in training until backward has passed it.
 
-use crate::{Param, ParamId};
-use quarterturn_core::{Result, Shape, Tensor};
-use quarterturn_kernels::{self as kernels, NormGradient, NormSums};
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use crate::{Gradients, Kind, Param, ParamId, Var};
+use quarterturn_core::{Shape, Tensor};
+use quarterturn_kernels as kernels;
+use std::{
+    cell::{RefCell, RefMut},
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Records operations for [`Var::backward`]. One tape serves one step.
-#[derive(Default)]
 pub struct Tape {
+    id: TapeId,
     state: RefCell<State>,
 }
+
+/// Tells a tape from every other one of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TapeId(u64);
 
 enum State {
     Recording(Record),
     /// Evaluation: nothing is tracked.
-    Idle,
+    Evaluating,
     /// Backward has consumed the record.
     Spent,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        State::Recording(Record::default())
-    }
 }
 
 /// Nodes in order of creation, which is a topological order.
@@ -35,51 +37,51 @@ struct Record {
     nodes: Vec<Node>,
     /// Where each parameter entered, so that one used twice gets one gradient.
     params: HashMap<ParamId, usize>,
+    /// The buffers' values after what the forward pass has done so far.
     buffers: HashMap<ParamId, Tensor>,
 }
 
 struct Node {
     shape: Shape,
-    /// Empty for a leaf.
-    edges: Vec<Edge>,
+    /// `None` for a leaf.
+    operation: Option<Operation>,
 }
 
-/// Maps the gradient of a result, its own to drop, to those of the operands.
-type Vjp = Box<dyn FnOnce(Tensor) -> Vec<Tensor>>;
-
-/// The way from a node's gradient to those of operands that one closure yields together.
-pub(crate) struct Edge {
-    /// The operands' nodes; `None` for a constant, whose gradient is dropped.
+/// The way from the gradient of a result to those of its operands.
+struct Operation {
+    name: &'static str,
+    /// The operands' nodes; `None` for a constant.
     operands: Vec<Option<usize>>,
     vjp: Vjp,
 }
 
-/// A value on a tape. Cloning shares it.
-#[derive(Clone)]
-pub struct Var<'t> {
-    tape: &'t Tape,
-    value: Tensor,
-    /// `None` if no gradient flows here.
-    node: Option<usize>,
-    norm: Option<Rc<Norm>>,
-}
+/// Maps the gradient of a result, its own to drop, to those of the operands.
+type Vjp = Box<dyn FnOnce(Tensor) -> Vec<Option<Tensor>>>;
 
-/// The norm whose results a value is. Whoever makes the value's whole gradient may leave it the sums that its own gradient
-/// begins with.
-pub(crate) struct Norm {
-    pub gradient: NormGradient,
-    pub sums: RefCell<Option<NormSums>>,
+impl Default for Tape {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Tape {
     /// A tape that records, for training.
     pub fn new() -> Self {
-        Self::default()
+        Self::in_state(State::Recording(Record::default()))
     }
 
     /// A tape that does not record, for evaluation: every value is freed with its last [`Var`].
     pub fn evaluation() -> Self {
-        Tape { state: RefCell::new(State::Idle) }
+        Self::in_state(State::Evaluating)
+    }
+
+    fn in_state(state: State) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Tape { id: TapeId(NEXT.fetch_add(1, Ordering::Relaxed)), state: RefCell::new(state) }
+    }
+
+    pub(crate) fn id(&self) -> TapeId {
+        self.id
     }
 
     /// Whether operations are recorded.
@@ -89,203 +91,145 @@ impl Tape {
 
     /// A value that needs no gradient.
     pub fn constant(&self, value: Tensor) -> Var<'_> {
-        Var { tape: self, value, node: None, norm: None }
+        Var::new(self, value, None)
     }
 
     /// A value whose gradient [`Gradients::wrt`] will tell.
+    ///
+    /// # Panics
+    /// If backward has consumed the tape.
+    #[track_caller]
     pub fn variable(&self, value: Tensor) -> Var<'_> {
-        self.record(value, Vec::new(), true)
+        let node = self.record().map(|mut record| record.push(Node { shape: value.shape(), operation: None }));
+        Var::new(self, value, node)
     }
 
     /// The parameter's value; tracked if it is a weight.
+    ///
+    /// # Panics
+    /// If backward has consumed the tape.
+    #[track_caller]
     pub fn param(&self, param: &Param) -> Var<'_> {
         let value = param.value().clone();
-        let mut state = self.state.borrow_mut();
-        let node = match (&mut *state, param.kind()) {
-            (State::Recording(record), crate::Kind::Weight) => {
-                let Record { nodes, params, .. } = record;
-                Some(*params.entry(param.id()).or_insert_with(|| {
-                    nodes.push(Node { shape: value.shape(), edges: Vec::new() });
-                    nodes.len() - 1
-                }))
-            }
-            _ => None,
-        };
-        Var { tape: self, value, node, norm: None }
+        if param.kind() != Kind::Weight {
+            return self.constant(value);
+        }
+        let node = self.record().map(|mut record| {
+            let known = record.params.get(&param.id()).copied();
+            known.unwrap_or_else(|| {
+                let node = record.push(Node { shape: value.shape(), operation: None });
+                record.params.insert(param.id(), node);
+                node
+            })
+        });
+        Var::new(self, value, node)
     }
 
-    /// Notes the new value of a buffer, to be applied after the step by [`crate::Optimizer::step`].
+    /// Notes the new values of `buffers`, to be applied after the step by [`crate::Optimizer::step`] or
+    /// [`Gradients::apply_buffers`]. `update` maps the present values to the new ones; present are those that an earlier
+    /// update of the same step left, so that a module used twice counts twice, in order. In evaluation nothing happens.
     ///
     /// # Panics
-    /// If `param` is no buffer or the shape differs from it.
+    /// If a parameter is no buffer, a new value differs in shape, or backward has consumed the tape.
     #[track_caller]
-    pub fn update_buffer(&self, param: &Param, value: Tensor) {
-        assert_eq!(param.kind(), crate::Kind::Buffer, "update_buffer: expected a buffer");
-        assert_eq!(param.value().shape(), value.shape(), "update_buffer: expected the shape of the buffer");
-        if let State::Recording(record) = &mut *self.state.borrow_mut() {
-            record.buffers.insert(param.id(), value);
+    pub fn update_buffers<const N: usize>(
+        &self,
+        buffers: [&Param; N],
+        update: impl FnOnce([&Tensor; N]) -> [Tensor; N],
+    ) {
+        let Some(record) = self.record() else { return };
+        let now = buffers.map(|buffer| {
+            assert_eq!(buffer.kind(), Kind::Buffer, "update_buffers: expected buffers");
+            record.buffers.get(&buffer.id()).unwrap_or(buffer.value()).clone()
+        });
+        drop(record);
+        let new = update(now.each_ref());
+        let mut record = self.record().expect("recorded before `update`");
+        for (buffer, value) in buffers.into_iter().zip(new) {
+            let (old, new) = (buffer.value().shape(), value.shape());
+            assert_eq!(old, new, "update_buffers: expected a value of the buffer's shape {old:?}, got {new:?}");
+            record.buffers.insert(buffer.id(), value);
         }
     }
 
-    /// The result of an operation. `leaf` forces a node where there is no edge.
+    /// The result `value` of an operation on `operands` of this tape. If all of them are constant, `vjp` is dropped at
+    /// once with all that it captured.
     #[track_caller]
-    fn record(&self, value: Tensor, edges: Vec<Edge>, leaf: bool) -> Var<'_> {
-        let mut state = self.state.borrow_mut();
-        let node = match &mut *state {
-            State::Recording(record) if leaf || !edges.is_empty() => {
-                record.nodes.push(Node { shape: value.shape(), edges });
-                Some(record.nodes.len() - 1)
-            }
-            State::Spent if leaf || !edges.is_empty() => {
-                panic!("Tape: backward has consumed it; take a new one per step")
-            }
+    pub(crate) fn push(
+        &self,
+        name: &'static str,
+        operands: &[&Var<'_>],
+        value: Tensor,
+        vjp: impl FnOnce(Tensor) -> Vec<Option<Tensor>> + 'static,
+    ) -> Var<'_> {
+        if !operands.iter().any(|operand| operand.is_tracked()) {
+            return self.constant(value);
+        }
+        let operands = operands.iter().map(|operand| operand.node()).collect();
+        let operation = Some(Operation { name, operands, vjp: Box::new(vjp) });
+        let node = self.record().map(|mut record| record.push(Node { shape: value.shape(), operation }));
+        Var::new(self, value, node)
+    }
+
+    /// The record; `None` in evaluation.
+    #[track_caller]
+    fn record(&self) -> Option<RefMut<'_, Record>> {
+        assert!(!matches!(*self.state.borrow(), State::Spent), "{SPENT}");
+        RefMut::filter_map(self.state.borrow_mut(), |state| match state {
+            State::Recording(record) => Some(record),
             _ => None,
-        };
-        Var { tape: self, value, node, norm: None }
-    }
-}
-
-impl<'t> Var<'t> {
-    /// The tape it is on.
-    pub fn tape(&self) -> &'t Tape {
-        self.tape
+        })
+        .ok()
     }
 
-    /// Its value.
-    pub fn value(&self) -> &Tensor {
-        &self.value
-    }
-
-    /// The extents of its value.
-    pub fn shape(&self) -> Shape {
-        self.value.shape()
-    }
-
-    /// Gradients of this scalar with respect to every variable and parameter that it depends on. Consumes the record;
-    /// saved tensors are freed as the pass goes.
-    ///
-    /// # Errors
-    /// When the GPU has no room for the first gradient.
-    ///
-    /// # Panics
-    /// If this is no scalar, or depends on nothing tracked.
+    /// Walks the record backwards from node `root`, whose gradient is `dy`. `root` is `None` for a constant.
     #[track_caller]
-    pub fn backward(&self) -> Result<Gradients> {
-        assert_eq!(self.value.len(), 1, "backward: expected one value, got {:?}", self.shape());
-        Ok(self.backward_from(Tensor::full(self.shape(), 1.0, &self.value.device())?))
-    }
-
-    /// As [`Var::backward`], of `⟨self, dy⟩`.
-    ///
-    /// # Panics
-    /// If `dy` has another shape, or this depends on nothing tracked.
-    #[track_caller]
-    pub fn backward_from(&self, dy: Tensor) -> Gradients {
-        assert_eq!(self.shape(), dy.shape(), "backward: expected a gradient of the value's shape");
-        let root = self.node.expect("backward: this value depends on no variable and no weight");
-        let State::Recording(mut record) = self.tape.state.replace(State::Spent) else {
-            panic!("Tape: backward has consumed it; take a new one per step")
-        };
+    pub(crate) fn backward(&self, root: Option<usize>, dy: Tensor) -> Gradients {
+        match *self.state.borrow() {
+            State::Evaluating => panic!("backward: an evaluation tape records nothing; take Tape::new() for training"),
+            State::Spent => panic!("{SPENT}"),
+            State::Recording(_) => {}
+        }
+        let root = root.expect("backward: this value depends on no variable and no weight");
+        let State::Recording(record) = self.state.replace(State::Spent) else { unreachable!("looked at above") };
+        let Record { mut nodes, params, buffers } = record;
         let mut gradients: Vec<Option<Tensor>> = Vec::new();
-        gradients.resize_with(record.nodes.len(), || None);
+        gradients.resize_with(nodes.len(), || None);
         gradients[root] = Some(dy);
         let mut leaves = HashMap::new();
-        while let Some(node) = record.nodes.pop() {
-            let index = record.nodes.len();
-            let Some(dy) = gradients[index].take() else { continue };
-            if node.edges.is_empty() {
-                leaves.insert(index, dy);
+        while let Some(node) = nodes.pop() {
+            let Some(dy) = gradients[nodes.len()].take() else { continue };
+            let Some(Operation { name, operands, vjp }) = node.operation else {
+                leaves.insert(nodes.len(), dy);
                 continue;
-            }
-            let mut dy = Some(dy);
-            let mut edges = node.edges.into_iter().peekable();
-            while let Some(edge) = edges.next() {
-                // The last one may drop it.
-                let dy = if edges.peek().is_some() { dy.clone() } else { dy.take() };
-                let results = (edge.vjp)(dy.expect("taken by the last edge"));
-                assert_eq!(results.len(), edge.operands.len(), "vjp: one gradient per operand");
-                for (operand, d) in edge.operands.into_iter().zip(results) {
-                    let Some(operand) = operand else { continue };
-                    assert_eq!(d.shape(), record.nodes[operand].shape, "vjp: expected the operand's shape");
-                    let sum = match gradients[operand].take() {
-                        Some(before) => kernels::add(&before, &d),
-                        None => d,
-                    };
-                    gradients[operand] = Some(sum);
-                }
+            };
+            let results = vjp(dy);
+            let (expected, got) = (operands.len(), results.len());
+            assert_eq!(got, expected, "{name}: expected gradients of {expected} operands, got {got}");
+            for (i, (operand, d)) in operands.into_iter().zip(results).enumerate() {
+                let Some(operand) = operand else { continue };
+                let d = d.unwrap_or_else(|| panic!("{name}: expected a gradient of operand {i}, got none"));
+                let (expected, got) = (nodes[operand].shape, d.shape());
+                assert_eq!(got, expected, "{name}: expected a gradient {expected:?} of operand {i}, got {got:?}");
+                let sum = match gradients[operand].take() {
+                    Some(before) => kernels::add(&before, &d),
+                    None => d,
+                };
+                gradients[operand] = Some(sum);
             }
         }
-        Gradients { leaves, params: record.params, buffers: record.buffers }
-    }
-
-    /// The result `value` of an operation on this tape.
-    #[track_caller]
-    pub(crate) fn result(&self, value: Tensor, edges: impl IntoIterator<Item = Option<Edge>>) -> Var<'t> {
-        self.tape.record(value, edges.into_iter().flatten().collect(), false)
-    }
-
-    /// Whether a gradient flows here.
-    pub(crate) fn is_tracked(&self) -> bool {
-        self.node.is_some()
-    }
-
-    /// The norm whose results this is.
-    pub(crate) fn norm(&self) -> Option<Rc<Norm>> {
-        self.norm.clone()
-    }
-
-    /// The same, as the results of a norm.
-    pub(crate) fn of_norm(self, norm: Rc<Norm>) -> Self {
-        Var { norm: Some(norm), ..self }
-    }
-
-    /// The closure that maps the result's gradient to this operand's; dropped at once, with what it captured, if
-    /// this operand is constant.
-    pub(crate) fn edge(&self, vjp: impl FnOnce(&Tensor) -> Tensor + 'static) -> Option<Edge> {
-        Edge::joint([self], |dy| vec![vjp(dy)])
+        let of_params = params.into_iter().filter_map(|(param, node)| Some((param, leaves.remove(&node)?)));
+        let weights: BTreeMap<_, _> = of_params.collect();
+        Gradients { tape: Some(self.id), variables: leaves, weights, buffers }
     }
 }
 
-impl Edge {
-    /// One closure for several operands, whose gradients come out of one sweep. `None` if all are constant.
-    pub(crate) fn joint<const N: usize>(
-        operands: [&Var<'_>; N],
-        vjp: impl FnOnce(&Tensor) -> Vec<Tensor> + 'static,
-    ) -> Option<Edge> {
-        Self::consuming(operands, move |dy| vjp(&dy))
-    }
+const SPENT: &str = "Tape: backward has consumed it; take a new one per step";
 
-    /// As [`Edge::joint`], for a closure that drops the result's gradient as soon as it can.
-    pub(crate) fn consuming<const N: usize>(
-        operands: [&Var<'_>; N],
-        vjp: impl FnOnce(Tensor) -> Vec<Tensor> + 'static,
-    ) -> Option<Edge> {
-        let operands: Vec<_> = operands.into_iter().map(|operand| operand.node).collect();
-        operands.iter().any(Option::is_some).then(|| Edge { operands, vjp: Box::new(vjp) })
-    }
-}
-
-/// What a step yields: gradients of the leaves, and the buffers' new values.
-pub struct Gradients {
-    leaves: HashMap<usize, Tensor>,
-    params: HashMap<ParamId, usize>,
-    buffers: HashMap<ParamId, Tensor>,
-}
-
-impl Gradients {
-    /// The gradient of a weight; `None` if the result did not depend on it.
-    pub fn of(&self, param: &Param) -> Option<&Tensor> {
-        self.leaves.get(self.params.get(&param.id())?)
-    }
-
-    /// The gradient of a [`Tape::variable`] of the same tape; `None` if the result did not depend on it.
-    pub fn wrt(&self, variable: &Var<'_>) -> Option<&Tensor> {
-        self.leaves.get(&variable.node?)
-    }
-
-    /// The new value that the step noted for a buffer.
-    pub fn buffer(&self, param: &Param) -> Option<&Tensor> {
-        self.buffers.get(&param.id())
+impl Record {
+    fn push(&mut self, node: Node) -> usize {
+        self.nodes.push(node);
+        self.nodes.len() - 1
     }
 }
 
@@ -293,6 +237,7 @@ impl Gradients {
 mod tests {
     use super::*;
     use quarterturn_core::Device;
+    use std::rc::Rc;
 
     fn scalar(value: f64) -> Tensor {
         Tensor::reference([], vec![value])
@@ -316,17 +261,29 @@ mod tests {
     }
 
     #[test]
-    fn constants_drop_their_closures() {
+    fn a_buffer_updated_twice_keeps_both_updates_in_order() {
+        let (mut buffer, weight) = (Param::buffer(scalar(1.0)), Param::weight(scalar(1.0)));
+        let tape = Tape::new();
+        tape.update_buffers([&buffer], |[now]| [kernels::add(now, &scalar(2.0))]);
+        tape.update_buffers([&buffer], |[now]| [kernels::scale(now, 10.0)]);
+        let mut gradients = tape.param(&weight).backward().unwrap();
+        gradients.apply_buffers(|f| f("buffer", &mut buffer));
+        assert_eq!(buffer.value().f64s(), [30.0]);
+        assert!(gradients.buffer(&buffer).is_none());
+    }
+
+    #[test]
+    fn what_constants_do_not_need_is_dropped() {
         let tape = Tape::new();
         let (x, w) = (tape.constant(scalar(3.0)), tape.variable(scalar(2.0)));
-        let captured = std::rc::Rc::new(());
+        let captured = Rc::new(());
         let held = captured.clone();
-        let edge = x.edge(move |dy| {
+        let y = Var::custom("held", &[&x, &x], scalar(1.0), move |_| {
             let _ = &held;
-            dy.clone()
+            vec![None, None]
         });
-        assert!(edge.is_none());
-        assert_eq!(std::rc::Rc::strong_count(&captured), 1);
+        assert!(!y.is_tracked());
+        assert_eq!(Rc::strong_count(&captured), 1);
         let gradients = x.mul(&w).backward().unwrap();
         assert_eq!(gradients.wrt(&w).unwrap().f64s(), [3.0]);
         assert!(gradients.wrt(&x).is_none());
@@ -335,19 +292,43 @@ mod tests {
     #[test]
     fn backward_frees_what_forward_saved() {
         let tape = Tape::new();
-        let held = std::rc::Rc::new(());
+        let held = Rc::new(());
         let x = tape.variable(scalar(1.0));
         let saved = held.clone();
-        let y = x.result(
-            scalar(1.0),
-            [x.edge(move |dy| {
-                let _ = &saved;
-                dy.clone()
-            })],
-        );
-        assert_eq!(std::rc::Rc::strong_count(&held), 2);
+        let y = Var::custom("held", &[&x], scalar(1.0), move |dy| {
+            let _ = &saved;
+            vec![Some(dy)]
+        });
+        assert_eq!(Rc::strong_count(&held), 2);
         y.backward().unwrap();
-        assert_eq!(std::rc::Rc::strong_count(&held), 1);
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    /// The operation owns the only gradient there is, so that it may drop it early.
+    #[test]
+    fn an_operation_owns_the_gradient_of_its_result() {
+        let tape = Tape::new();
+        let x = tape.variable(Tensor::full([4], 1.0, &Device::Cpu).unwrap());
+        let y = Var::custom("owner", &[&x], x.value().clone(), |mut dy| {
+            let before = dy.f32s().as_ptr();
+            assert_eq!(dy.f32s_mut().as_ptr(), before, "somebody else holds it");
+            vec![Some(dy)]
+        });
+        y.backward_from(Tensor::full([4], 2.0, &Device::Cpu).unwrap());
+    }
+
+    #[test]
+    #[should_panic(expected = "mul: operands on two tapes")]
+    fn operands_of_two_tapes_are_refused() {
+        let (a, b) = (Tape::new(), Tape::new());
+        a.variable(scalar(1.0)).mul(&b.constant(scalar(2.0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "add: operands on two tapes")]
+    fn operands_of_two_evaluation_tapes_are_refused() {
+        let (a, b) = (Tape::evaluation(), Tape::evaluation());
+        a.constant(scalar(1.0)).add(&b.constant(scalar(2.0)));
     }
 
     #[test]
@@ -360,10 +341,58 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "depends on no variable")]
+    #[should_panic(expected = "take a new one per step")]
+    fn a_spent_tape_refuses_weights() {
+        let tape = Tape::new();
+        tape.variable(scalar(1.0)).backward().unwrap();
+        tape.param(&Param::weight(scalar(1.0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "take a new one per step")]
+    fn a_second_backward_is_refused() {
+        let tape = Tape::new();
+        let y = tape.variable(scalar(1.0)).scale(2.0);
+        y.backward().unwrap();
+        let _ = y.backward();
+    }
+
+    #[test]
+    #[should_panic(expected = "backward: an evaluation tape records nothing")]
     fn an_evaluation_tape_tracks_nothing() {
         let tape = Tape::evaluation();
-        let weight = Param::weight(Tensor::full([], 1.0, &Device::Reference).unwrap());
+        let weight = Param::weight(scalar(1.0));
         let _ = tape.param(&weight).mul(&tape.variable(scalar(1.0))).backward();
+    }
+
+    #[test]
+    #[should_panic(expected = "depends on no variable")]
+    fn a_constant_has_no_gradients() {
+        let _ = Tape::new().constant(scalar(1.0)).backward();
+    }
+
+    /// `y = x`, whose gradient is told by `vjp`.
+    fn told(vjp: impl FnOnce(Tensor) -> Vec<Option<Tensor>> + 'static) {
+        let tape = Tape::new();
+        let x = tape.variable(scalar(1.0));
+        let _ = Var::custom("told", &[&x], scalar(1.0), vjp).backward();
+    }
+
+    #[test]
+    #[should_panic(expected = "told: expected gradients of 1 operands, got 2")]
+    fn one_gradient_an_operand() {
+        told(|dy| vec![Some(dy.clone()), Some(dy)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "told: expected a gradient of operand 0, got none")]
+    fn a_tracked_operand_has_a_gradient() {
+        told(|_| vec![None]);
+    }
+
+    #[test]
+    #[should_panic(expected = "told: expected a gradient [] of operand 0, got [1]")]
+    fn a_gradient_has_the_shape_of_its_operand() {
+        told(|dy| vec![Some(dy.reshape([1]))]);
     }
 }

@@ -1,6 +1,6 @@
 //! Convolutions.
 
-use crate::{Var, tape::Edge};
+use crate::Var;
 use quarterturn_kernels::{self as kernels, Conv, Group};
 
 impl<'t> Var<'t> {
@@ -8,17 +8,16 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn group_conv(&self, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
         let y = kernels::group_conv(self.value(), weight.value(), bias.map(Var::value), conv);
-        let (x, w) = (self.value().clone(), weight.value().clone());
-        let (x_shape, w_shape) = (x.shape(), w.shape());
-        let dw = match bias {
-            Some(bias) => Edge::joint([weight, bias], move |dy| {
-                let (dweight, dbias) = kernels::group_conv_dw(&x, dy, w_shape, conv);
-                vec![dweight, dbias]
-            }),
-            None => weight.edge(move |dy| kernels::group_conv_dw(&x, dy, w_shape, conv).0),
-        };
-        // The input's gradient comes last: by then the saved input is free.
-        self.result(y, [dw, self.edge(move |dy| kernels::group_conv_dx(dy, &w, x_shape, conv))])
+        let (x_shape, w_shape, has_bias) = (self.shape(), weight.shape(), bias.is_some());
+        let operands: Vec<_> = [self, weight].into_iter().chain(bias).collect();
+        let x = operands[1..].iter().find_map(|operand| operand.keeps(self.value()));
+        let w = self.keeps(weight.value());
+        Var::custom("group_conv", &operands, y, move |dy| {
+            let (dw, db) = x.map(|x| kernels::group_conv_dw(&x, &dy, w_shape, conv)).unzip();
+            // The input's gradient comes last: by then the saved input is free.
+            let dx = w.map(|w| kernels::group_conv_dx(&dy, &w, x_shape, conv));
+            [dx, dw].into_iter().chain(has_bias.then_some(db)).collect()
+        })
     }
 
     /// The orbit of a filter as one dense weight: [`kernels::filter_orbit`].
@@ -26,7 +25,7 @@ impl<'t> Var<'t> {
     pub fn filter_orbit(&self, group: Group) -> Var<'t> {
         let shape = self.shape();
         let y = kernels::filter_orbit(self.value(), group);
-        self.result(y, [self.edge(move |dy| kernels::filter_orbit_vjp(dy, shape, group))])
+        self.unary("filter_orbit", y, move |dy| kernels::filter_orbit_vjp(&dy, shape, group))
     }
 }
 

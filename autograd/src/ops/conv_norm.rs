@@ -1,12 +1,23 @@
-//! A convolution with the norm and the pooling behind it.
+//! A convolution, the batch norm of its results, and the pooling of those, as one operation in training.
+//!
+//! The gradient of a norm begins with sums over the gradient that arrives. The operation that makes that gradient leaves
+//! them behind while it has it in its cache. How it knows where to: whoever makes a norm's results leaves a [`Norm`] with
+//! them as a note on the [`Var`], which the next operation finds. No other file knows of this.
 
-use crate::{
-    Var,
-    tape::{Edge, Norm},
-};
+use crate::Var;
 use quarterturn_core::Tensor;
-use quarterturn_kernels::{self as kernels, Activation, Conv, ConvNormGradients, TrainNorm, Window};
+use quarterturn_kernels::{
+    self as kernels, Activation, Conv, ConvNormGradients, NormGradient, NormSums, TrainNorm, Window,
+};
 use std::{cell::RefCell, rc::Rc};
+
+/// The norm whose results a value is.
+struct Norm {
+    gradient: NormGradient,
+    /// What its gradient begins with, if the operation that made the arriving gradient has left it. The kernel takes it
+    /// only if it is of that very gradient, and not of one of several that were added up.
+    sums: RefCell<Option<NormSums>>,
+}
 
 impl<'t> Var<'t> {
     /// A convolution, the batch norm of its results, and the maxima of those: [`kernels::group_conv_norm_train`]. No gradient
@@ -23,35 +34,30 @@ impl<'t> Var<'t> {
         activation: Activation,
         pool: Option<Window>,
     ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
-        let (x, w, x_norm, wants_dx) = (self.value().clone(), weight.value().clone(), self.norm(), self.is_tracked());
+        let (x, w) = (self.value().clone(), weight.value().clone());
         let norm = TrainNorm { weight: norm_weight.value(), bias: norm_bias.value(), eps, activation, pool };
         let (forward, gradient) = kernels::group_conv_norm_train(&x, &w, bias, conv, norm);
         let norm = Rc::new(Norm { gradient, sums: RefCell::new(None) });
-        let vjp = {
-            let norm = norm.clone();
-            move |dy: Tensor| {
-                let (sums, x_shape) = (norm.sums.take(), x.shape());
-                let gradients =
-                    kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, &norm.gradient, &dy, sums, wants_dx);
-                let ConvNormGradients { weight, norm_weight, norm_bias, convolved } = gradients;
-                // The input's gradient comes last, into memory that has just been read and is free by then.
-                drop((x, norm, dy));
-                let dx = convolved.map(|dy| match x_norm {
-                    Some(x_norm) => {
-                        let (dx, sums) = kernels::group_conv_dx_norm(&dy, &w, x_shape, conv, &x_norm.gradient);
-                        x_norm.sums.replace(sums);
-                        dx
-                    }
-                    None => kernels::group_conv_dx(&dy, &w, x_shape, conv),
-                });
-                [weight, norm_weight, norm_bias].into_iter().chain(dx).collect()
-            }
-        };
-        let edge = match wants_dx {
-            true => Edge::consuming([weight, norm_weight, norm_bias, self], vjp),
-            false => Edge::consuming([weight, norm_weight, norm_bias], vjp),
-        };
-        (self.result(forward.y.clone(), [edge]).of_norm(norm), Rc::new(forward))
+        let (note, wants_dx, before) = (norm.clone(), self.is_tracked(), self.note::<Norm>());
+        let operands = [self, weight, norm_weight, norm_bias];
+        let y = Var::custom("group_conv_norm_train", &operands, forward.y.clone(), move |dy| {
+            let (sums, x_shape) = (norm.sums.take(), x.shape());
+            let gradients =
+                kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, &norm.gradient, &dy, sums, wants_dx);
+            let ConvNormGradients { weight, norm_weight, norm_bias, convolved } = gradients;
+            // The input's gradient comes last, into memory that has just been read and is free by then.
+            drop((x, norm, dy));
+            let dx = convolved.map(|dy| match before {
+                Some(before) => {
+                    let (dx, sums) = kernels::group_conv_dx_norm(&dy, &w, x_shape, conv, &before.gradient);
+                    before.sums.replace(sums);
+                    dx
+                }
+                None => kernels::group_conv_dx(&dy, &w, x_shape, conv),
+            });
+            vec![dx, Some(weight), Some(norm_weight), Some(norm_bias)]
+        });
+        (y.with_note(note), Rc::new(forward))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use crate::Var;
 use quarterturn_core::Stream;
-use quarterturn_kernels::{self as kernels};
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// Drops elements with probability `p`: [`kernels::dropout`], which is linear and its own adjoint.
+    #[track_caller]
     pub fn dropout(&self, p: f32, stream: Stream) -> Var<'t> {
         let y = kernels::dropout(self.value(), p, stream);
-        self.result(y, [self.edge(move |dy| kernels::dropout(dy, p, stream))])
+        self.unary("dropout", y, move |dy| kernels::dropout(&dy, p, stream))
     }
 }
 

@@ -1,49 +1,47 @@
 //! Sums, products and activations, element by element.
 
-use crate::{Var, tape::Edge};
-use quarterturn_core::Tensor;
-use quarterturn_kernels::{self as kernels};
+use crate::Var;
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// `self + other`: [`kernels::add`].
     #[track_caller]
     pub fn add(&self, other: &Var<'t>) -> Var<'t> {
-        self.result(kernels::add(self.value(), other.value()), [self.edge(Tensor::clone), other.edge(Tensor::clone)])
+        let y = kernels::add(self.value(), other.value());
+        Var::custom("add", &[self, other], y, |dy| vec![Some(dy.clone()), Some(dy)])
     }
 
     /// `max(self + other, 0)`: [`kernels::add_relu`].
     #[track_caller]
     pub fn add_relu(&self, other: &Var<'t>) -> Var<'t> {
         let y = kernels::add_relu(self.value(), other.value());
-        let vjp = {
-            let y = y.clone();
-            move |dy: &Tensor| {
-                let d = kernels::relu_vjp(&y, dy);
-                vec![d.clone(), d]
-            }
-        };
-        self.result(y, [Edge::joint([self, other], vjp)])
+        Var::custom("add_relu", &[self, other], y.clone(), move |dy| {
+            let d = kernels::relu_vjp(&y, &dy);
+            vec![Some(d.clone()), Some(d)]
+        })
     }
 
     /// `self · other`, elementwise: [`kernels::mul`].
     #[track_caller]
     pub fn mul(&self, other: &Var<'t>) -> Var<'t> {
-        let (a, b) = (self.value().clone(), other.value().clone());
-        self.result(
-            kernels::mul(&a, &b),
-            [self.edge(move |dy| kernels::mul(dy, &b)), other.edge(move |dy| kernels::mul(dy, &a))],
-        )
+        let y = kernels::mul(self.value(), other.value());
+        let (a, b) = (other.keeps(self.value()), self.keeps(other.value()));
+        Var::custom("mul", &[self, other], y, move |dy| {
+            vec![b.map(|b| kernels::mul(&dy, &b)), a.map(|a| kernels::mul(&dy, &a))]
+        })
     }
 
     /// `factor · self`: [`kernels::scale`].
+    #[track_caller]
     pub fn scale(&self, factor: f64) -> Var<'t> {
-        self.result(kernels::scale(self.value(), factor), [self.edge(move |dy| kernels::scale(dy, factor))])
+        self.unary("scale", kernels::scale(self.value(), factor), move |dy| kernels::scale(&dy, factor))
     }
 
     /// `max(self, 0)`: [`kernels::relu`].
+    #[track_caller]
     pub fn relu(&self) -> Var<'t> {
         let y = kernels::relu(self.value());
-        self.result(y.clone(), [self.edge(move |dy| kernels::relu_vjp(&y, dy))])
+        self.unary("relu", y.clone(), move |dy| kernels::relu_vjp(&y, &dy))
     }
 }
 

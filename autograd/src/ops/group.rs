@@ -8,28 +8,30 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn coset_max(&self) -> Var<'t> {
         let x = self.value().clone();
-        self.result(kernels::coset_max(&x), [self.edge(move |dy| kernels::coset_max_vjp(&x, dy))])
+        self.unary("coset_max", kernels::coset_max(&x), move |dy| kernels::coset_max_vjp(&x, &dy))
     }
 
     /// The mean over the group axis: [`kernels::coset_mean`].
     #[track_caller]
     pub fn coset_mean(&self) -> Var<'t> {
         let shape = self.shape();
-        self.result(kernels::coset_mean(self.value()), [self.edge(move |dy| kernels::coset_mean_vjp(dy, shape))])
+        let y = kernels::coset_mean(self.value());
+        self.unary("coset_mean", y, move |dy| kernels::coset_mean_vjp(&dy, shape))
     }
 
     /// Turns and flips the two last axes: [`kernels::transform_plane`].
     #[track_caller]
     pub fn transform_plane(&self, g: usize) -> Var<'t> {
         let y = kernels::transform_plane(self.value(), g);
-        self.result(y, [self.edge(move |dy| kernels::transform_plane(dy, Group::D4.inverse(g)))])
+        self.unary("transform_plane", y, move |dy| kernels::transform_plane(&dy, Group::D4.inverse(g)))
     }
 
     /// `T_g` on a feature map: [`kernels::transform_feature_map`].
     #[track_caller]
     pub fn transform_feature_map(&self, g: usize, group: Group) -> Var<'t> {
         let y = kernels::transform_feature_map(self.value(), g, group);
-        self.result(y, [self.edge(move |dy| kernels::transform_feature_map(dy, group.inverse(g), group))])
+        let vjp = move |dy| kernels::transform_feature_map(&dy, group.inverse(g), group);
+        self.unary("transform_feature_map", y, vjp)
     }
 }
 

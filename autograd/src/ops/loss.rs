@@ -2,7 +2,7 @@
 
 use crate::Var;
 use quarterturn_core::Tensor;
-use quarterturn_kernels::{self as kernels};
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// The mean cross-entropy of these logits: [`kernels::cross_entropy`].
@@ -10,7 +10,7 @@ impl<'t> Var<'t> {
     pub fn cross_entropy(&self, labels: &Tensor) -> Var<'t> {
         let (logits, labels) = (self.value().clone(), labels.clone());
         let loss = kernels::cross_entropy(&logits, &labels);
-        self.result(loss, [self.edge(move |dy| kernels::cross_entropy_vjp(&logits, &labels, dy))])
+        self.unary("cross_entropy", loss, move |dy| kernels::cross_entropy_vjp(&logits, &labels, &dy))
     }
 }
 

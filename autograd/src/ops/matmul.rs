@@ -2,38 +2,38 @@
 
 use crate::Var;
 use quarterturn_core::Tensor;
-use quarterturn_kernels::{self as kernels};
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// The matrix product of `self` and `other`, each transposed on demand: [`kernels::matmul`].
     #[track_caller]
     pub fn matmul(&self, other: &Var<'t>, transpose_a: bool, transpose_b: bool) -> Var<'t> {
-        let (a, b) = (self.value().clone(), other.value().clone());
-        let y = kernels::matmul(&a, &b, transpose_a, transpose_b);
-        let da = move |dy: &Tensor| match transpose_a {
+        let y = kernels::matmul(self.value(), other.value(), transpose_a, transpose_b);
+        let (a, b) = (other.keeps(self.value()), self.keeps(other.value()));
+        let da = move |dy: &Tensor, b: Tensor| match transpose_a {
             false => kernels::matmul(dy, &b, false, !transpose_b),
             true => kernels::matmul(&b, dy, transpose_b, true),
         };
-        let db = move |dy: &Tensor| match transpose_b {
+        let db = move |dy: &Tensor, a: Tensor| match transpose_b {
             false => kernels::matmul(&a, dy, !transpose_a, false),
             true => kernels::matmul(dy, &a, true, transpose_a),
         };
-        self.result(y, [self.edge(da), other.edge(db)])
+        Var::custom("matmul", &[self, other], y, move |dy| vec![b.map(|b| da(&dy, b)), a.map(|a| db(&dy, a))])
     }
 
     /// `self · weightᵀ + bias`: [`kernels::linear`].
     #[track_caller]
     pub fn linear(&self, weight: &Var<'t>, bias: Option<&Var<'t>>) -> Var<'t> {
-        let (x, w) = (self.value().clone(), weight.value().clone());
-        let y = kernels::linear(&x, &w, bias.map(Var::value));
-        self.result(
-            y,
-            [
-                weight.edge(move |dy| kernels::matmul(dy, &x, true, false)),
-                bias.and_then(|bias| bias.edge(kernels::sum_rows)),
-                self.edge(move |dy| kernels::matmul(dy, &w, false, false)),
-            ],
-        )
+        let y = kernels::linear(self.value(), weight.value(), bias.map(Var::value));
+        let (x, w) = (weight.keeps(self.value()), self.keeps(weight.value()));
+        let bias_is_tracked = bias.map(Var::is_tracked);
+        let operands: Vec<_> = [self, weight].into_iter().chain(bias).collect();
+        Var::custom("linear", &operands, y, move |dy| {
+            let dw = x.map(|x| kernels::matmul(&dy, &x, true, false));
+            let db = bias_is_tracked.map(|tracked| tracked.then(|| kernels::sum_rows(&dy)));
+            let dx = w.map(|w| kernels::matmul(&dy, &w, false, false));
+            [dx, dw].into_iter().chain(db).collect()
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Batch norm.
 
-use crate::{Var, tape::Edge};
+use crate::Var;
 use quarterturn_core::Tensor;
 use quarterturn_kernels::{self as kernels, Activation};
 use std::rc::Rc;
@@ -17,12 +17,12 @@ impl<'t> Var<'t> {
     ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
         let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
         let forward = Rc::new(kernels::batch_norm_train(&x, &w, &b, eps, activation));
-        let saved = forward.clone();
-        let vjp = move |dy: &Tensor| {
-            let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, dy);
-            vec![dx, dw, db]
-        };
-        (self.result(forward.y.clone(), [Edge::joint([self, weight, bias], vjp)]), forward)
+        let (y, saved) = (forward.y.clone(), forward.clone());
+        let y = Var::custom("batch_norm_train", &[self, weight, bias], y, move |dy| {
+            let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, &dy);
+            vec![Some(dx), Some(dw), Some(db)]
+        });
+        (y, forward)
     }
 
     /// Batch norm by given statistics: [`kernels::batch_norm_eval`].
@@ -39,11 +39,10 @@ impl<'t> Var<'t> {
         let y = kernels::batch_norm_eval(self.value(), weight.value(), bias.value(), mean, var, eps, activation);
         let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
         let (mean, var, saved) = (mean.clone(), var.clone(), y.clone());
-        let vjp = move |dy: &Tensor| {
-            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, &saved, &w, &b, &mean, &var, eps, activation, dy);
-            vec![dx, dw, db]
-        };
-        self.result(y, [Edge::joint([self, weight, bias], vjp)])
+        Var::custom("batch_norm_eval", &[self, weight, bias], y, move |dy| {
+            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, &saved, &w, &b, &mean, &var, eps, activation, &dy);
+            vec![Some(dx), Some(dw), Some(db)]
+        })
     }
 }
 

@@ -8,7 +8,7 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn max_pool(&self, window: Window) -> Var<'t> {
         let x = self.value().clone();
-        self.result(kernels::max_pool(&x, window), [self.edge(move |dy| kernels::max_pool_vjp(&x, dy, window))])
+        self.unary("max_pool", kernels::max_pool(&x, window), move |dy| kernels::max_pool_vjp(&x, &dy, window))
     }
 
     /// The mean of each window: [`kernels::avg_pool`].
@@ -16,14 +16,15 @@ impl<'t> Var<'t> {
     pub fn avg_pool(&self, window: Window) -> Var<'t> {
         let shape = self.shape();
         let y = kernels::avg_pool(self.value(), window);
-        self.result(y, [self.edge(move |dy| kernels::avg_pool_vjp(dy, shape, window))])
+        self.unary("avg_pool", y, move |dy| kernels::avg_pool_vjp(&dy, shape, window))
     }
 
     /// The mean over the two last axes: [`kernels::spatial_mean`].
     #[track_caller]
     pub fn spatial_mean(&self) -> Var<'t> {
         let shape = self.shape();
-        self.result(kernels::spatial_mean(self.value()), [self.edge(move |dy| kernels::spatial_mean_vjp(dy, shape))])
+        let y = kernels::spatial_mean(self.value());
+        self.unary("spatial_mean", y, move |dy| kernels::spatial_mean_vjp(&dy, shape))
     }
 }
 

@@ -1,13 +1,14 @@
 //! Sums over axes.
 
 use crate::Var;
-use quarterturn_kernels::{self as kernels};
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// The sum of all elements: [`kernels::sum`].
+    #[track_caller]
     pub fn sum(&self) -> Var<'t> {
         let shape = self.shape();
-        self.result(kernels::sum(self.value()), [self.edge(move |dy| kernels::broadcast(dy, shape))])
+        self.unary("sum", kernels::sum(self.value()), move |dy| kernels::broadcast(&dy, shape))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Images under other coordinates.
 
 use crate::Var;
-use quarterturn_kernels::{self as kernels};
+use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
     /// Bilinear rotation of image `n` by `degrees[n]`: [`kernels::rotate`].
@@ -9,7 +9,7 @@ impl<'t> Var<'t> {
     pub fn rotate(&self, degrees: &[f32], fill: f32) -> Var<'t> {
         let y = kernels::rotate(self.value(), degrees, fill);
         let degrees = degrees.to_vec();
-        self.result(y, [self.edge(move |dy| kernels::rotate_vjp(dy, &degrees))])
+        self.unary("rotate", y, move |dy| kernels::rotate_vjp(&dy, &degrees))
     }
 
     /// Bilinear resize: [`kernels::resize`].
@@ -18,13 +18,13 @@ impl<'t> Var<'t> {
         let before = self.shape();
         let y = kernels::resize(self.value(), height, width);
         let (h, w) = (before[before.rank() - 2], before[before.rank() - 1]);
-        self.result(y, [self.edge(move |dy| kernels::resize_vjp(dy, h, w))])
+        self.unary("resize", y, move |dy| kernels::resize_vjp(&dy, h, w))
     }
 
     /// Zeroes what lies outside the inscribed circle: [`kernels::circle_crop`], its own adjoint.
     #[track_caller]
     pub fn circle_crop(&self) -> Var<'t> {
-        self.result(kernels::circle_crop(self.value()), [self.edge(kernels::circle_crop)])
+        self.unary("circle_crop", kernels::circle_crop(self.value()), |dy| kernels::circle_crop(&dy))
     }
 }
 

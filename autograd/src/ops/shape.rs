@@ -8,7 +8,7 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn reshape(&self, shape: impl Into<Shape>) -> Var<'t> {
         let before = self.shape();
-        self.result(self.value().reshape(shape), [self.edge(move |dy| dy.reshape(before))])
+        self.unary("reshape", self.value().reshape(shape), move |dy| dy.reshape(before))
     }
 }
 

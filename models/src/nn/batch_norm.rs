@@ -24,9 +24,6 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// The names of its parameters, each with one value per channel, in the order of [`Module::visit`].
-    pub(crate) const PARAMETERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
-
     /// The plain normalisation: weight 1, bias 0, running mean 0 and variance 1.
     ///
     /// # Errors
@@ -78,10 +75,9 @@ impl BatchNorm {
         let dropout = self.dropout.map(|(p, stream)| (p, Stream::new(seed, stream, step)));
         let activation = Activation { relu: self.relu, dropout };
         let (y, forward) = normalise(&tape.param(&self.weight), &tape.param(&self.bias), self.eps, activation);
-        let (mean, var) = (self.running_mean.value(), self.running_var.value());
-        let (mean, var) = kernels::update_running(mean, var, &forward, self.momentum);
-        tape.update_buffer(&self.running_mean, mean);
-        tape.update_buffer(&self.running_var, var);
+        tape.update_buffers([&self.running_mean, &self.running_var], |[mean, var]| {
+            kernels::update_running(mean, var, &forward, self.momentum).into()
+        });
         y
     }
 
@@ -123,11 +119,50 @@ impl Module for BatchNorm {
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
-        let params = [&mut self.weight, &mut self.bias, &mut self.running_mean, &mut self.running_var];
-        Self::PARAMETERS.into_iter().zip(params).for_each(|(name, param)| f(name, param));
+        f("weight", &mut self.weight);
+        f("bias", &mut self.bias);
+        f("running_mean", &mut self.running_mean);
+        f("running_var", &mut self.running_var);
     }
 
     fn parameter_device(&self) -> Option<Device> {
         Some(self.weight.value().device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(norm: &mut BatchNorm) -> Vec<Vec<f64>> {
+        let mut values = Vec::new();
+        norm.visit(&mut |name, param| {
+            if name.starts_with("running") {
+                values.push(param.value().to_f64().unwrap());
+            }
+        });
+        values
+    }
+
+    /// Applies the norm to each of `batches` on one tape, and its running statistics after that.
+    fn step(norm: &mut BatchNorm, batches: &[Tensor]) {
+        let tape = Tape::new();
+        let sum =
+            |x: &Tensor| norm.apply(tape.constant(x.clone()), &mut Pass::new(Mode::Train { seed: 0, step: 0 })).sum();
+        let loss = batches.iter().map(sum).reduce(|a, b| a.add(&b)).unwrap();
+        loss.backward().unwrap().apply_buffers(|f| norm.visit(f));
+    }
+
+    #[test]
+    fn a_norm_applied_twice_in_a_step_moves_its_statistics_twice() {
+        let batch = |values: [f64; 4]| Tensor::reference([2, 1, 1, 1, 2], values.to_vec());
+        let batches = [batch([1.0, 2.0, 3.0, 4.0]), batch([-10.0, 0.0, 20.0, 30.0])];
+        let [mut at_once, mut in_turn] = [(), ()].map(|()| BatchNorm::new(1, &Device::Reference).unwrap());
+        step(&mut at_once, &batches);
+        step(&mut in_turn, &batches[..1]);
+        step(&mut in_turn, &batches[1..]);
+        assert_eq!(running(&mut at_once), running(&mut in_turn));
+        // 0.9·(0.9·0 + 0.1·2.5) + 0.1·10
+        assert!((running(&mut at_once)[0][0] - 1.225).abs() < 1e-12);
     }
 }

@@ -1,0 +1,173 @@
+//! Gradients as values: read, made, summed, scaled and clipped.
+
+use crate::{Kind, Param, ParamId, Var, tape::TapeId};
+use quarterturn_core::Tensor;
+use quarterturn_kernels as kernels;
+use std::collections::{BTreeMap, HashMap};
+
+/// What a step yields: the gradients of weights and variables, and the buffers' new values.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients {
+    /// The tape that `variables` were on.
+    pub(crate) tape: Option<TapeId>,
+    /// By node.
+    pub(crate) variables: HashMap<usize, Tensor>,
+    /// In an order that does not change from run to run.
+    pub(crate) weights: BTreeMap<ParamId, Tensor>,
+    pub(crate) buffers: HashMap<ParamId, Tensor>,
+}
+
+impl Gradients {
+    /// No gradients: what sums begin with.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The gradient of a weight; `None` if the result did not depend on it.
+    pub fn of(&self, param: &Param) -> Option<&Tensor> {
+        self.weights.get(&param.id())
+    }
+
+    /// Replaces the gradient of a weight.
+    ///
+    /// # Panics
+    /// If `param` is no weight, or `gradient` differs from it in shape.
+    #[track_caller]
+    pub fn set(&mut self, param: &Param, gradient: Tensor) {
+        assert_eq!(param.kind(), Kind::Weight, "Gradients::set: expected a weight");
+        let (expected, got) = (param.value().shape(), gradient.shape());
+        assert_eq!(got, expected, "Gradients::set: expected the weight's shape {expected:?}, got {got:?}");
+        self.weights.insert(param.id(), gradient);
+    }
+
+    /// The gradients of the weights that `visit` reaches, with their names.
+    pub fn named(&self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) -> Vec<(String, Tensor)> {
+        let mut named = Vec::new();
+        visit(&mut |name, param| named.extend(self.of(param).map(|gradient| (name.to_owned(), gradient.clone()))));
+        named
+    }
+
+    /// The gradient of a [`crate::Tape::variable`]; `None` if the result did not depend on it.
+    ///
+    /// # Panics
+    /// If the variable is not on the tape whose backward pass these gradients are of.
+    #[track_caller]
+    pub fn wrt(&self, variable: &Var<'_>) -> Option<&Tensor> {
+        assert!(self.tape == Some(variable.tape().id()), "Gradients::wrt: the variable is on another tape");
+        self.variables.get(&variable.node()?)
+    }
+
+    /// The new value that the step noted for a buffer.
+    pub fn buffer(&self, param: &Param) -> Option<&Tensor> {
+        self.buffers.get(&param.id())
+    }
+
+    /// Gives the buffers that `visit` reaches the values noted for them, and forgets those. [`crate::Optimizer::step`]
+    /// does so too; where gradients of several passes are summed for one step, call this after each pass, so that the
+    /// next one starts from there.
+    pub fn apply_buffers(&mut self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) {
+        visit(&mut |_, param| {
+            if let Some(value) = self.buffers.remove(&param.id()) {
+                param.set(value);
+            }
+        });
+    }
+
+    /// `self += other` for the gradients of weights. What [`Gradients::wrt`] tells stays as it is.
+    ///
+    /// # Panics
+    /// If both have noted a value of one buffer, of which one would be lost: see [`Gradients::apply_buffers`].
+    #[track_caller]
+    pub fn add(&mut self, other: &Gradients) {
+        for (&param, gradient) in &other.weights {
+            let sum = self.weights.get(&param).map(|before| kernels::add(before, gradient));
+            self.weights.insert(param, sum.unwrap_or_else(|| gradient.clone()));
+        }
+        for (&buffer, value) in &other.buffers {
+            let before = self.buffers.insert(buffer, value.clone());
+            assert!(before.is_none(), "Gradients::add: two values of one buffer; call apply_buffers after each pass");
+        }
+    }
+
+    /// `self ← factor · self`, for weights and variables.
+    pub fn scale(&mut self, factor: f64) {
+        for gradient in self.weights.values_mut().chain(self.variables.values_mut()) {
+            *gradient = kernels::scale(gradient, factor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tape;
+
+    fn weight(value: f64) -> Param {
+        Param::weight(Tensor::reference([], vec![value]))
+    }
+
+    /// Of `w²`.
+    fn of_square(w: &Param) -> Gradients {
+        let tape = Tape::new();
+        tape.param(w).mul(&tape.param(w)).backward().unwrap()
+    }
+
+    #[test]
+    fn sums_and_multiples_of_gradients() {
+        let (mut a, mut b) = (weight(3.0), weight(5.0));
+        let mut sum = Gradients::new();
+        sum.add(&of_square(&a));
+        sum.add(&of_square(&a));
+        sum.add(&of_square(&b));
+        sum.scale(0.5);
+        let named = sum.named(|f| [("a", &mut a), ("b", &mut b)].into_iter().for_each(|(name, p)| f(name, p)));
+        let named: Vec<_> = named.iter().map(|(name, gradient)| (name.as_str(), gradient.f64s()[0])).collect();
+        assert_eq!(named, [("a", 6.0), ("b", 5.0)]);
+        sum.set(&a, Tensor::reference([], vec![-1.0]));
+        assert_eq!(sum.of(&a).unwrap().f64s(), [-1.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "Gradients::set: expected the weight's shape [], got [2]")]
+    fn a_gradient_of_another_shape_is_refused() {
+        Gradients::new().set(&weight(1.0), Tensor::reference([2], vec![0.0; 2]));
+    }
+
+    #[test]
+    #[should_panic(expected = "Gradients::wrt: the variable is on another tape")]
+    fn a_gradient_is_not_asked_of_another_tape() {
+        let gradients = {
+            let tape = Tape::new();
+            tape.variable(Tensor::reference([], vec![2.0])).scale(3.0).backward().unwrap()
+        };
+        let tape = Tape::new();
+        gradients.wrt(&tape.variable(Tensor::reference([], vec![2.0])));
+    }
+
+    /// One pass that adds 1 to a buffer.
+    fn count(buffer: &Param, w: &Param) -> Gradients {
+        let tape = Tape::new();
+        tape.update_buffers([buffer], |[now]| [kernels::add(now, &Tensor::reference([], vec![1.0]))]);
+        tape.param(w).backward().unwrap()
+    }
+
+    #[test]
+    fn buffers_of_several_passes_are_applied_in_turn() {
+        let (mut buffer, w) = (Param::buffer(Tensor::reference([], vec![10.0])), weight(1.0));
+        let mut sum = Gradients::new();
+        for _ in 0..3 {
+            let mut gradients = count(&buffer, &w);
+            gradients.apply_buffers(|f| f("count", &mut buffer));
+            sum.add(&gradients);
+        }
+        assert_eq!((buffer.value().f64s()[0], sum.of(&w).unwrap().f64s()[0]), (13.0, 3.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "Gradients::add: two values of one buffer")]
+    fn no_value_of_a_buffer_is_lost_in_a_sum() {
+        let (buffer, w) = (Param::buffer(Tensor::reference([], vec![10.0])), weight(1.0));
+        let mut sum = count(&buffer, &w);
+        sum.add(&count(&buffer, &w));
+    }
+}
