@@ -40,7 +40,7 @@ struct Args {
     /// JSON file with the names that the tensors have here, and settings that the checkpoint lacks
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// One more name, such as bn1=norm1; may be repeated
+    /// One more name, such as bn1=norm1, or module= to take a prefix away; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = pair)]
     rename: Vec<(String, String)>,
     #[command(flatten)]
@@ -146,29 +146,13 @@ fn read(args: &Args) -> Result<Checkpoint> {
     };
     given.names.extend(args.rename.iter().cloned());
     let checkpoint = checkpoint.with_settings(given.settings);
-    let belongs =
-        |from: &str, name: &str| name.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if let Some(from) = given.names.keys().find(|from| !checkpoint.names().any(|name| belongs(from, name))) {
-        return Err(Error::Checkpoint {
-            name: from.clone(),
-            message: "is to be renamed, but the file has no such tensor".into(),
-        });
-    }
+    let without_counters = checkpoint.renamed(|name| (!name.ends_with(COUNTER)).then(|| name.into()))?;
     // Weights that are named as here, or whose names nobody gave, stay as they are.
-    checkpoint.renamed(|name| (!name.ends_with(COUNTER)).then(|| renamed(name, &given.names)))
+    without_counters.renamed_parts(&given.names)
 }
 
 /// How PyTorch's batch norms count what they have seen; of no use here.
 const COUNTER: &str = ".num_batches_tracked";
-
-/// `name` with its longest part up to a point that has an entry replaced: the whole name, or else its layer.
-fn renamed(name: &str, names: &BTreeMap<String, String>) -> String {
-    let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
-    match ends.filter_map(|end| Some((end, names.get(&name[..end])?))).next_back() {
-        Some((end, new)) => format!("{new}{}", &name[end..]),
-        None => name.to_string(),
-    }
-}
 
 fn pair(text: &str) -> std::result::Result<(String, String), String> {
     let (from, to) = text.split_once('=').ok_or("expected FROM=TO, such as bn1=norm1")?;

@@ -15,7 +15,7 @@ pub enum Error {
     DeviceLost(String),
     /// An allocation failed: use a smaller batch.
     OutOfMemory(String),
-    /// A tensor or launch exceeds what this device can address.
+    /// A tensor or launch exceeds what this device, or any, can address.
     TooLarge(String),
     /// The driver or the shader compiler refused something; please report it.
     Gpu(String),
@@ -61,7 +61,7 @@ impl fmt::Display for Error {
             Error::NoGpu(m) => write!(f, "no GPU: {m}"),
             Error::DeviceLost(m) => write!(f, "GPU lost: {m}"),
             Error::OutOfMemory(m) => write!(f, "out of memory: {m}"),
-            Error::TooLarge(m) => write!(f, "too large for this device: {m}"),
+            Error::TooLarge(m) => write!(f, "too large: {m}"),
             Error::Gpu(m) => write!(f, "GPU: {m}"),
             Error::Io { path, message } => write!(f, "{}: {message}", path.display()),
             Error::Corrupt { path, offset, message } => write!(f, "{}: at byte {offset}: {message}", path.display()),

@@ -1,11 +1,18 @@
 //! Extents of a dense row-major tensor, and the one formula for the output extent of a sliding window.
 
+use crate::{Error, Result};
 use std::{fmt, ops::Index};
 
 /// Most axes a tensor can have: `[N, C, G, H, W]` and one to spare.
 pub const MAX_RANK: usize = 6;
 
+/// Most elements of a tensor: their bytes as `f64` can be counted and addressed.
+const MOST_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
+
 /// The extents of a dense row-major tensor; the last axis is contiguous.
+///
+/// No product of extents of a shape overflows, nor do the bytes that its elements take: this is checked once, where a
+/// shape is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     extents: [usize; MAX_RANK],
@@ -16,13 +23,29 @@ impl Shape {
     /// A shape of these extents.
     ///
     /// # Panics
-    /// With more than [`MAX_RANK`] axes.
+    /// Where [`Shape::try_new`] is an error.
     #[track_caller]
     pub fn new(extents: &[usize]) -> Self {
-        assert!(extents.len() <= MAX_RANK, "Shape: at most {MAX_RANK} axes, got {extents:?}");
+        Self::try_new(extents).unwrap_or_else(|error| panic!("Shape: {error}"))
+    }
+
+    /// A shape of these extents, for those that a file or a user gives.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with more than [`MAX_RANK`] axes; [`Error::TooLarge`] if the extents, an extent of 0 counted
+    /// as 1, come to more than `isize::MAX / 8` elements.
+    pub fn try_new(extents: &[usize]) -> Result<Self> {
+        if extents.len() > MAX_RANK {
+            return Err(Error::Invalid(format!("expected at most {MAX_RANK} axes, got {extents:?}")));
+        }
+        // A part of the axes may be multiplied without those that are 0.
+        let product = extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent.max(1)));
+        if product.is_none_or(|product| product > MOST_ELEMENTS) {
+            return Err(Error::TooLarge(format!("a tensor {extents:?}: expected at most {MOST_ELEMENTS} elements")));
+        }
         let mut padded = [1; MAX_RANK];
         padded[..extents.len()].copy_from_slice(extents);
-        Shape { extents: padded, rank: extents.len() }
+        Ok(Shape { extents: padded, rank: extents.len() })
     }
 
     /// The extents.
@@ -53,6 +76,12 @@ impl Index<usize> for Shape {
     }
 }
 
+impl AsRef<[usize]> for Shape {
+    fn as_ref(&self) -> &[usize] {
+        self.dims()
+    }
+}
+
 impl<const R: usize> From<[usize; R]> for Shape {
     #[track_caller]
     fn from(extents: [usize; R]) -> Self {
@@ -74,16 +103,22 @@ impl fmt::Debug for Shape {
 }
 
 /// Number of windows of size `k` at stride `s` on `i` samples padded by `p` on both sides:
-/// `o = ⌊(i + 2p − k) / s⌋ + 1` (Eq. 7 of Edixhoven et al. 2023, with padding), or `None` if not one fits
-/// or `k` or `s` is zero.
+/// `o = ⌊(i + 2p − k) / s⌋ + 1` (Eq. 7 of Edixhoven et al. 2023, with padding), or `None` if not one fits,
+/// `k` or `s` is zero, or the padded extent overflows.
 pub fn window_extent(i: usize, k: usize, s: usize, p: usize) -> Option<usize> {
-    if k == 0 || s == 0 { None } else { (i + 2 * p).checked_sub(k).map(|free| free / s + 1) }
+    free_extent(i, k, p)?.checked_div(s)?.checked_add(1)
 }
 
 /// `(i + 2p − k) mod s`: how many samples the last window leaves over. The layer commutes with quarter turns and
 /// mirroring iff this is 0 on both axes (Eq. 3 of Edixhoven et al. 2023, with padding). `None` as in [`window_extent`].
 pub fn window_residual(i: usize, k: usize, s: usize, p: usize) -> Option<usize> {
-    if k == 0 || s == 0 { None } else { (i + 2 * p).checked_sub(k).map(|free| free % s) }
+    free_extent(i, k, p)?.checked_rem(s)
+}
+
+/// `i + 2p − k`, how far a window can be moved; `None` if it does not fit, is of size zero, or the sum overflows.
+fn free_extent(i: usize, k: usize, p: usize) -> Option<usize> {
+    let padded = p.checked_mul(2)?.checked_add(i)?;
+    if k == 0 { None } else { padded.checked_sub(k) }
 }
 
 #[cfg(test)]
@@ -100,6 +135,9 @@ mod tests {
         }
         assert_eq!(window_extent(4, 2, 0, 0), None);
         assert_eq!(window_extent(4, 0, 1, 0), None);
+        for (i, p) in [(4, usize::MAX / 2 + 1), (usize::MAX, 1), (1, usize::MAX)] {
+            assert_eq!((window_extent(i, 3, 1, p), window_residual(i, 3, 1, p)), (None, None), "i={i} p={p}");
+        }
     }
 
     #[test]
@@ -115,5 +153,31 @@ mod tests {
         assert_eq!((shape.len(), shape.rank(), shape[1]), (30, 3, 3));
         assert_eq!(Shape::new(&[]).len(), 1);
         assert!(Shape::from([2, 0]).is_empty());
+    }
+
+    #[test]
+    fn no_product_of_extents_wraps() {
+        for extents in [
+            &[6148914691236518206, 3, 1, 1, 1][..],
+            &[1 << 32, 1 << 32],
+            &[1 << 61],
+            &[usize::MAX],
+            // Products of a part of the axes, and in another order.
+            &[0, 1 << 32, 1 << 32],
+            &[1 << 32, 1 << 32, 0],
+            &[1 << 20; 4],
+        ] {
+            assert!(matches!(Shape::try_new(extents), Err(Error::TooLarge(_))), "{extents:?}");
+        }
+        assert!(matches!(Shape::try_new(&[1; 7]), Err(Error::Invalid(_))));
+        let largest = Shape::new(&[MOST_ELEMENTS]);
+        assert_eq!((largest.len(), largest.len().checked_mul(8).is_some()), (MOST_ELEMENTS, true));
+        assert!(Shape::new(&[0, 1 << 30, 1 << 20]).is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "Shape: too large: a tensor [4294967296, 4294967296]")]
+    fn a_shape_too_large_is_a_panic_in_code() {
+        let _ = Shape::from([1 << 32, 1 << 32]);
     }
 }

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "gpu")]
 use crate::gpu::GpuBuffer;
-use crate::{Device, HostBuffer, Result, Shape};
+use crate::{Device, Error, HostBuffer, Result, Shape};
 use std::{fmt, sync::Arc};
 
 /// A dense row-major array on one [`Device`]. Cloning shares the storage.
@@ -24,13 +24,13 @@ impl Tensor {
     /// A tensor of `values` on `device`.
     ///
     /// # Errors
-    /// When the GPU has no room for it.
+    /// When no tensor can have this shape (see [`Shape::try_new`]), or the GPU has no room for it.
     ///
     /// # Panics
     /// If the number of values is not that of the shape.
     #[track_caller]
-    pub fn from_vec(shape: impl Into<Shape>, values: Vec<f32>, device: &Device) -> Result<Self> {
-        let shape = shape.into();
+    pub fn from_vec(shape: impl AsRef<[usize]>, values: Vec<f32>, device: &Device) -> Result<Self> {
+        let shape = Shape::try_new(shape.as_ref())?;
         Ok(match device {
             Device::Cpu => Self::cpu(shape, values.into()),
             Device::Reference => Self::reference(shape, values.into_iter().map(f64::from).collect()),
@@ -45,11 +45,14 @@ impl Tensor {
     /// As [`Tensor::from_vec`], from doubles; rounded except on [`Device::Reference`].
     ///
     /// # Errors
-    /// When the GPU has no room for it.
+    /// As [`Tensor::from_vec`].
+    ///
+    /// # Panics
+    /// If the number of values is not that of the shape.
     #[track_caller]
-    pub fn from_f64(shape: impl Into<Shape>, values: Vec<f64>, device: &Device) -> Result<Self> {
+    pub fn from_f64(shape: impl AsRef<[usize]>, values: Vec<f64>, device: &Device) -> Result<Self> {
         match device {
-            Device::Reference => Ok(Self::reference(shape.into(), values)),
+            Device::Reference => Ok(Self::reference(Shape::try_new(shape.as_ref())?, values)),
             _ => Self::from_vec(shape, values.into_iter().map(|v| v as f32).collect(), device),
         }
     }
@@ -57,10 +60,13 @@ impl Tensor {
     /// Every element `value`.
     ///
     /// # Errors
-    /// When the GPU has no room for it.
-    pub fn full(shape: impl Into<Shape>, value: f32, device: &Device) -> Result<Self> {
-        let shape = shape.into();
-        Self::from_vec(shape, vec![value; shape.len()], device)
+    /// As [`Tensor::from_vec`]; [`Error::OutOfMemory`] when the host has no room for it.
+    pub fn full(shape: impl AsRef<[usize]>, value: f32, device: &Device) -> Result<Self> {
+        let shape = Shape::try_new(shape.as_ref())?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(shape.len()).map_err(|e| Error::OutOfMemory(format!("a tensor {shape:?}: {e}")))?;
+        values.resize(shape.len(), value);
+        Self::from_vec(shape, values, device)
     }
 
     /// A tensor on [`Device::Cpu`].
@@ -271,6 +277,7 @@ pub fn common_device(op: &str, operands: &[&Tensor]) -> Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn values_survive_a_change_of_device() {
@@ -286,6 +293,24 @@ mod tests {
         let b = a.clone();
         a.f32s_mut()[0] = 5.0;
         assert_eq!((a.f32s()[0], b.f32s()[0]), (5.0, 1.0));
+    }
+
+    #[test]
+    fn a_shape_whose_size_wraps_is_an_error() {
+        for device in testing::devices().into_iter().chain([Device::Reference]) {
+            // Their product is 3002, but for a multiple of 2⁶⁴.
+            let shape = [6_148_914_691_236_518_206, 3, 1, 1, 1];
+            let values = vec![0.0; 3002];
+            assert!(matches!(Tensor::from_vec(shape, values.clone(), &device), Err(Error::TooLarge(_))), "{device}");
+            let doubles = values.iter().map(|&v| f64::from(v)).collect();
+            assert!(matches!(Tensor::from_f64(shape, doubles, &device), Err(Error::TooLarge(_))), "{device}");
+            for shape in [[1 << 32, 1 << 32], [1 << 62, 1], [0, usize::MAX]] {
+                assert!(matches!(Tensor::from_vec(shape, vec![], &device), Err(Error::TooLarge(_))), "{device}");
+                assert!(matches!(Tensor::full(shape, 1.0, &device), Err(Error::TooLarge(_))), "{device}");
+            }
+        }
+        // More than any machine has, though it can be counted.
+        assert!(matches!(Tensor::full([1 << 30, 1 << 29], 1.0, &Device::Cpu), Err(Error::OutOfMemory(_))));
     }
 
     #[test]

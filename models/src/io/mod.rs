@@ -3,3 +3,7 @@
 pub mod checkpoint;
 mod preparation;
 mod safetensors;
+mod save;
+
+pub(crate) use checkpoint::missing;
+pub(crate) use save::Encoder;

@@ -5,10 +5,14 @@
 //! Read and written here, because the format's own library brings twelve crates more than the whole embedding path may
 //! have, and does not tell where in a file the error is. The tests compare the two.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 /// Length of the field that holds the header's length.
-const LENGTH: usize = 8;
+pub(crate) const LENGTH: usize = 8;
+/// No header may be longer: room for some hundred thousand tensors.
+const LONGEST_HEADER: u64 = 16 << 20;
+/// No value that is passed over may be nested more deeply.
+const DEEPEST: usize = 64;
 
 /// The content of a file.
 #[derive(Debug, Default)]
@@ -19,14 +23,18 @@ pub(crate) struct Archive {
     pub tensors: BTreeMap<String, Entry>,
 }
 
-/// A tensor of a file.
+/// A tensor of a file. What this reader does not understand of one is of no concern to who does not want it.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Entry {
-    /// The type of its elements: `F32`, ….
-    pub dtype: String,
-    pub shape: Vec<usize>,
-    /// Where its bytes are in the file.
-    pub bytes: Range<usize>,
+pub(crate) enum Entry {
+    Tensor {
+        /// The type of its elements: `F32`, …; also one that is unknown here.
+        dtype: String,
+        shape: Vec<usize>,
+        /// Where its bytes are in the file.
+        bytes: Range<usize>,
+    },
+    /// Something else under a tensor's name: what is missing.
+    Other(String),
 }
 
 /// What is wrong with a file, and at which byte.
@@ -96,37 +104,70 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// Reads and checks a whole file; memory use is bounded by its length.
-pub(crate) fn parse(file: &[u8]) -> Parsed<Archive> {
-    let Some((length, rest)) = file.split_first_chunk::<LENGTH>() else {
-        return malformed(0, format!("expected the header's length in {LENGTH} bytes, the file has {}", file.len()));
+/// Where the tensors' bytes begin in a file of `file` bytes that begins with `bytes`, all of it or the first [`LENGTH`].
+pub(crate) fn data_start(bytes: &[u8], file: u64) -> Parsed<usize> {
+    let Some((length, _)) = bytes.split_first_chunk::<LENGTH>() else {
+        return malformed(0, format!("expected the header's length in {LENGTH} bytes, the file has {}", bytes.len()));
     };
-    let length = u64::from_le_bytes(*length);
-    let Some(header) = usize::try_from(length).ok().and_then(|length| rest.get(..length)) else {
-        return malformed(0, format!("the header should have {length} bytes, but only {} follow", rest.len()));
-    };
-    let header = match std::str::from_utf8(header) {
+    if let Some(format) = other_format(length) {
+        return malformed(0, format);
+    }
+    let (length, follow) = (u64::from_le_bytes(*length), file - LENGTH as u64);
+    if length > follow {
+        let message = format!("the header should have {length} bytes, but only {follow} follow");
+        return malformed(0, format!("{message}: this is no safetensors file, or one that was cut off"));
+    }
+    if length > LONGEST_HEADER {
+        return malformed(0, format!("a header of {length} bytes, expected {LONGEST_HEADER} at most"));
+    }
+    Ok(LENGTH + length as usize)
+}
+
+/// What a file of another format is, by its first bytes, and what to do.
+fn other_format(first: &[u8; LENGTH]) -> Option<String> {
+    let torch = "as torch.save writes it. Convert it in Python: safetensors.torch.save_file(torch.load(FILE, \
+        map_location='cpu', weights_only=True), 'FILE.safetensors')";
+    match first {
+        [b'P', b'K', 3, 4, ..] => Some(format!("this is a zip archive, {torch}")),
+        [0x80, 2..=5, ..] => Some(format!("this is a Python pickle, {torch}")),
+        [0x89, b'H', b'D', b'F', ..] => Some("this is an HDF5 file, not safetensors".into()),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some("this is a NumPy array, not safetensors".into()),
+        [b'G', b'G', b'U', b'F', ..] => Some("this is a GGUF file, not safetensors".into()),
+        _ => None,
+    }
+}
+
+/// Reads the header of a file of `file` bytes that begins with `bytes`, all of it or up to where the tensors' bytes begin, and
+/// checks it. Memory is bounded by the header's length.
+pub(crate) fn parse(bytes: &[u8], file: u64) -> Parsed<Archive> {
+    let data = data_start(bytes, file)?;
+    let header = match std::str::from_utf8(&bytes[LENGTH..data]) {
         Ok(header) => header,
         Err(error) => return malformed(LENGTH + error.valid_up_to(), "the header is not UTF-8"),
     };
     let mut reader = Reader { text: header, at: 0 };
-    let (archive, places) = reader.header(LENGTH + header.len())?;
-    check_layout(&archive, &places, file.len(), LENGTH + header.len())?;
+    let (archive, places) = reader.header(data)?;
+    check_layout(&archive, &places, file as usize, data)?;
     Ok(archive)
 }
 
-/// Tensors must have the bytes that shape and type demand and follow each other without gap to the file's end.
+/// Tensors must have the bytes that shape and type demand, if the type is known, and follow each other without gap to the file's
+/// end.
 fn check_layout(archive: &Archive, places: &BTreeMap<String, usize>, file: usize, data: usize) -> Parsed<()> {
-    let mut order: Vec<_> = archive.tensors.iter().collect();
-    order.sort_by_key(|(_, entry)| (entry.bytes.start, entry.bytes.end));
+    let tensors = archive.tensors.iter().filter_map(|(name, entry)| match entry {
+        Entry::Tensor { dtype, shape, bytes } => Some((name, dtype, shape, bytes)),
+        Entry::Other(_) => None,
+    });
+    let mut order: Vec<_> = tensors.collect();
+    order.sort_by_key(|(.., bytes)| (bytes.start, bytes.end));
     let mut end = data;
-    for (name, Entry { dtype, shape, bytes }) in order {
+    for (name, dtype, shape, bytes) in order {
         let place = places[name];
-        let Some(size) = size_of(dtype) else {
-            return malformed(place, format!("tensor {name}: unknown type {dtype}"));
-        };
-        let needed = shape.iter().try_fold(size, |product, &extent| product.checked_mul(extent));
         let found = bytes.end.checked_sub(bytes.start);
+        let needed = match size_of(dtype) {
+            Some(size) => shape.iter().try_fold(size, |product, &extent| product.checked_mul(extent)),
+            None => found,
+        };
         if needed.is_none() || needed != found {
             let (begin, end) = (bytes.start - data, bytes.end - data);
             return malformed(place, format!("tensor {name}: bytes {begin}..{end} do not hold {dtype} {shape:?}"));
@@ -288,6 +329,9 @@ impl Reader<'_> {
                 if std::mem::replace(&mut seen, true) {
                     return malformed(place, "a second __metadata__");
                 }
+                if reader.peek() == Some(b'n') {
+                    return reader.skip(0);
+                }
                 return reader.object(|reader, key| {
                     let value = reader.string()?;
                     match archive.metadata.insert(key, value) {
@@ -309,29 +353,55 @@ impl Reader<'_> {
         }
     }
 
+    /// Passes over any value; `depth` is how many it stands in.
+    fn skip(&mut self, depth: usize) -> Parsed<()> {
+        if depth > DEEPEST {
+            return self.fail("a value nested too deeply");
+        }
+        match self.peek() {
+            Some(b'{') => self.object(|reader, _| reader.skip(depth + 1)),
+            Some(b'[') => self.items('[', ']', |reader| reader.skip(depth + 1)),
+            Some(b'"') => self.string().map(drop),
+            _ => {
+                let rest = &self.text[self.at..];
+                let end = rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
+                let word = &rest[..end];
+                if !matches!(word, "null" | "true" | "false") && word.parse::<f64>().is_err() {
+                    return self.fail("expected a value");
+                }
+                self.at += end;
+                Ok(())
+            }
+        }
+    }
+
     fn entry(&mut self, name: &str, data: usize) -> Parsed<Entry> {
         let place = LENGTH + self.at;
+        if self.peek() != Some(b'{') {
+            self.skip(0)?;
+            return Ok(Entry::Other("expected an object".into()));
+        }
         let (mut dtype, mut shape, mut offsets) = (None, None, None);
         self.object(|reader, key| {
             let twice = match key.as_str() {
                 "dtype" => dtype.replace(reader.string()?).is_some(),
                 "shape" => shape.replace(reader.counts()?).is_some(),
                 "data_offsets" => offsets.replace(reader.counts()?).is_some(),
-                _ => return reader.fail(format!("tensor {name}: unknown key {}", quote(&key))),
+                _ => return reader.skip(0),
             };
             if twice { reader.fail(format!("tensor {name}: {key} twice")) } else { Ok(()) }
         })?;
-        let missing: Cow<str> = match (dtype, shape, offsets.as_deref()) {
-            (Some(dtype), Some(shape), Some(&[begin, end])) => {
-                let Some((begin, end)) = data.checked_add(begin).zip(data.checked_add(end)) else {
-                    return malformed(place, format!("tensor {name}: offsets beyond any file"));
-                };
-                return Ok(Entry { dtype, shape, bytes: begin..end });
+        match (dtype, shape, offsets.as_deref()) {
+            (Some(dtype), Some(shape), Some(&[begin, end])) => match data.checked_add(begin).zip(data.checked_add(end))
+            {
+                Some((begin, end)) => Ok(Entry::Tensor { dtype, shape, bytes: begin..end }),
+                None => malformed(place, format!("tensor {name}: offsets beyond any file")),
+            },
+            (_, _, Some(offsets)) if offsets.len() != 2 => {
+                malformed(place, format!("tensor {name}: {} data_offsets, expected 2", offsets.len()))
             }
-            (_, _, Some(offsets)) if offsets.len() != 2 => format!("{} data_offsets, expected 2", offsets.len()).into(),
-            _ => "expected dtype, shape and data_offsets".into(),
-        };
-        malformed(place, format!("tensor {name}: {missing}"))
+            _ => Ok(Entry::Other("expected dtype, shape and data_offsets".into())),
+        }
     }
 }
 
@@ -351,6 +421,17 @@ mod tests {
         serialize(&metadata.into(), &tensors)
     }
 
+    fn whole(file: &[u8]) -> Parsed<Archive> {
+        parse(file, file.len() as u64)
+    }
+
+    fn tensor<'a>(archive: &'a Archive, name: &str) -> (&'a str, &'a [usize], Range<usize>) {
+        match &archive.tensors[name] {
+            Entry::Tensor { dtype, shape, bytes } => (dtype, shape, bytes.clone()),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
     fn file(header: &str, data: &[u8]) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
     }
@@ -358,17 +439,19 @@ mod tests {
     #[test]
     fn the_formats_own_library_reads_what_we_write() {
         let file = sample();
-        let ours = parse(&file).unwrap();
+        let ours = whole(&file).unwrap();
         let theirs = oracle::SafeTensors::deserialize(&file).unwrap();
         let (_, header) = oracle::SafeTensors::read_metadata(&file).unwrap();
         let metadata = header.metadata().clone().unwrap();
         assert_eq!(metadata.into_iter().collect::<BTreeMap<_, _>>(), ours.metadata);
         assert_eq!(theirs.len(), ours.tensors.len());
-        for (name, entry) in &ours.tensors {
-            let tensor = theirs.tensor(name).unwrap();
-            assert_eq!(tensor.shape(), entry.shape);
-            assert_eq!(tensor.data(), &file[entry.bytes.clone()]);
-            assert_eq!(tensor.dtype().to_string(), entry.dtype);
+        for name in ours.tensors.keys() {
+            let (dtype, shape, bytes) = tensor(&ours, name);
+            let theirs = theirs.tensor(name).unwrap();
+            assert_eq!(
+                (theirs.dtype().to_string(), theirs.shape(), theirs.data()),
+                (dtype.into(), shape, &file[bytes])
+            );
         }
     }
 
@@ -381,16 +464,54 @@ mod tests {
             [("x", view(oracle::Dtype::BF16, &[3, 4], &bytes)), ("y", view(oracle::Dtype::U8, &[5], &bytes[..5]))];
         let metadata = [("key\t\u{1F600}".to_string(), "välue".to_string())];
         let file = oracle::serialize(tensors, Some(metadata.clone().into())).unwrap();
-        let archive = parse(&file).unwrap();
+        let archive = whole(&file).unwrap();
         assert_eq!(archive.metadata, metadata.into());
-        assert_eq!(file[archive.tensors["x"].bytes.clone()], bytes);
-        assert_eq!((&archive.tensors["y"].shape[..], &archive.tensors["y"].dtype[..]), (&[5][..], "U8"));
+        assert_eq!(file[tensor(&archive, "x").2], bytes);
+        let (dtype, shape, _) = tensor(&archive, "y");
+        assert_eq!((dtype, shape), ("U8", &[5][..]));
     }
 
     #[test]
     fn escapes_are_decoded() {
-        let archive = parse(&file(r#" {"__metadata__" : {"k\u0041\/" : "\ud83d\ude00\n\\"} } "#, &[])).unwrap();
+        let archive = whole(&file(r#" {"__metadata__" : {"k\u0041\/" : "\ud83d\ude00\n\\"} } "#, &[])).unwrap();
         assert_eq!(archive.metadata["kA/"], "\u{1F600}\n\\");
+    }
+
+    /// What is odd about one tensor or key says nothing of the others.
+    #[test]
+    fn oddities_leave_the_other_tensors_alone() {
+        let sound = "\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}";
+        for (odd, bytes) in [
+            ("\"__metadata__\":null", 8),
+            ("\"version\":2.5e0", 8),
+            ("\"more\":[{\"a\":[null,true,\"]\"]},-1]", 8),
+            ("\"y\":{}", 8),
+            ("\"y\":{\"dtype\":\"F4\",\"shape\":[7,2],\"data_offsets\":[8,15]}", 15),
+            ("\"y\":{\"dtype\":\"F8_E8M0\",\"shape\":[3],\"data_offsets\":[8,11]}", 11),
+            ("\"y\":{\"dtype\":\"U8\",\"more\":{\"a\":[]},\"shape\":[1],\"data_offsets\":[8,9]}", 9),
+        ] {
+            for header in [format!("{{{odd},{sound}}}"), format!("{{{sound},{odd}}}")] {
+                let archive = whole(&file(&header, &vec![0; bytes])).unwrap_or_else(|e| panic!("{header}: {e:?}"));
+                assert_eq!(tensor(&archive, "x").1, [2]);
+                assert!(archive.metadata.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn other_formats_are_named() {
+        for (first, message) in [
+            (&b"PK\x03\x04\x00\x00\x08\x08"[..], "a zip archive, as torch.save writes it. Convert it in Python"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF", "a Python pickle, as torch.save writes it. Convert it in Python"),
+            (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+            (b"\x93NUMPY\x01\x00", "a NumPy array"),
+            (b"import t", "no safetensors file"),
+        ] {
+            let error = whole(&[first, &[0; 100]].concat()).unwrap_err();
+            assert!(error.message.contains(message), "{error:?}");
+        }
+        let long = [&(LONGEST_HEADER + 1).to_le_bytes()[..], b"{"].concat();
+        assert!(parse(&long, u64::MAX).unwrap_err().message.contains("expected 16777216 at most"));
     }
 
     #[test]
@@ -411,11 +532,12 @@ mod tests {
             (file("{\"__metadata__\":{\"a\":\"b\",\"a\":\"c\"}}", &[]), "same key twice"),
             (file("{\"__metadata__\":{},\"__metadata__\":{}}", &[]), "second __metadata__"),
             (file("{\"__metadata__\":{\"a\":3}}", &[]), "expected '\"'"),
-            (tensor("{}"), "expected dtype"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}"), "1 data_offsets"),
-            (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"more\":[]}"), "unknown key"),
+            (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"more\":[}"), "expected a value"),
+            (tensor(&format!("{{\"more\":{}", "[".repeat(1000))), "nested too deeply"),
             (tensor("{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}"), "dtype twice"),
-            (tensor("{\"dtype\":\"Q7\",\"shape\":[2],\"data_offsets\":[0,8]}"), "unknown type Q7"),
+            (tensor("{\"dtype\":\"Q7\",\"shape\":[2],\"data_offsets\":[8,0]}"), "do not hold"),
+            (tensor("{\"dtype\":\"Q7\",\"shape\":[2],\"data_offsets\":[0,7]}"), "1 bytes follow"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}"), "do not hold"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}"), "do not hold"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}"), "does not start"),
@@ -426,7 +548,7 @@ mod tests {
             (tensor("{\"dtype\":\"F64\",\"shape\":[4294967296,4294967296,4],\"data_offsets\":[0,0]}"), "do not hold"),
             (tensor("{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,18446744073709551615]}"), "beyond any file"),
         ] {
-            let error = parse(&bytes).unwrap_err();
+            let error = whole(&bytes).unwrap_err();
             assert!(error.message.contains(message), "{message}: {error:?}");
             assert!(error.offset <= bytes.len(), "{error:?}");
         }
@@ -436,23 +558,30 @@ mod tests {
     /// format's own library on whether the file is sound.
     #[test]
     fn corruptions_and_truncations_are_judged_as_by_the_formats_own_library() {
-        let whole = sample();
+        let sample = sample();
         let judge = |bytes: &[u8], what: &str| {
-            let (ours, theirs) = (parse(bytes), oracle::SafeTensors::deserialize(bytes));
-            // The library also takes the key of a pair that stands twice, and types too new for this reader.
-            let lenient = ours.as_ref().is_err_and(|e| e.message.contains("twice") || e.message.contains("unknown"));
+            let (ours, theirs) = (whole(bytes), oracle::SafeTensors::deserialize(bytes));
+            // The library also takes the key of a pair that stands twice; it refuses files for what may be wrong with one
+            // tensor here.
+            let lenient = match &ours {
+                Err(error) => error.message.contains("twice"),
+                Ok(archive) => archive.tensors.values().any(|entry| match entry {
+                    Entry::Tensor { dtype, .. } => size_of(dtype).is_none(),
+                    Entry::Other(_) => true,
+                }),
+            };
             assert!(ours.is_ok() == theirs.is_ok() || lenient, "{what}: {ours:?}, {:?}", theirs.err());
         };
-        for length in 0..whole.len() {
-            judge(&whole[..length], &format!("cut to {length} bytes"));
-            assert!(parse(&whole[..length]).is_err());
+        for length in 0..sample.len() {
+            judge(&sample[..length], &format!("cut to {length} bytes"));
+            assert!(whole(&sample[..length]).is_err());
         }
-        let header = whole.len() - 32;
+        let header = sample.len() - 32;
         for at in 0..header {
             for value in
-                [0, 1, b'"', b'\\', b'0', b'9', b',', b'{', b'}', b' ', 0x80, 0xFF, whole[at] ^ 1, whole[at] ^ 0x20]
+                [0, 1, b'"', b'\\', b'0', b'9', b',', b'{', b'}', b' ', 0x80, 0xFF, sample[at] ^ 1, sample[at] ^ 0x20]
             {
-                let mut bytes = whole.clone();
+                let mut bytes = sample.clone();
                 bytes[at] = value;
                 judge(&bytes, &format!("byte {at} made {value}"));
             }

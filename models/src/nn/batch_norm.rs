@@ -24,6 +24,9 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// The names of its parameters, each with one value per channel, in the order of [`Module::visit`].
+    pub(crate) const PARAMETERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+
     /// The plain normalisation: weight 1, bias 0, running mean 0 and variance 1.
     ///
     /// # Errors
@@ -119,10 +122,8 @@ impl Module for BatchNorm {
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
-        f("weight", &mut self.weight);
-        f("bias", &mut self.bias);
-        f("running_mean", &mut self.running_mean);
-        f("running_var", &mut self.running_var);
+        let params = [&mut self.weight, &mut self.bias, &mut self.running_mean, &mut self.running_var];
+        Self::PARAMETERS.into_iter().zip(params).for_each(|(name, param)| f(name, param));
     }
 
     fn parameter_device(&self) -> Option<Device> {

@@ -2,11 +2,12 @@
 
 use crate::{
     AvgPool, BatchNorm, Chain, ConvNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Module, Relu, Residual,
-    SpatialMean, nn::chain::Link,
+    SpatialMean,
+    nn::{chain::Link, residual::SHORTCUT},
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Conv, Group, Window};
-use std::mem;
+use std::{collections::BTreeSet, mem};
 
 /// Layers in the order in which they read each other. Keeps count of channels, lifts the first convolution to the group, and
 /// computes together what can be: a norm, a ReLU and max pooling become part of the convolution before them.
@@ -53,6 +54,8 @@ pub struct Builder {
     first_error: Option<Error>,
     /// Names around the present place.
     path: Vec<String>,
+    /// Full names of all layers and blocks so far: no two may be the same, or a file could not keep both.
+    names: BTreeSet<String>,
 }
 
 /// What the next layer reads.
@@ -91,6 +94,7 @@ impl Builder {
             last: None,
             first_error: None,
             path: Vec::new(),
+            names: BTreeSet::new(),
         };
         builder.checked("in_channels", in_channels)
     }
@@ -108,7 +112,7 @@ impl Builder {
     }
 
     fn convolution(self, name: &str, out_channels: usize, window: Window, bias: bool) -> Self {
-        let mut builder = self.settled().checked(name, out_channels);
+        let builder = self.settled().checked(name, out_channels);
         if builder.first_error.is_some() {
             return builder;
         }
@@ -117,6 +121,15 @@ impl Builder {
             return builder.refused(name, "expected a kernel size and a stride of at least 1");
         }
         let Builder { group, place: Place { channels, elements }, .. } = builder;
+        let mut builder = builder
+            .named(name)
+            .expecting(name, &[("weight", &[out_channels, channels, elements, kernel_size, kernel_size])]);
+        if bias {
+            builder = builder.expecting(name, &[("bias", &[out_channels])]);
+        }
+        if builder.first_error.is_some() {
+            return builder;
+        }
         let (conv, init, device) = (Conv { group, stride, padding }, &mut builder.init, &builder.device);
         let layer = match elements {
             1 => GroupConv::lifting(channels, out_channels, kernel_size, conv, init, device),
@@ -135,27 +148,29 @@ impl Builder {
 
     /// A batch norm.
     #[must_use]
-    pub fn norm(mut self, name: &str) -> Self {
-        if self.first_error.is_some() {
-            return self;
+    pub fn norm(self, name: &str) -> Self {
+        let channels = [self.place.channels];
+        let mut builder = self.named(name).expecting(name, &BatchNorm::PARAMETERS.map(|part| (part, &channels[..])));
+        if builder.first_error.is_some() {
+            return builder;
         }
-        self.norms += 1;
-        let norm = match BatchNorm::new(self.place.channels, &self.device) {
+        builder.norms += 1;
+        let norm = match BatchNorm::new(builder.place.channels, &builder.device) {
             Ok(norm) => norm,
             Err(error) => {
-                self.first_error = Some(error);
-                return self;
+                builder.first_error = Some(error);
+                return builder;
             }
         };
-        match self.last.take() {
+        match builder.last.take() {
             Some((conv_name, Open::Conv(conv))) => {
                 let both = ConvNorm::new([conv_name, name.into()], conv, norm);
-                self.last = Some((String::new(), Open::ConvNorm(both)));
-                self
+                builder.last = Some((String::new(), Open::ConvNorm(both)));
+                builder
             }
             last => {
-                self.last = last;
-                let mut builder = self.settled();
+                builder.last = last;
+                let mut builder = builder.settled();
                 builder.last = Some((name.into(), Open::Norm(norm)));
                 builder
             }
@@ -204,8 +219,9 @@ impl Builder {
     pub fn max_pool(mut self, name: &str, window: Window) -> Self {
         match self.last.take() {
             Some((empty, Open::ConvNorm(both))) => {
-                self.links.push(Link { name: empty, module: Box::new(both.with_pool(name, MaxPool(window))) });
-                self
+                let mut builder = self.named(name);
+                builder.links.push(Link { name: empty, module: Box::new(both.with_pool(name, MaxPool(window))) });
+                builder
             }
             last => {
                 self.last = last;
@@ -223,7 +239,7 @@ impl Builder {
     /// Layers under a common name.
     #[must_use]
     pub fn chain(self, name: &str, layers: impl FnOnce(Builder) -> Builder) -> Self {
-        let (mut builder, chain) = self.nested(name, layers);
+        let (mut builder, chain) = self.named(name).nested(&[name], layers);
         builder.links.push(Link { name: name.into(), module: Box::new(chain) });
         builder
     }
@@ -238,9 +254,9 @@ impl Builder {
         shortcut: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let start = self.place;
-        let (mut builder, branch) = self.nested(name, branch);
+        let (mut builder, branch) = self.named(name).nested(&[name], branch);
         let end = mem::replace(&mut builder.place, start);
-        let (mut builder, shortcut) = builder.nested(name, shortcut);
+        let (mut builder, shortcut) = builder.nested(&[name, SHORTCUT], shortcut);
         if builder.place != end {
             let (a, b) = (end, builder.place);
             let message = format!(
@@ -256,13 +272,15 @@ impl Builder {
     /// The mean over space.
     #[must_use]
     pub fn spatial_mean(self) -> Self {
-        self.layer("mean", SpatialMean)
+        let name = self.free("mean");
+        self.layer(&name, SpatialMean)
     }
 
     /// The maximum over the group: from here on, a turned image makes the same as the upright one.
     #[must_use]
     pub fn coset_max(self) -> Self {
-        let mut builder = self.layer("coset", CosetMax);
+        let name = self.free("coset");
+        let mut builder = self.layer(&name, CosetMax);
         builder.place.elements = 1;
         builder
     }
@@ -270,7 +288,8 @@ impl Builder {
     /// The mean over the group; as [`Builder::coset_max`].
     #[must_use]
     pub fn coset_mean(self) -> Self {
-        let mut builder = self.layer("coset", CosetMean);
+        let name = self.free("coset");
+        let mut builder = self.layer(&name, CosetMean);
         builder.place.elements = 1;
         builder
     }
@@ -279,11 +298,15 @@ impl Builder {
     /// element, and its result is not invariant.
     #[must_use]
     pub fn linear(self, name: &str, out_features: usize) -> Self {
-        let mut builder = self.settled().checked(name, out_features);
+        let builder = self.settled().checked(name, out_features);
         if builder.first_error.is_some() {
             return builder;
         }
         let features = builder.place.channels * builder.place.elements;
+        let mut builder = builder.expecting(name, &[("weight", &[out_features, features]), ("bias", &[out_features])]);
+        if builder.first_error.is_some() {
+            return builder;
+        }
         builder.place = Place { channels: out_features, elements: 1 };
         match Linear::new(features, out_features, &mut builder.init, &builder.device) {
             Ok(linear) => builder.layer(name, linear),
@@ -297,7 +320,7 @@ impl Builder {
     /// A layer of any kind that keeps the number of channels.
     #[must_use]
     pub fn layer(self, name: &str, module: impl Module + 'static) -> Self {
-        let mut builder = self.settled();
+        let mut builder = self.settled().named(name);
         builder.links.push(Link { name: name.into(), module: Box::new(module) });
         builder
     }
@@ -308,20 +331,32 @@ impl Builder {
     /// [`Error::Invalid`] with the first layer that does not fit; or when the GPU has no room.
     pub fn build(self) -> Result<Chain> {
         let builder = self.settled();
-        match builder.first_error {
-            Some(error) => Err(error),
-            None => Ok(Chain::new(builder.group, builder.in_channels, builder.links)),
+        if let Some(error) = builder.first_error {
+            return Err(error);
+        }
+        let mut chain = Chain::new(builder.group, builder.in_channels, builder.links);
+        // Layers of one's own name their parameters themselves.
+        let (mut names, mut twice) = (BTreeSet::new(), None);
+        chain.visit(&mut |name, _| {
+            if !names.insert(name.to_string()) {
+                twice.get_or_insert_with(|| name.to_string());
+            }
+        });
+        match twice {
+            Some(name) => Err(Error::Invalid(format!("{name}: two parameters have this name"))),
+            None => Ok(chain),
         }
     }
 
     /// What `layers` adds, as a chain of its own.
-    fn nested(self, name: &str, layers: impl FnOnce(Builder) -> Builder) -> (Builder, Chain) {
+    fn nested(self, names: &[&str], layers: impl FnOnce(Builder) -> Builder) -> (Builder, Chain) {
         let mut builder = self.settled();
         let in_channels = builder.place.channels;
         let outer = mem::take(&mut builder.links);
-        builder.path.push(name.into());
+        let outside = builder.path.len();
+        builder.path.extend(names.iter().map(ToString::to_string));
         let mut builder = layers(builder).settled();
-        builder.path.pop();
+        builder.path.truncate(outside);
         let links = mem::replace(&mut builder.links, outer);
         let chain = Chain::new(builder.group, in_channels, links);
         (builder, chain)
@@ -350,9 +385,43 @@ impl Builder {
 
     /// With this error, unless there was one before.
     fn refused(mut self, name: &str, message: &str) -> Self {
-        let names: Vec<&str> =
-            self.path.iter().map(String::as_str).chain([name]).filter(|name| !name.is_empty()).collect();
-        self.first_error.get_or_insert_with(|| Error::Invalid(format!("{}: {message}", names.join("."))));
+        let path = self.path_of(name);
+        self.first_error.get_or_insert_with(|| Error::Invalid(format!("{path}: {message}")));
         self
     }
+
+    /// Refuses a name that another layer or block of the same place has.
+    fn named(mut self, name: &str) -> Self {
+        if name.is_empty() || self.names.insert(self.path_of(name)) {
+            return self;
+        }
+        self.refused(name, "another layer has this name already")
+    }
+
+    /// `name`, or with the first number behind it under which there is no layer yet.
+    fn free(&self, name: &str) -> String {
+        let numbered = (2..).map(|number| format!("{name}{number}"));
+        let mut names = std::iter::once(name.to_string()).chain(numbered);
+        names.find(|name| !self.names.contains(&self.path_of(name))).unwrap_or_default()
+    }
+
+    /// Refuses parameters (name, shape) of the layer `name` that are not in the file that the values will be taken from.
+    fn expecting(mut self, name: &str, parameters: &[(&str, &[usize])]) -> Self {
+        let path = self.path_of(name);
+        let mut parameters = parameters.iter();
+        let outcome = parameters.try_for_each(|(part, shape)| self.init.expect(&format!("{path}.{part}"), shape));
+        if let Err(error) = outcome {
+            self.first_error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// `name` behind the names around it.
+    fn path_of(&self, name: &str) -> String {
+        let names = self.path.iter().map(String::as_str).chain([name]);
+        names.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! Starting values.
 
-use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
+use crate::{Checkpoint, io::missing};
+use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::Group;
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 /// The first of the streams that starting values are drawn from.
 const INIT: u32 = u32::from_be_bytes(*b"init");
@@ -13,6 +14,8 @@ pub struct Init {
     seed: u64,
     scheme: Scheme,
     drawn: u32,
+    /// Names and shapes of the file that the values will be taken from, if there is one.
+    stored: Option<BTreeMap<String, Vec<usize>>>,
 }
 
 /// How the filters of convolutions start. Biases and linear layers start at PyTorch's default in every scheme.
@@ -67,7 +70,25 @@ impl Init {
 
     /// Values that are a function of `seed`.
     pub fn with_scheme(seed: u64, scheme: Scheme) -> Self {
-        Init { seed, scheme, drawn: 0 }
+        Init { seed, scheme, drawn: 0, stored: None }
+    }
+
+    /// Nothing is drawn: zeros, in whose place the file's values come. A parameter that the file does not have in its shape is an
+    /// error before memory is taken for it, so that settings of a file cannot take more than its tensors do.
+    pub(crate) fn restoring(checkpoint: &Checkpoint) -> Self {
+        Init { stored: Some(checkpoint.shapes()), ..Self::new(0) }
+    }
+
+    /// # Errors
+    /// [`Error::Checkpoint`] if the values are to come from a file that has no such parameter.
+    pub(crate) fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let Some(stored) = &self.stored else { return Ok(()) };
+        let message = match stored.get(name) {
+            Some(found) if found == shape => return Ok(()),
+            Some(found) => format!("expected shape {shape:?}, found {found:?}"),
+            None => missing(name, stored.keys().map(String::as_str)),
+        };
+        Err(Error::Checkpoint { name: name.into(), message })
     }
 
     /// Filters `[C_out, C_in, G_in, k, k]` of a convolution on `group`.
@@ -96,6 +117,9 @@ impl Init {
     }
 
     fn draw(&mut self, shape: Shape, device: &Device, value: impl Fn(&Stream, u64) -> f64) -> Result<Tensor> {
+        if self.stored.is_some() {
+            return Tensor::full(shape, 0.0, device);
+        }
         let stream = Stream::new(self.seed, INIT + self.drawn, 0);
         self.drawn += 1;
         Tensor::from_vec(shape, (0..shape.len() as u64).map(|i| value(&stream, i) as f32).collect(), device)

@@ -13,7 +13,7 @@ pub struct Residual {
 }
 
 /// What the shortcut is called in names of layers and parameters; the branch's layers belong to the block itself.
-const SHORTCUT: &str = "shortcut";
+pub(crate) const SHORTCUT: &str = "shortcut";
 
 impl Residual {
     /// The sum of the two.

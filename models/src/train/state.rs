@@ -1,7 +1,7 @@
 //! The state of a training run, as a file keeps it.
 
 use super::{Trainer, Training};
-use crate::{Checkpoint, Config, Network, checkpoint::Encoder};
+use crate::{Checkpoint, Config, Network, io::Encoder};
 use quarterturn_autograd::Kind;
 use quarterturn_core::{Device, Result, Tensor};
 use std::path::Path;

@@ -106,9 +106,13 @@ impl MnistCnn {
     /// # Errors
     /// [`Error::Invalid`] for settings out of range; or when the GPU has no room.
     pub fn new(config: MnistCnnConfig, seed: u64, device: &Device) -> Result<Self> {
+        Self::with_init(config, Init::new(seed), device)
+    }
+
+    fn with_init(config: MnistCnnConfig, init: Init, device: &Device) -> Result<Self> {
         config.check()?;
         let MnistCnnConfig { group, width, in_channels, classes, dropout } = config;
-        let mut builder = Builder::new(group, in_channels, Init::new(seed), device);
+        let mut builder = Builder::new(group, in_channels, init, device);
         for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
             let window = Window { kernel_size, stride: 1, padding };
             builder = builder.conv(&format!("conv{layer}"), width, window).norm(&format!("norm{layer}")).relu();
@@ -137,9 +141,7 @@ impl MnistCnn {
     /// See [`Checkpoint`].
     pub fn restored(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = MnistCnnConfig::from_config(checkpoint.config())?;
-        config.check()?;
-        checkpoint.expect_values(config.parameters())?;
-        let mut network = Self::new(config, 0, device)?;
+        let mut network = Self::with_init(config, Init::restoring(checkpoint), device)?;
         checkpoint.restore(&mut network)?;
         Ok(network)
     }

@@ -18,7 +18,11 @@ impl SubsamplingNet {
     /// # Errors
     /// When the GPU has no room.
     pub fn new(seed: u64, device: &Device) -> Result<Self> {
-        let layers = Builder::new(Group::C4, 1, Init::new(seed), device)
+        Self::with_init(Init::new(seed), device)
+    }
+
+    pub(crate) fn with_init(init: Init, device: &Device) -> Result<Self> {
+        let layers = Builder::new(Group::C4, 1, init, device)
             .conv("conv", 1, Window { kernel_size: 3, stride: 2, padding: 1 })
             .spatial_mean()
             .coset_max()

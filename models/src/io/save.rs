@@ -1,0 +1,111 @@
+//! Writing checkpoints.
+
+use super::{
+    checkpoint::{LARGEST_FILE, NOTE, Notes, unfit_value},
+    safetensors,
+};
+use crate::{Config, Network};
+use quarterturn_core::{Device, Error, Result, Tensor, replace_file};
+use std::{collections::BTreeSet, path::Path};
+
+/// Writes `network` to `path`: `f32`, or `f64` from [`Device::Reference`].
+///
+/// # Errors
+/// [`Error::Checkpoint`] if such a file could not be read back: with the name of a tensor that has a value which is not finite, or
+/// has the name of another one. [`Error::Io`]; what went wrong on the GPU since the last read-back. A former file at `path` is then
+/// unharmed.
+pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
+    save_with(path, network, &Notes::new())
+}
+
+/// As [`save`], with notes, which [`crate::Checkpoint::notes`] gives back.
+///
+/// ```
+/// use quarterturn_core::Device;
+/// use quarterturn_models::{Checkpoint, MnistCnn, MnistCnnConfig, checkpoint::{self, Notes, Preparation}};
+///
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let mut network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
+/// let preparation: Preparation = "normalize 0.13084 0.04348; circle_crop".parse()?;
+/// let notes = Notes::from([(Preparation::NOTE.into(), preparation.to_string())]);
+/// let file = std::env::temp_dir().join("with-notes.safetensors");
+/// checkpoint::save_with(&file, &mut network, &notes)?;
+///
+/// assert_eq!(Checkpoint::read(&file)?.preparation()?, Some(preparation));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, notes: &Notes) -> Result<()> {
+    let mut encoder = Encoder::of(network)?;
+    encoder.notes(notes);
+    encoder.write(path)
+}
+
+/// What a file will hold.
+pub(crate) struct Encoder {
+    pub(super) metadata: Config,
+    pub(super) tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
+}
+
+impl Encoder {
+    /// The network's settings, parameters and buffers.
+    pub fn of<N: Network + ?Sized>(network: &mut N) -> Result<Self> {
+        let mut encoder = Encoder { metadata: network.config(), tensors: Vec::new() };
+        let mut outcome = Ok(());
+        network.visit(&mut |name, param| {
+            if outcome.is_ok() {
+                outcome = encoder.tensor(name.into(), param.value());
+            }
+        });
+        outcome.map(|()| encoder)
+    }
+
+    pub fn tensor(&mut self, name: String, value: &Tensor) -> Result<()> {
+        let (values, device) = (value.to_f64()?, value.device());
+        if let Some(message) = unfit_value(&name, &values, &device) {
+            return Err(Error::Checkpoint { name, message });
+        }
+        let (dtype, bytes) = match device {
+            Device::Reference => ("F64", values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            _ => ("F32", values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()),
+        };
+        self.tensors.push((name, dtype, value.dims().to_vec(), bytes));
+        Ok(())
+    }
+
+    pub fn setting(&mut self, name: String, value: String) {
+        self.metadata.insert(name, value);
+    }
+
+    pub fn notes(&mut self, notes: &Notes) {
+        self.metadata.extend(notes.iter().map(|(name, text)| (format!("{NOTE}{name}"), text.clone())));
+    }
+
+    /// The file, once it has been read as [`super::Checkpoint`] would read it.
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let unfit = |name: &str, message: String| Err(Error::Checkpoint { name: name.into(), message });
+        let mut names = BTreeSet::new();
+        if let Some((name, ..)) = self.tensors.iter().find(|(name, ..)| !names.insert(name)) {
+            return unfit(name, "two tensors have this name, so that the file could not be read back".into());
+        }
+        let bytes = safetensors::serialize(&self.metadata, &self.tensors);
+        let length = bytes.len() as u64;
+        match safetensors::parse(&bytes, length) {
+            Err(error) => {
+                unfit("file", format!("it could not be read back: at byte {}: {}", error.offset, error.message))
+            }
+            Ok(_) if length > LARGEST_FILE => {
+                unfit("file", format!("{length} bytes, more than the {LARGEST_FILE} that are read"))
+            }
+            Ok(_) => Ok(bytes),
+        }
+    }
+
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let bytes = self.bytes()?;
+        replace_file(path, |out| out.write_all(&bytes))
+    }
+}
