@@ -228,7 +228,11 @@ struct Report<'a> {
     group: &'static str,
     input: [usize; 2],
     exact: bool,
+    verdict: &'static str,
     layers: Vec<LayerReport<'a>>,
+    /// Layers that commute at no size, with the reason, and layers that do not say.
+    breaking: Vec<String>,
+    unknown: &'a [String],
     nearest_exact: Nearest,
     #[serde(skip_serializing_if = "Option::is_none")]
     measured: Option<Vec<DepthReport<'a>>>,
@@ -285,6 +289,9 @@ impl<'a> Report<'a> {
             group: exactness.group.name(),
             input: exactness.input,
             exact: exactness.is_exact(),
+            verdict: exactness.verdict().name(),
+            breaking: exactness.breaking.iter().map(ToString::to_string).collect(),
+            unknown: &exactness.unknown,
             layers: exactness.layers.iter().map(LayerReport::new).collect(),
             nearest_exact: Nearest { below: exactness.below.map(size), above: exactness.above.map(size) },
             measured: measured.map(|measured| measured.iter().map(depth).collect()),

@@ -23,7 +23,9 @@ mod nn;
 mod train;
 mod zoo;
 
-pub use check::{DepthError, EquivarianceError, Exactness, LayerKind, Trace, Verdict, WindowedLayer};
+pub use check::{
+    BreakingLayer, DepthError, EquivarianceError, Exactness, LayerKind, Symmetry, Trace, Verdict, WindowedLayer,
+};
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
     AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Mode,

@@ -1,6 +1,6 @@
-//! Whether a network is exactly equivariant at an input size, and at which sizes nearby it is.
+//! Whether a network is exactly equivariant at an input size, and at which sizes nearby its windows are.
 
-use crate::{Network, Trace, WindowedLayer};
+use crate::{BreakingLayer, Network, Trace, WindowedLayer};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::Group;
 use std::{collections::BTreeSet, fmt};
@@ -8,11 +8,16 @@ use std::{collections::BTreeSet, fmt};
 /// No exact size is looked for further away than this.
 const FURTHEST: usize = 4096;
 
-/// What the geometry of a network says of its symmetry at one input size.
+/// What the layers of a network say of its symmetry at one input size.
 ///
 /// A window of size k, stride s and padding p on i samples commutes with quarter turns and reflections iff
 /// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding). A network does if all its windows do, those of
-/// shortcuts included, on both axes. In evaluation mode it then makes the same bits of a turned image as of the upright one.
+/// shortcuts included, on both axes, and all its other layers. In evaluation mode, on [`quarterturn_core::Device::Cpu`] and on a
+/// GPU, the bits that it then makes of a turned image follow from those that it makes of the upright one, as [`Verdict`] says.
+/// ([`quarterturn_core::Device::Reference`] sums in another order for each element of the group.)
+///
+/// Nothing is examined but what [`crate::Module::symmetry`] answers: for a layer that does not say, the verdict is
+/// [`Verdict::Unknown`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exactness {
     /// The architecture's name.
@@ -23,8 +28,12 @@ pub struct Exactness {
     pub input: [usize; 2],
     /// Every layer with a window, in order, those of a shortcut after those beside it.
     pub layers: Vec<WindowedLayer>,
-    /// The layer that treats the elements of the group differently, if there is one: then no size makes the logits invariant.
-    pub group_reader: Option<String>,
+    /// The layers that commute at no size, in order.
+    pub breaking: Vec<BreakingLayer>,
+    /// The layers that do not say whether they commute, in order.
+    pub unknown: Vec<String>,
+    /// The shape of what it makes of one image.
+    pub output: Shape,
     /// The largest smaller size whose windows leave nothing over, if there is one. Each axis counts on its own, and one that is
     /// exact keeps its extent (unless both are).
     pub below: Option<[usize; 2]>,
@@ -35,12 +44,30 @@ pub struct Exactness {
 /// What follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A turned (on p4m also: mirrored) image has the same logits, to the last bit.
-    Exact,
-    /// It does not.
+    /// A turned (on p4m also: mirrored) image has the same output, to the last bit: logits, say, behind a mean or maximum over
+    /// all places and one over the group.
+    Invariant,
+    /// The output of a turned image is that of the upright one, turned, to the last bit: it is a map, or has a group axis.
+    Equivariant,
+    /// A layer breaks the symmetry.
     Inexact,
+    /// No layer is known to break it, but not every layer says whether it does.
+    Unknown,
     /// The group is z2, which promises no symmetry but translation.
     NoSymmetry,
+}
+
+impl Verdict {
+    /// Its name in one word, for tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Invariant => "invariant",
+            Verdict::Equivariant => "equivariant",
+            Verdict::Inexact => "inexact",
+            Verdict::Unknown => "unknown",
+            Verdict::NoSymmetry => "no symmetry",
+        }
+    }
 }
 
 impl Exactness {
@@ -49,7 +76,7 @@ impl Exactness {
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer, if such images do not fit the network.
     pub fn of<N: Network + ?Sized>(network: &N, input: [usize; 2]) -> Result<Self> {
-        let trace = trace(network, input)?;
+        let (trace, output) = trace(network, input)?;
         let period = trace.windows().iter().fold(1, |period: usize, layer| {
             // What a layer leaves over depends on the input's extent modulo the strides up to it.
             period.saturating_mul(layer.window.stride).min(FURTHEST)
@@ -69,25 +96,35 @@ impl Exactness {
             model: network.config().remove("model").unwrap_or_default(),
             group: network.group(),
             input,
-            group_reader: trace.group_reader().map(Into::into),
-            layers: trace.into_windows(),
+            layers: trace.windows,
+            breaking: trace.breaking,
+            unknown: trace.unknown,
+            output,
             below,
             above,
         })
     }
 
-    /// What follows for the logits.
+    /// What follows for the output.
     pub fn verdict(&self) -> Verdict {
+        // By its axes: places, or the elements of the group.
+        let moves = match *self.output.dims() {
+            [_, _, _, _, ..] => true,
+            [_, _, elements] => elements > 1,
+            _ => false,
+        };
         match self.group {
             Group::C1 => Verdict::NoSymmetry,
-            _ if self.first_inexact().is_none() && self.group_reader.is_none() => Verdict::Exact,
-            _ => Verdict::Inexact,
+            _ if self.first_inexact().is_some() || !self.breaking.is_empty() => Verdict::Inexact,
+            _ if !self.unknown.is_empty() => Verdict::Unknown,
+            _ if moves => Verdict::Equivariant,
+            _ => Verdict::Invariant,
         }
     }
 
-    /// Whether the verdict is [`Verdict::Exact`].
+    /// Whether the verdict is [`Verdict::Invariant`] or [`Verdict::Equivariant`].
     pub fn is_exact(&self) -> bool {
-        self.verdict() == Verdict::Exact
+        matches!(self.verdict(), Verdict::Invariant | Verdict::Equivariant)
     }
 
     /// The first layer whose window leaves something over.
@@ -104,33 +141,40 @@ impl Exactness {
         (steps(&|layer| !layer.is_exact()), steps(&|_| true))
     }
 
-    /// One line that says what is wrong and how to mend it; `None` if the network is exact, or promises nothing.
+    /// One line that says what is wrong and how to mend it, or which layers do not say; `None` if the network is exact, or promises
+    /// nothing.
     pub fn warning(&self) -> Option<String> {
-        if self.verdict() != Verdict::Inexact {
+        if !matches!(self.verdict(), Verdict::Inexact | Verdict::Unknown) {
             return None;
         }
-        let (model, group) = (&self.model, self.group);
+        let Exactness { model, group, .. } = self;
+        let input = Extents(self.input);
         let mut reasons = Vec::new();
         if let Some(layer) = self.first_inexact() {
-            let input = Extents(self.input);
-            let remedy = self.remedy();
-            reasons.push(format!("{model} on {group} is inexact at {input}: {layer} breaks the symmetry; {remedy}"));
+            reasons.push(format!("is inexact at {input}: {layer} breaks the symmetry; {}", self.remedy()));
         }
-        if let Some(layer) = &self.group_reader {
-            reasons.push(format!(
-                "{model} on {group}: {layer} has a weight for each element of the group, so that its logits are not invariant at \
-                 any size; take the maximum over the group first"
-            ));
+        if let Some(layer) = self.breaking.first() {
+            reasons.push(format!("is inexact at any size: {layer}"));
         }
-        Some(reasons.join("; "))
+        if let Some(layer) = self.unknown.first() {
+            reasons
+                .push(format!("is unknown beyond {layer}, which does not say whether it commutes (Module::symmetry)"));
+        }
+        Some(format!("{model} on {group} {}", reasons.join("; it ")))
     }
 
-    /// The sizes to take instead.
+    /// The sizes to take instead: exact ones, unless other layers than those with windows matter too.
     fn remedy(&self) -> String {
-        match (self.below.map(Extents), self.above.map(Extents)) {
-            (Some(below), Some(above)) => format!("nearest exact sizes {below} and {above}"),
-            (Some(size), None) | (None, Some(size)) => format!("nearest exact size {size}"),
-            (None, None) => "no size nearby is exact".into(),
+        let windows_alone = self.breaking.is_empty() && self.unknown.is_empty();
+        match (self.below.map(Extents), self.above.map(Extents), windows_alone) {
+            (Some(below), Some(above), true) => format!("nearest exact sizes {below} and {above}"),
+            (Some(size), None, true) | (None, Some(size), true) => format!("nearest exact size {size}"),
+            (Some(below), Some(above), false) => format!("its windows leave nothing over at {below} and {above}"),
+            (Some(size), None, false) | (None, Some(size), false) => {
+                format!("its windows leave nothing over at {size}")
+            }
+            (None, None, true) => "no size nearby is exact".into(),
+            (None, None, false) => "its windows leave something over at every size nearby".into(),
         }
     }
 }
@@ -152,33 +196,38 @@ impl fmt::Display for Exactness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Exactness { model, group, .. } = self;
         let input = Extents(self.input);
-        match (self.verdict(), self.warning()) {
-            (_, Some(warning)) => f.write_str(&warning),
-            (Verdict::NoSymmetry, _) => {
+        let moved = if *group == Group::D4 { "turned or mirrored" } else { "turned" };
+        match self.verdict() {
+            Verdict::Inexact | Verdict::Unknown => f.write_str(&self.warning().unwrap_or_default()),
+            Verdict::NoSymmetry => {
                 write!(f, "{model} on {group}: no symmetry is promised")?;
                 match self.first_inexact() {
                     None => write!(f, " (its windows leave nothing over at {input})"),
                     Some(_) => write!(f, " (its windows leave something over at {input}; {})", self.remedy()),
                 }
             }
-            _ => {
-                let moved = if *group == Group::D4 { "turned or mirrored" } else { "turned" };
-                write!(
-                    f,
-                    "{model} on {group} is exact at {input}: a {moved} image has the same logits, to the last bit"
-                )
-            }
+            Verdict::Invariant => write!(
+                f,
+                "{model} on {group} is exact at {input}: a {moved} image has the same output, to the last bit"
+            ),
+            Verdict::Equivariant => write!(
+                f,
+                "{model} on {group} is exact at {input}: the output of a {moved} image is that of the upright one, {moved}, to the \
+                 last bit"
+            ),
         }
     }
 }
 
-fn trace<N: Network + ?Sized>(network: &N, [height, width]: [usize; 2]) -> Result<Trace> {
-    let mut trace = Trace::default();
-    network.trace(Shape::from([1, network.in_channels(), 1, height, width]), &mut trace)?;
-    Ok(trace)
+/// What the layers say, and the shape of the output.
+fn trace<N: Network + ?Sized>(network: &N, [height, width]: [usize; 2]) -> Result<(Trace, Shape)> {
+    let mut trace = Trace::new(network.group());
+    let image = Shape::from([1, network.in_channels(), 1, height, width]);
+    let output = trace.through("", network.layers(), image)?;
+    Ok((trace, output))
 }
 
 /// Whether images of this extent fit, and no window leaves anything over.
 fn is_exact<N: Network + ?Sized>(network: &N, extent: usize) -> bool {
-    trace(network, [extent; 2]).is_ok_and(|trace| trace.windows().iter().all(WindowedLayer::is_exact))
+    trace(network, [extent; 2]).is_ok_and(|(trace, _)| trace.windows().iter().all(WindowedLayer::is_exact))
 }

@@ -6,4 +6,4 @@ mod trace;
 
 pub use equivariance::{DepthError, EquivarianceError};
 pub use exactness::{Exactness, Verdict};
-pub use trace::{LayerKind, Trace, WindowedLayer};
+pub use trace::{BreakingLayer, LayerKind, Symmetry, Trace, WindowedLayer};

@@ -1,9 +1,24 @@
-//! A network's geometry: what its layers make of shapes, and the windows that slide on the way.
+//! A network's geometry: what its layers make of shapes, and what each of them says of its symmetry on the way.
 
 use crate::{Module, nn::Path};
 use quarterturn_core::{Error, Result, Shape, window_extent, window_residual};
-use quarterturn_kernels::Window;
+use quarterturn_kernels::{Group, Window};
 use std::fmt;
+
+/// What a layer says of itself: whether `layer(T x) = T′ layer(x)`, to the last bit, for every element T of the group. T′ is
+/// what T does to the output, by its axes: it moves the places of a map `[…, H, W]`, and the entries of a group axis
+/// `[N, C, G, …]` of as many entries as the group has elements; `[N, C]` stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Symmetry {
+    /// It does, whatever the size.
+    Commutes,
+    /// It does where its windows, of which it tells [`Trace::window`], leave nothing over.
+    Windowed,
+    /// It never does, for this reason: `it adds a ramp`.
+    Breaks(String),
+    /// It does not say.
+    Unknown,
+}
 
 /// What kind of layer a window belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,29 +97,80 @@ impl fmt::Display for WindowedLayer {
     }
 }
 
+/// A layer that commutes at no size, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakingLayer {
+    /// Its name, from the network down.
+    pub name: String,
+    /// What it says of itself.
+    pub reason: String,
+}
+
+impl fmt::Display for BreakingLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
 /// A walk through a network with shapes for values.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Trace {
+    group: Group,
     path: Path,
-    windows: Vec<WindowedLayer>,
+    pub(super) windows: Vec<WindowedLayer>,
+    pub(super) breaking: Vec<BreakingLayer>,
+    pub(super) unknown: Vec<String>,
     outputs: Vec<(String, Shape)>,
-    group_reader: Option<String>,
 }
 
 impl Trace {
-    /// The shape of the output of `module`, which is called `name` where it stands; as [`crate::Pass::through`].
+    /// A walk through a network on `group`.
+    pub fn new(group: Group) -> Self {
+        let path = Path::default();
+        Trace { group, path, windows: vec![], breaking: vec![], unknown: vec![], outputs: vec![] }
+    }
+
+    /// The shape of the output of `module`, which is called `name` where it stands; as [`crate::Pass::through`]. Notes what the
+    /// module says of its symmetry.
     ///
     /// # Errors
     /// What [`Module::trace`] reports.
     pub fn through(&mut self, name: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
         if name.is_empty() {
-            return module.trace(x, self);
+            return self.judged(module, x);
         }
         self.path.enter(name);
-        let y = module.trace(x, self)?;
+        let y = self.judged(module, x)?;
         self.outputs.push((self.path.as_str().into(), y));
         self.path.leave();
         Ok(y)
+    }
+
+    fn judged(&mut self, module: &dyn Module, x: Shape) -> Result<Shape> {
+        let windows = self.windows.len();
+        // The module's own word comes before that of the layers in it, so that the first to be named is the outer one.
+        let said = module.symmetry(x, self.group);
+        match &said {
+            Symmetry::Breaks(reason) => {
+                self.breaking.push(BreakingLayer { name: self.layer().into(), reason: reason.clone() });
+            }
+            Symmetry::Unknown => self.unknown.push(self.layer().into()),
+            Symmetry::Commutes | Symmetry::Windowed => {}
+        }
+        let y = module.trace(x, self)?;
+        // What it says depends on windows that nobody was told of.
+        if said == Symmetry::Windowed && self.windows.len() == windows {
+            self.unknown.push(self.layer().into());
+        }
+        Ok(y)
+    }
+
+    /// The name of the present layer, for people.
+    fn layer(&self) -> &str {
+        match self.path.as_str() {
+            "" => "a layer without a name",
+            path => path,
+        }
     }
 
     /// Notes that the layer's window slides over `x` `[…, H, W]`; the extents of the result.
@@ -112,8 +178,8 @@ impl Trace {
     /// # Errors
     /// [`Error::Invalid`] if not one window fits.
     pub fn window(&mut self, kind: LayerKind, x: Shape, window: Window) -> Result<[usize; 2]> {
-        let &[.., height, width] = x.dims() else {
-            return Err(self.unfit(format!("expected maps […, H, W], got {x:?}")));
+        let (&[_, _, height, width] | &[_, _, _, height, width]) = x.dims() else {
+            return Err(self.unfit(format!("expected maps [N, C, G, H, W] or [N, C, H, W], got {x:?}")));
         };
         let Window { kernel_size: k, stride, padding } = window;
         let input = [height, width];
@@ -125,12 +191,6 @@ impl Trace {
         let residual = input.map(|i| window_residual(i, k, stride, padding).unwrap_or(0));
         self.windows.push(WindowedLayer { name: self.path.as_str().into(), kind, input, window, residual });
         Ok([down, across])
-    }
-
-    /// Notes that the layer treats the elements of the group differently, so that what it makes of a turned image is not what
-    /// it makes of the upright one.
-    pub fn reads_group(&mut self) {
-        self.group_reader.get_or_insert_with(|| self.path.as_str().into());
     }
 
     /// The error of the layer that does not fit.
@@ -146,19 +206,19 @@ impl Trace {
         &self.windows
     }
 
-    /// As [`Trace::windows`].
-    pub fn into_windows(self) -> Vec<WindowedLayer> {
-        self.windows
-    }
-
     /// Names and output shapes of all layers and blocks so far, in the order in which [`crate::Network::predict_watched`] tells
     /// of them.
     pub fn outputs(&self) -> &[(String, Shape)] {
         &self.outputs
     }
 
-    /// The first layer that treats the elements of the group differently, if there is one.
-    pub fn group_reader(&self) -> Option<&str> {
-        self.group_reader.as_deref()
+    /// The layers so far that commute at no size.
+    pub fn breaking(&self) -> &[BreakingLayer] {
+        &self.breaking
+    }
+
+    /// The layers so far that do not say whether they commute.
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 }

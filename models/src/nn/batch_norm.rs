@@ -1,9 +1,9 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
-use crate::{Mode, Module, Pass, Trace};
+use crate::{Mode, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Tape, Var};
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
-use quarterturn_kernels::{self as kernels, Activation, GivenNorm};
+use quarterturn_kernels::{self as kernels, Activation, GivenNorm, Group};
 use std::rc::Rc;
 
 /// The first of the streams that dropout draws from; each layer adds its number.
@@ -119,6 +119,10 @@ impl Module for BatchNorm {
             [_, c, ..] if *c == channels => Ok(x),
             _ => Err(trace.unfit(format!("expected {channels} channels, got {x:?}"))),
         }
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -317,7 +317,7 @@ impl Builder {
         }
     }
 
-    /// A layer of any kind that keeps the number of channels.
+    /// A layer of any kind that keeps the number of channels. [`crate::Exactness`] asks it for its [`Module::symmetry`].
     #[must_use]
     pub fn layer(self, name: &str, module: impl Module + 'static) -> Self {
         let mut builder = self.settled().named(name);

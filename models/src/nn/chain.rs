@@ -1,6 +1,6 @@
 //! Layers one after another.
 
-use crate::{Module, Pass, Trace};
+use crate::{Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -54,6 +54,11 @@ impl Module for Chain {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         self.links.iter().try_fold(x, |x, link| trace.through(&link.name, &*link.module, x))
+    }
+
+    // What its layers do, they say themselves.
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

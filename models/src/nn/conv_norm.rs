@@ -1,9 +1,9 @@
 //! A convolution and the batch norm behind it, which are computed together.
 
-use crate::{BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Trace};
+use crate::{BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels as kernels;
+use quarterturn_kernels::{self as kernels, Group};
 
 /// `y = norm(conv(x))`, with the ReLU and dropout of the norm, and the max pooling behind it, if any. In training one
 /// operation; in evaluation without gradients, one but for the pooling.
@@ -73,6 +73,11 @@ impl Module for ConvNorm {
             Some((name, pool)) => trace.through(name, pool, y),
             None => Ok(y),
         }
+    }
+
+    // What its layers do, they say themselves.
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

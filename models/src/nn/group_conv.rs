@@ -1,6 +1,6 @@
 //! The convolution layer: plain, lifting or on the group.
 
-use crate::{Init, LayerKind, Module, Pass, Trace};
+use crate::{Init, LayerKind, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{Conv, Group, Window};
@@ -116,6 +116,13 @@ impl Module for GroupConv {
         };
         let [height, width] = trace.window(kind, x, self.window())?;
         Ok(Shape::from([n, w[0], group.order(), height, width]))
+    }
+
+    fn symmetry(&self, _: Shape, group: Group) -> Symmetry {
+        match self.conv.group {
+            own if own == group => Symmetry::Windowed,
+            own => Symmetry::Breaks(format!("it convolves on {own}, in a network on {group}")),
+        }
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

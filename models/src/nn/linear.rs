@@ -1,8 +1,9 @@
 //! The linear layer.
 
-use crate::{Init, Module, Pass, Trace};
+use crate::{Init, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
+use quarterturn_kernels::Group;
 
 /// `y = x · weightᵀ + bias`, weight `[out, in]`. Reads `[N, in]`, or means over space `[N, C, G]` of a map on the group, with a
 /// weight for each element (in = C · G).
@@ -44,13 +45,17 @@ impl Module for Linear {
         let features = self.in_features();
         match *x.dims() {
             [n, c] if c == features => Ok(Shape::from([n, self.bias.value().len()])),
-            [n, c, g] if c * g == features => {
-                if g > 1 {
-                    trace.reads_group();
-                }
-                Ok(Shape::from([n, self.bias.value().len()]))
-            }
+            [n, c, g] if c * g == features => Ok(Shape::from([n, self.bias.value().len()])),
             _ => Err(trace.unfit(format!("expected {features} features of each image, got {x:?}"))),
+        }
+    }
+
+    fn symmetry(&self, x: Shape, _: Group) -> Symmetry {
+        match *x.dims() {
+            [_, _, elements] if elements > 1 => Symmetry::Breaks(
+                "it has a weight for each element of the group; take the maximum over the group first".into(),
+            ),
+            _ => Symmetry::Commutes,
         }
     }
 

@@ -1,9 +1,10 @@
 //! What layers, blocks and networks have in common: one description, from which the forward pass, the geometry and the list
 //! of parameters come.
 
-use crate::Trace;
+use crate::{Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, Tensor};
+use quarterturn_kernels::Group;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,46 @@ pub enum Mode {
 
 /// Something with parameters that maps a value to a value: a layer, a block or a network.
 ///
-/// A layer implements the three views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes, and
-/// [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`], [`crate::Residual`]) passes each of them on.
+/// A layer implements the views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes,
+/// [`Module::symmetry`] for the checker, and [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`],
+/// [`crate::Residual`]) passes each of them on.
+///
+/// A layer of one's own, without parameters:
+///
+/// ```
+/// use quarterturn_autograd::{Param, Var};
+/// use quarterturn_core::{Device, Result, Shape};
+/// use quarterturn_kernels::{Group, Window};
+/// use quarterturn_models::{Builder, Exactness, Init, Module, Pass, Sequential, Symmetry, Trace, Verdict};
+///
+/// /// `y = 2x`.
+/// struct Double;
+///
+/// impl Module for Double {
+///     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+///         x.scale(2.0)
+///     }
+///
+///     fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+///         Ok(x)
+///     }
+///
+///     // Every value is treated alike. Without this method, the verdict below would be `Unknown`.
+///     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+///         Symmetry::Commutes
+///     }
+///
+///     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let window = Window { kernel_size: 3, stride: 1, padding: 1 };
+/// let layers = Builder::new(Group::C4, 1, Init::new(0), &Device::Cpu).conv("conv", 2, window).layer("double", Double).build()?;
+/// let exactness = Exactness::of(&Sequential::new("mine", layers), [9, 9])?;
+/// assert_eq!(exactness.verdict(), Verdict::Equivariant);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Module: Send + Sync {
     /// The output. Takes the input by value, so that in evaluation it is freed once it has been read.
     ///
@@ -35,6 +74,15 @@ pub trait Module: Send + Sync {
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer that does not fit.
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape>;
+
+    /// Whether it commutes with the elements of `group`, for an input of shape `x`: what [`crate::Exactness`] asks. A layer that does
+    /// not say is not known to, and neither is a network that has it.
+    ///
+    /// It speaks for itself alone: layers inside, which [`Trace::through`] walks through, are asked on their own.
+    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
+        let _ = (x, group);
+        Symmetry::Unknown
+    }
 
     /// Calls `f` with each parameter and its name, always in the same order.
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param));

@@ -1,6 +1,6 @@
 //! Complete classifiers of images.
 
-use crate::{Chain, Mode, Module, Pass, Trace};
+use crate::{Chain, Mode, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::Group;
@@ -40,7 +40,7 @@ pub trait Network: Module {
     /// # Errors
     /// [`Error::Invalid`], naming the layer that does not fit.
     fn output_shape(&self, images: Shape) -> Result<Shape> {
-        self.layers().trace(images, &mut Trace::default())
+        self.layers().trace(images, &mut Trace::new(self.group()))
     }
 
     /// The logits `[N, classes]` of images `[N, C, 1, H, W]`, in evaluation mode.
@@ -104,6 +104,11 @@ impl<N: Network> Module for N {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         self.layers().trace(x, trace)
+    }
+
+    // What its layers do, they say themselves.
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -1,9 +1,9 @@
 //! Pooling over space, and over the group.
 
-use crate::{LayerKind, Module, Pass, Trace};
+use crate::{LayerKind, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::Window;
+use quarterturn_kernels::{Group, Window};
 
 /// The maximum of each window.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,10 @@ impl Module for MaxPool {
         trace_window(LayerKind::MaxPool, self.0, x, trace)
     }
 
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Windowed
+    }
+
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
 }
 
@@ -44,6 +48,10 @@ impl Module for AvgPool {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         trace_window(LayerKind::AvgPool, self.0, x, trace)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Windowed
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
@@ -65,9 +73,13 @@ impl Module for SpatialMean {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         match x.dims() {
-            [leading @ .., height, width] if height * width > 0 => Ok(Shape::new(leading)),
-            _ => Err(trace.unfit(format!("expected maps […, H, W], got {x:?}"))),
+            [leading @ .., height, width] if leading.len() >= 2 && height * width > 0 => Ok(Shape::new(leading)),
+            _ => Err(trace.unfit(format!("expected maps [N, C, G, H, W] or [N, C, H, W], got {x:?}"))),
         }
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
@@ -82,6 +94,10 @@ impl Module for CosetMax {
         trace_coset(x, trace)
     }
 
+    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
+        coset_symmetry(x, group)
+    }
+
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
 }
 
@@ -94,12 +110,24 @@ impl Module for CosetMean {
         trace_coset(x, trace)
     }
 
+    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
+        coset_symmetry(x, group)
+    }
+
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
 }
 
 fn trace_coset(x: Shape, trace: &mut Trace) -> Result<Shape> {
     match x.dims() {
-        [n, c, _, rest @ ..] => Ok(Shape::new(&[&[*n, *c], rest].concat())),
-        _ => Err(trace.unfit(format!("expected a map [N, C, G, …], got {x:?}"))),
+        // [N, C, H, W] has no group axis.
+        [n, c, _, rest @ ..] if rest.len() != 1 => Ok(Shape::new(&[&[*n, *c], rest].concat())),
+        _ => Err(trace.unfit(format!("expected a map [N, C, G, H, W] or means [N, C, G], got {x:?}"))),
+    }
+}
+
+fn coset_symmetry(x: Shape, group: Group) -> Symmetry {
+    match x.dims() {
+        [_, _, elements, ..] if *elements == group.order() || *elements == 1 => Symmetry::Commutes,
+        _ => Symmetry::Breaks(format!("it pools over a group axis of {x:?}, in a network on {group}")),
     }
 }

@@ -1,8 +1,9 @@
 //! A ReLU of its own, for where it does not follow a norm or a residual sum.
 
-use crate::{Module, Pass, Trace};
+use crate::{Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
+use quarterturn_kernels::Group;
 
 /// `y = max(x, 0)`.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,10 @@ impl Module for Relu {
 
     fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
         Ok(x)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}

@@ -1,8 +1,9 @@
 //! The residual block.
 
-use crate::{Chain, Module, Pass, Trace};
+use crate::{Chain, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
+use quarterturn_kernels::Group;
 
 /// `y = branch(x) + shortcut(x)`, or `max(·, 0)` of it; an empty shortcut is the identity.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ impl Module for Residual {
             return Ok(branch);
         }
         Err(trace.unfit(format!("the branch makes {branch:?} of {x:?}, the shortcut {shortcut:?}")))
+    }
+
+    // What its layers do, they say themselves.
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -1,0 +1,185 @@
+//! What the checker says of networks whose layers do not say all: nothing is certified that was not examined, and what only moves
+//! with the image is not called the same.
+
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
+use quarterturn_kernels::{
+    Conv,
+    Group::{self, C1, C4, D4},
+    Window, transform_plane,
+};
+use quarterturn_models::{
+    Builder, EquivarianceError, Exactness, GroupConv, Init, Module, Network, Pass, Sequential, Symmetry, Trace, Verdict,
+};
+
+fn random(shape: impl Into<Shape>, stream: u32, device: &Device) -> Tensor {
+    let (shape, stream) = (shape.into(), Stream::new(23, stream, 0));
+    Tensor::from_vec(shape, (0..shape.len() as u64).map(|i| stream.normal(i) as f32).collect(), device).unwrap()
+}
+
+/// Whether all elements of the group leave every bit of the logits.
+fn leaves_every_bit(network: &dyn Network, images: &Tensor) -> bool {
+    let bits =
+        |x: &Tensor| network.predict(x).unwrap().to_vec().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let upright = bits(images);
+    network.group().elements().all(|g| bits(&transform_plane(images, g)) == upright)
+}
+
+/// A layer of one's own that multiplies by a ramp over the places, and says of itself what it is told to.
+struct Ramp(Symmetry);
+
+impl Module for Ramp {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        let ramp = (0..x.shape().len()).map(|i| (i % 7) as f32).collect();
+        x.mul(&x.tape().constant(Tensor::from_vec(x.shape(), ramp, &x.value().device()).unwrap()))
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        Ok(x)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        self.0.clone()
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+/// A layer of one's own around another, which says nothing of itself and passes the rest on.
+struct Wrapped(GroupConv);
+
+impl Module for Wrapped {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        Ramp(Symmetry::Unknown).apply(self.0.apply(x, pass), pass)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        self.0.trace(x, trace)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        self.0.visit(f);
+    }
+}
+
+const KEEPING: Window = Window { kernel_size: 3, stride: 1, padding: 1 };
+
+fn headed(layers: impl FnOnce(Builder) -> Builder) -> Sequential {
+    let builder = layers(Builder::new(C4, 1, Init::new(1), &Device::Cpu));
+    Sequential::new("mine", builder.spatial_mean().coset_max().linear("linear", 2).build().unwrap())
+}
+
+#[test]
+fn what_a_layer_does_not_say_is_not_certified() {
+    let images = random([1, 1, 1, 9, 9], 1, &Device::Cpu);
+    let ramp = |said: Symmetry| headed(|x| x.conv("conv", 2, KEEPING).layer("roll", Ramp(said)));
+    let unknown = ramp(Symmetry::Unknown);
+    assert!(!leaves_every_bit(&unknown, &images));
+    let exactness = Exactness::of(&unknown, [9, 9]).unwrap();
+    assert_eq!((exactness.verdict(), &exactness.unknown[..]), (Verdict::Unknown, &["roll".to_string()][..]));
+    assert!(!exactness.is_exact());
+    let line = "mine on p4 is unknown beyond roll, which does not say whether it commutes (Module::symmetry)";
+    assert_eq!((exactness.to_string(), exactness.warning()), (line.into(), Some(line.into())));
+
+    let exactness = Exactness::of(&ramp(Symmetry::Breaks("it multiplies by a ramp".into())), [9, 9]).unwrap();
+    assert_eq!(exactness.verdict(), Verdict::Inexact);
+    assert_eq!(exactness.to_string(), "mine on p4 is inexact at any size: roll: it multiplies by a ramp");
+    // Whoever says that it commutes is believed; that its windows fit, only with windows.
+    assert_eq!(Exactness::of(&ramp(Symmetry::Commutes), [9, 9]).unwrap().verdict(), Verdict::Invariant);
+    assert_eq!(Exactness::of(&ramp(Symmetry::Windowed), [9, 9]).unwrap().verdict(), Verdict::Unknown);
+
+    // The word of a layer inside is not that of the one around it, nor does a name matter, nor the place.
+    let conv = || {
+        let conv = Conv { group: C4, stride: 1, padding: 1 };
+        GroupConv::lifting(1, 2, 3, conv, &mut Init::new(1), &Device::Cpu).unwrap()
+    };
+    let wrapped = Sequential::new("mine", {
+        let builder = Builder::new(C4, 1, Init::new(1), &Device::Cpu).layer("wrapped", Wrapped(conv()));
+        builder.spatial_mean().coset_max().build().unwrap()
+    });
+    assert_eq!(Exactness::of(&wrapped, [9, 9]).unwrap().unknown, ["wrapped"]);
+    let nameless = headed(|x| x.layer("", Ramp(Symmetry::Unknown)).conv("conv", 2, KEEPING));
+    assert_eq!(Exactness::of(&nameless, [9, 9]).unwrap().unknown, ["a layer without a name"]);
+    let inside = headed(|x| {
+        x.residual("block", |x| x.layer("roll", Ramp(Symmetry::Unknown)), |x| x.layer("other", Ramp(Symmetry::Unknown)))
+    });
+    assert_eq!(Exactness::of(&inside, [9, 9]).unwrap().unknown, ["block.roll", "block.shortcut.other"]);
+
+    // All that is wrong is told, and sizes are not called exact.
+    let halving = Window { stride: 2, ..KEEPING };
+    let both = headed(|x| x.conv("conv", 2, halving).layer("roll", Ramp(Symmetry::Unknown)));
+    assert_eq!(
+        Exactness::of(&both, [8, 8]).unwrap().to_string(),
+        "mine on p4 is inexact at 8: conv (3×3, stride 2, padding 1, on 8×8, leaves 1 over) breaks the symmetry; its windows leave \
+         nothing over at 7 and 9; it is unknown beyond roll, which does not say whether it commutes (Module::symmetry)"
+    );
+}
+
+/// Invariant: the same output. Equivariant: the output moves with the image.
+#[test]
+fn equivariant_outputs_are_not_called_invariant() {
+    let images = random([2, 1, 1, 9, 9], 1, &Device::Cpu);
+    type Layers = fn(Builder) -> Builder;
+    let cases: [(Layers, Verdict); 6] = [
+        (|x| x, Verdict::Equivariant),
+        (|x| x.coset_max(), Verdict::Equivariant),
+        (|x| x.spatial_mean(), Verdict::Equivariant),
+        (|x| x.spatial_mean().coset_mean(), Verdict::Invariant),
+        (|x| x.coset_max().spatial_mean(), Verdict::Invariant),
+        (|x| x.spatial_mean().coset_max().linear("linear", 3), Verdict::Invariant),
+    ];
+    for (layers, verdict) in cases {
+        let chain = layers(Builder::new(C4, 1, Init::new(1), &Device::Cpu).conv("conv", 4, KEEPING)).build().unwrap();
+        let network = Sequential::new("mine", chain);
+        let exactness = Exactness::of(&network, [9, 9]).unwrap();
+        assert_eq!((exactness.verdict(), exactness.is_exact()), (verdict, true), "{:?}", exactness.output);
+        assert_eq!(leaves_every_bit(&network, &images), verdict == Verdict::Invariant, "{:?}", exactness.output);
+        let mut error = EquivarianceError::at(|_| true);
+        error.add(&network, &images).unwrap();
+        assert_eq!(error.first_break(), None);
+        let said = exactness.to_string();
+        let expected = match verdict {
+            Verdict::Invariant => "a turned image has the same output, to the last bit",
+            _ => "the output of a turned image is that of the upright one, turned, to the last bit",
+        };
+        assert!(said.ends_with(expected) && exactness.warning().is_none(), "{said}");
+    }
+}
+
+/// Layers that are exact where they belong, elsewhere.
+#[test]
+fn layers_of_another_group_are_not_certified() {
+    let images = random([2, 1, 1, 9, 9], 1, &Device::Cpu);
+    let conv =
+        |group| GroupConv::lifting(1, 1, 3, Conv { group, stride: 1, padding: 1 }, &mut Init::new(1), &Device::Cpu);
+    let plain = headed(|x| x.layer("plain", conv(C1).unwrap()).conv("conv", 2, KEEPING));
+    assert!(!leaves_every_bit(&plain, &images));
+    let exactness = Exactness::of(&plain, [9, 9]).unwrap();
+    assert_eq!(
+        exactness.to_string(),
+        "mine on p4 is inexact at any size: plain: it convolves on z2, in a network on p4"
+    );
+    let layers = |builder: Builder| builder.spatial_mean().coset_max().build().unwrap();
+    let network =
+        Sequential::new("mine", layers(Builder::new(D4, 1, Init::new(1), &Device::Cpu).layer("c", conv(C4).unwrap())));
+    assert!(!leaves_every_bit(&network, &images));
+    let breaking: Vec<String> =
+        Exactness::of(&network, [9, 9]).unwrap().breaking.iter().map(ToString::to_string).collect();
+    assert_eq!(breaking[0], "c: it convolves on p4, in a network on p4m");
+    assert!(breaking[1].starts_with("coset: it pools over a group axis of [1, 1, 4]"), "{breaking:?}");
+
+    // A pooling that would take rows for elements of the group, or channels for places, does not fit.
+    let unfit = |layers: fn(Builder) -> Builder, expected: &str| {
+        let chain = layers(Builder::new(C4, 1, Init::new(1), &Device::Cpu).conv("conv", 2, KEEPING)).build().unwrap();
+        match Exactness::of(&Sequential::new("mine", chain), [9, 9]) {
+            Err(Error::Invalid(message)) => assert!(message.starts_with(expected), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    unfit(
+        |x| x.coset_max().coset_mean(),
+        "coset2: expected a map [N, C, G, H, W] or means [N, C, G], got [1, 2, 9, 9]",
+    );
+    unfit(|x| x.spatial_mean().avg_pool("pool", KEEPING), "pool: expected maps");
+    unfit(|x| x.spatial_mean().spatial_mean(), "mean2: expected maps");
+}
