@@ -1,5 +1,6 @@
 //! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
 
+mod adaptive;
 mod batch_norm;
 mod coset_pool;
 mod cross_entropy;
@@ -25,6 +26,7 @@ mod sweep;
 mod transform;
 mod warp;
 
+pub use adaptive::*;
 pub use batch_norm::*;
 pub use coset_pool::*;
 pub use cross_entropy::*;

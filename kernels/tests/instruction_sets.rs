@@ -40,6 +40,11 @@ fn results() -> Vec<(&'static str, Tensor)> {
         results.push(("avg_pool_vjp", avg_pool_vjp(&mean, shape, window)));
         results.extend([("max_pool", max), ("avg_pool", mean)]);
     }
+    for window in [Window { kernel_size: 2, stride: 2, padding: 0 }, Window { kernel_size: 4, stride: 2, padding: 1 }] {
+        let (y, choice) = adaptive_max_pool(&x, window);
+        results.push(("adaptive_max_pool_vjp", adaptive_max_pool_vjp(&x, &y, window, &choice)));
+        results.extend([("adaptive_max_pool", y), ("choice", choice.weights().clone())]);
+    }
     let (mut w, mut m, mut v) = (x.clone(), dy.clone(), mul(&x, &x));
     let settings = Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, step: 3 };
     adam_step(&mut w, &mut m, &mut v, &dy, &settings);

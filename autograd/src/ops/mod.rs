@@ -2,6 +2,7 @@
 //! whose gradients one sweep yields). Formulas, shapes and panics are the kernels'. A file per family, with the table that
 //! drives its checks beside it.
 
+mod adaptive;
 #[cfg(test)]
 mod check;
 mod conv;

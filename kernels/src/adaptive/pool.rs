@@ -1,0 +1,286 @@
+//! Pooling by 2 on the grid that the pooled map chooses.
+
+use super::{
+    GridChoice, choose_grid, made_with_stride_1,
+    sampling::{Sampling, Weights},
+    score::{LANES, PlaneScore, Region, Scores},
+    subsample, upsample,
+};
+#[cfg(feature = "gpu")]
+use crate::launch;
+use crate::{
+    Window, avg_pool, avg_pool_vjp, max_pool, max_pool_vjp,
+    plane::{Planes, with_planes},
+    pool::Geometry,
+    simd::wide,
+    sweep::{PIECE, for_each_piece2},
+};
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::Kernel;
+
+use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
+use rayon::prelude::*;
+
+/// [`max_pool`] with the window at stride 1, and of that map [`subsample`] on the grid that [`choose_grid`] finds: exact at every
+/// size. Where the plain windows leave nothing over it is [`max_pool`] itself, in every bit. In one sweep on the CPU, and without
+/// ever storing the map on the GPU. (It has nothing to do with PyTorch's `AdaptiveMaxPool2d`, which is told the size of its result.)
+///
+/// `[N, …, H, W]` → `[N, …, ⌈n/2⌉, ⌈m/2⌉]` with n = H + 2p − k + 1 and m likewise, and the choice.
+///
+/// # Panics
+/// As [`max_pool`]; if the stride is not 2, or `x` has fewer than three axes or no element.
+#[track_caller]
+pub fn adaptive_max_pool(x: &Tensor, window: Window) -> (Tensor, GridChoice) {
+    const OP: &str = "adaptive_max_pool";
+    let pool = Pool::new(OP, x.shape(), window);
+    if !pool.is_open() {
+        return (max_pool(x, window), pool.closed(x));
+    }
+    match x.device() {
+        Device::Cpu => pool.on_cpu(x),
+        Device::Reference => {
+            let made = max_pool(x, Window { stride: 1, ..window });
+            let choice = choose_grid(&made);
+            (subsample(&made, &choice), choice)
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let (weights, [height, width]) = (pool.scores.choose_on(&gpu, x, pool.batch), pool.extents());
+            let choice = GridChoice { weights, height, width };
+            let [out_height, out_width] = choice.sampled();
+            let (planes, padding) = ((pool.x.count / pool.batch) as u32, window.padding as u32);
+            let extents = [pool.x.height, pool.x.width, out_height, out_width].map(|v| v as u32);
+            let uniform = [extents[0], extents[1], extents[2], extents[3], planes, 2, padding];
+            let kernel = Kernel::new("grid_max", super::sampling::SHADER);
+            let overrides = [("WINDOW", window.kernel_size as f64)];
+            let shape = with_planes(x.shape(), out_height, out_width);
+            let y = launch::each(&gpu, kernel, &overrides, &[x, &choice.weights], shape, &uniform);
+            (y, choice)
+        }
+    }
+}
+
+/// Gradient of [`adaptive_max_pool`], the choice being a constant: to the first maximum of each window, by halves or quarters
+/// where grids tie.
+///
+/// # Panics
+/// As [`adaptive_max_pool`], or if `choice` or `dy` is not of its result.
+#[track_caller]
+pub fn adaptive_max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window, choice: &GridChoice) -> Tensor {
+    const OP: &str = "adaptive_max_pool_vjp";
+    let pool = Pool::new(OP, x.shape(), window);
+    let [height, width] = choice.sampled();
+    assert_eq!(pool.extents(), choice.extents(), "{OP}: a choice for other windows");
+    assert_eq!(dy.shape(), with_planes(x.shape(), height, width), "{OP}: dy must have the shape of the result");
+    choice.check(OP, x);
+    if !pool.is_open() {
+        return max_pool_vjp(x, dy, window);
+    }
+    match choice.check(OP, dy) {
+        Device::Cpu => pool.vjp_on_cpu(x, dy, choice),
+        _ => max_pool_vjp(x, &upsample(dy, choice), Window { stride: 1, ..window }),
+    }
+}
+
+/// [`avg_pool`] with the window at stride 1, and of that map [`subsample`] on the grid that [`choose_grid`] finds; see
+/// [`adaptive_max_pool`].
+///
+/// # Panics
+/// As there.
+#[track_caller]
+pub fn adaptive_avg_pool(x: &Tensor, window: Window) -> (Tensor, GridChoice) {
+    let pool = Pool::new("adaptive_avg_pool", x.shape(), window);
+    if !pool.is_open() {
+        return (avg_pool(x, window), pool.closed(x));
+    }
+    let made = avg_pool(x, Window { stride: 1, ..window });
+    let choice = choose_grid(&made);
+    (subsample(&made, &choice), choice)
+}
+
+/// Gradient of [`adaptive_avg_pool`], the choice being a constant.
+///
+/// # Panics
+/// As there, or if `choice` or `dy` is not of its result.
+#[track_caller]
+pub fn adaptive_avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window, choice: &GridChoice) -> Tensor {
+    const OP: &str = "adaptive_avg_pool_vjp";
+    let pool = Pool::new(OP, x_shape, window);
+    assert_eq!(pool.extents(), choice.extents(), "{OP}: a choice for other windows");
+    match pool.is_open() {
+        true => avg_pool_vjp(&upsample(dy, choice), x_shape, Window { stride: 1, ..window }),
+        false => avg_pool_vjp(dy, x_shape, window),
+    }
+}
+
+/// A pool of stride 2.
+struct Pool {
+    window: Window,
+    batch: usize,
+    x: Planes,
+    /// Of what the window makes with stride 1.
+    scores: Scores,
+}
+
+impl Pool {
+    #[track_caller]
+    fn new(op: &str, x: Shape, window: Window) -> Self {
+        assert!(x.rank() >= 3 && !x.is_empty(), "{op}: expected [N, …, H, W] with elements, got {x:?}");
+        assert!(window.padding < window.kernel_size, "{op}: expected padding below kernel_size, got {window:?}");
+        let [height, width] = made_with_stride_1(op, x, window);
+        let (batch, planes) = (x[0], Planes::of(op, x));
+        let region = Region { height, width, inset: -(window.padding as isize), window: window.kernel_size };
+        Pool { window, batch, x: planes, scores: Scores::new(region, planes.count / batch) }
+    }
+
+    fn extents(&self) -> [usize; 2] {
+        [self.scores.region.height, self.scores.region.width]
+    }
+
+    fn is_open(&self) -> bool {
+        self.extents().iter().any(|extent| extent.is_multiple_of(2))
+    }
+
+    fn closed(&self, x: &Tensor) -> GridChoice {
+        let [height, width] = self.extents();
+        GridChoice::closed(self.batch, height, width, &x.device())
+    }
+
+    /// Image by image, so that the map is still in a cache when the grid is known.
+    fn on_cpu(&self, x: &Tensor) -> (Tensor, GridChoice) {
+        let (pitch, [height, width]) = (self.scores.pitch(), self.extents());
+        let shape = with_planes(x.shape(), height.div_ceil(2), width.div_ceil(2));
+        // Rows of the map are longer than the map, with zeros behind.
+        let y = [height.div_ceil(2), width.div_ceil(2)];
+        let sampling = Sampling::by_two([height, pitch], y);
+        let (image, map, sampled) = (x.len() / self.batch, height * pitch, y[0] * y[1]);
+        let mut results = HostBuffer::scratch(shape.len());
+        let results_of_images = results.par_chunks_exact_mut(shape.len() / self.batch);
+        let planes_per_job = PIECE.div_ceil(self.x.len());
+        let of_image = |maps: &mut HostBuffer, (x, y): (&[f32], &mut [f32])| {
+            let planes = x.par_chunks_exact(self.x.len()).zip(maps.par_chunks_exact_mut(map));
+            let scores = planes.with_min_len(planes_per_job).map_init(
+                || Padded::new(self.x, self.window, pitch),
+                |padded, (x, z)| self.score_of_plane(x, padded, z),
+            );
+            let scores: Vec<PlaneScore> = scores.collect();
+            let weights = self.scores.weights(&scores);
+            let planes = maps.par_chunks_exact(map).zip(y.par_chunks_exact_mut(sampled));
+            planes.with_min_len(planes_per_job).for_each(|(z, y)| sampling.gather_plane(&weights, z, y));
+            weights
+        };
+        let maps = || HostBuffer::scratch(self.x.count / self.batch * map);
+        let weights: Vec<[f32; 4]> =
+            x.f32s().par_chunks_exact(image).zip(results_of_images).map_init(maps, of_image).collect();
+        let weights = Tensor::cpu([self.batch, 4], weights.into_iter().flatten().collect());
+        (Tensor::cpu(shape, results), GridChoice { weights, height, width })
+    }
+
+    /// Makes the map `z` of a plane.
+    fn score_of_plane(&self, x: &[f32], padded: &mut Padded, z: &mut [f32]) -> PlaneScore {
+        if padded.fill(x) {
+            return PlaneScore { largest: f32::NAN.to_bits(), ..PlaneScore::default() };
+        }
+        maxima(
+            &padded.samples,
+            padded.pitch,
+            self.window.kernel_size,
+            self.scores.region.width,
+            z,
+            self.scores.pitch(),
+        );
+        self.scores.plane(z)
+    }
+
+    /// Each chosen grid's windows are plain ones, of stride 2, on the plane moved by where it begins.
+    fn vjp_on_cpu(&self, x: &Tensor, dy: &Tensor, choice: &GridChoice) -> Tensor {
+        let window = Window { padding: 0, ..self.window };
+        let moves = Sampling::of_windows(x.shape(), choice, self.window);
+        let geometry = Geometry::of("adaptive_max_pool_vjp", Shape::from(moves.y), window);
+        let weights = Weights::of(choice.weights.f32s(), x, self.x.len());
+        let mut dx = HostBuffer::scratch(x.len());
+        let (x_len, y_len) = (self.x.len(), dy.len() / self.x.count);
+        for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |plane, x, dy, dx| {
+            let weights = weights.of_plane(plane);
+            if weights[0].is_nan() {
+                return dx.fill(f32::NAN);
+            }
+            dx.fill(0.0);
+            let mut moved = vec![f32::NEG_INFINITY; moves.y[0] * moves.y[1]];
+            let mut gradient = vec![0.0; moved.len()];
+            for (grid, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+                moved.fill(f32::NEG_INFINITY);
+                moves.for_each_row(grid, |to, from| {
+                    let len = to.len();
+                    moved[to].copy_from_slice(&x[from..][..len]);
+                });
+                geometry.maxima_vjp(&moved, dy, &mut gradient);
+                moves.for_each_row(grid, |from, to| {
+                    dx[to..].iter_mut().zip(&gradient[from]).for_each(|(dx, d)| *dx += weight * d);
+                });
+            }
+        });
+        Tensor::cpu(x.shape(), dx)
+    }
+}
+
+/// A plane with −∞ around it, in rows that blocks of [`LANES`] windows do not leave.
+struct Padded {
+    plane: Planes,
+    padding: usize,
+    pitch: usize,
+    samples: Vec<f32>,
+}
+
+impl Padded {
+    /// For maps in rows of `pitch` floats.
+    fn new(plane: Planes, window: Window, pitch: usize) -> Self {
+        let Window { kernel_size, padding, .. } = window;
+        let pitch = (pitch + kernel_size - 1).max(plane.width + padding);
+        Padded { plane, padding, pitch, samples: vec![f32::NEG_INFINITY; (plane.height + 2 * padding) * pitch] }
+    }
+
+    /// Whether there is a NaN.
+    fn fill(&mut self, x: &[f32]) -> bool {
+        let rows = self.samples.chunks_exact_mut(self.pitch).skip(self.padding);
+        for (x, row) in x.chunks_exact(self.plane.width).zip(rows) {
+            row[self.padding..][..x.len()].copy_from_slice(x);
+        }
+        has_nan(x)
+    }
+}
+
+wide! {
+    #[expect(clippy::eq_op, reason = "only NaN differs from itself")]
+    fn has_nan(x: &[f32]) -> bool {
+        let mut found = [0u32; LANES];
+        let (blocks, rest) = x.as_chunks::<LANES>();
+        for block in blocks {
+            for lane in 0..LANES {
+                found[lane] |= u32::from(block[lane] != block[lane]);
+            }
+        }
+        found != [0; LANES] || rest.iter().any(|x| x.is_nan())
+    }
+}
+
+wide! {
+    /// The maxima of all windows of `k` × `k` samples, `width` in a row, zeros behind; none of the samples is a NaN.
+    fn maxima(samples: &[f32], samples_pitch: usize, k: usize, width: usize, z: &mut [f32], pitch: usize) {
+        for (i, z) in z.chunks_exact_mut(pitch).enumerate() {
+            for (j, z) in z.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut max = [f32::NEG_INFINITY; LANES];
+                for u in 0..k {
+                    for v in 0..k {
+                        let block = &samples[(i + u) * samples_pitch + j * LANES + v..][..LANES];
+                        for lane in 0..LANES {
+                            max[lane] = if block[lane] > max[lane] { block[lane] } else { max[lane] };
+                        }
+                    }
+                }
+                *z = max;
+            }
+            z[width..].fill(0.0);
+        }
+    }
+}
