@@ -28,8 +28,8 @@ pub use check::{
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
-    AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Mode,
-    Module, Network, Pass, Relu, Residual, Scheme, Sequential, SpatialMean,
+    AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax, CosetMean, Description, GroupConv, Init, Layer,
+    Layers, Linear, MaxPool, Mode, Module, Network, Node, Pass, Relu, Scheme, Sequential, Site, SpatialMean, Sum,
 };
 pub use zoo::{Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, SubsamplingNet};
 

@@ -27,13 +27,14 @@ use super::{
     safetensors::{self, Archive, Entry},
     save,
 };
-use crate::{Config, Init, MnistCnn, Network, ResNet, SubsamplingNet};
+use crate::{Config, Description, Init, Layers, MnistCnn, Network, ResNet, Sequential, SubsamplingNet};
 use half::{bf16, f16};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read},
+    iter,
     path::Path,
     str::FromStr,
 };
@@ -52,6 +53,9 @@ pub type Notes = BTreeMap<String, String>;
 
 /// A note's key in the file's metadata is its name behind this, so that no note is taken for a setting.
 pub(crate) const NOTE: &str = "note.";
+
+/// The key of the network's description, in its textual form.
+pub(crate) const DESCRIPTION: &str = "network";
 
 /// What is wrong with a file of another program.
 const NO_SETTINGS: &str =
@@ -104,25 +108,49 @@ impl Checkpoint {
         Ok(Checkpoint { bytes, archive })
     }
 
-    /// The network that it holds, built as its settings say; `model` among them names the architecture.
+    /// The network that it holds, built of this library's layers.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; or when the GPU has no room.
+    /// As [`Checkpoint::network_of`].
     pub fn network(&self, device: &Device) -> Result<Box<dyn Network>> {
-        match self.config().get("model").map_or("nothing", String::as_str) {
-            "mnist_cnn" => Ok(Box::new(MnistCnn::restored(self, device)?)),
-            "resnet" => Ok(Box::new(ResNet::restored(self, device)?)),
-            "subsampling_net" => {
-                let mut network = SubsamplingNet::with_init(Init::restoring(self), device)?;
-                self.restore(&mut network)?;
-                Ok(Box::new(network))
-            }
-            "nothing" => Err(Error::Checkpoint { name: "model".into(), message: NO_SETTINGS.into() }),
-            found => {
-                let message = format!("expected mnist_cnn, resnet or subsampling_net, found {found}");
-                Err(Error::Checkpoint { name: "model".into(), message })
-            }
-        }
+        self.network_of(&Layers::standard(), device)
+    }
+
+    /// The network that it holds, built of `layers` as the file describes it. A file of version 0.1 describes no layers; its setting
+    /// `model` names one of the architectures of that version.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; [`Error::Invalid`] with the layer that does not,
+    /// or is of an unknown kind; or when the GPU has no room.
+    pub fn network_of(&self, layers: &Layers, device: &Device) -> Result<Box<dyn Network>> {
+        let mut network: Box<dyn Network> = match self.config().get("model").map_or("", String::as_str) {
+            "mnist_cnn" => return Ok(Box::new(MnistCnn::restored(self, device)?)),
+            "resnet" => return Ok(Box::new(ResNet::restored(self, device)?)),
+            "subsampling_net" => Box::new(SubsamplingNet::with_init(Init::restoring(self), device)?),
+            model => match self.description()? {
+                Some(description) => {
+                    let chain = description.build(layers, Init::restoring(self), device)?;
+                    Box::new(Sequential::new(model, chain))
+                }
+                None if model.is_empty() => {
+                    return Err(Error::Checkpoint { name: "model".into(), message: NO_SETTINGS.into() });
+                }
+                None => {
+                    let message = format!("expected mnist_cnn, resnet or subsampling_net, found {model}");
+                    return Err(Error::Checkpoint { name: "model".into(), message });
+                }
+            },
+        };
+        self.restore(&mut *network)?;
+        Ok(network)
+    }
+
+    /// What the network is made of; `None` in files of version 0.1 and of other programs.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the line of the description that does not fit.
+    pub fn description(&self) -> Result<Option<Description>> {
+        self.config().get(DESCRIPTION).map(|text| text.parse()).transpose()
     }
 
     /// The names of its tensors.
@@ -223,6 +251,7 @@ impl Checkpoint {
         for (name, expected) in settings {
             self.expect(&name, &expected)?;
         }
+        self.expect_description(&network.description())?;
         let mut unused: BTreeSet<&str> = self.names().collect();
         let mut values = Vec::new();
         let mut outcome = Ok(());
@@ -239,6 +268,21 @@ impl Checkpoint {
         let mut values = values.into_iter();
         network.visit(&mut |_, param| param.set(values.next().expect("visit always reaches the same parameters")));
         Ok(())
+    }
+
+    /// Refuses a file that describes other layers; one without a description may be of any.
+    fn expect_description(&self, expected: &Description) -> Result<()> {
+        let Some(found) = self.description()? else { return Ok(()) };
+        if found == *expected {
+            return Ok(());
+        }
+        let (found, expected) = (found.to_string(), expected.to_string());
+        let lines = found.lines().map(Some).chain(iter::repeat(None));
+        let mut pairs = expected.lines().map(Some).chain([None]).zip(lines).enumerate();
+        let (number, (expected, found)) = pairs.find(|(_, (a, b))| a != b).unwrap_or_default();
+        let [expected, found] = [expected, found].map(|line| line.map_or("no more layers", str::trim));
+        let message = format!("line {}: expected '{expected}', found '{found}'", number + 1);
+        Err(Error::Checkpoint { name: DESCRIPTION.into(), message })
     }
 
     /// Refuses a file whose setting `name` is not `expected`.

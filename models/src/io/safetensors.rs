@@ -109,11 +109,13 @@ pub(crate) fn data_start(bytes: &[u8], file: u64) -> Parsed<usize> {
     let Some((length, _)) = bytes.split_first_chunk::<LENGTH>() else {
         return malformed(0, format!("expected the header's length in {LENGTH} bytes, the file has {}", bytes.len()));
     };
-    if let Some(format) = other_format(length) {
-        return malformed(0, format);
-    }
+    // Only where it is no sound length: a header of 640 bytes begins like a pickle.
+    let other_format = || other_format(length);
     let (length, follow) = (u64::from_le_bytes(*length), file - LENGTH as u64);
     if length > follow {
+        if let Some(format) = other_format() {
+            return malformed(0, format);
+        }
         let message = format!("the header should have {length} bytes, but only {follow} follow");
         return malformed(0, format!("{message}: this is no safetensors file, or one that was cut off"));
     }
@@ -495,6 +497,19 @@ mod tests {
                 assert_eq!(tensor(&archive, "x").1, [2]);
                 assert!(archive.metadata.is_empty());
             }
+        }
+    }
+
+    /// 640 = 0x0280, and 0x80 0x02 is how a pickle begins.
+    #[test]
+    fn a_header_whose_length_looks_like_another_format_is_read() {
+        let tensor = "\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}";
+        for length in [640, 896, 1152, 1408] {
+            let metadata = format!("\"__metadata__\":{{\"note\":\"{}\"}}", "n".repeat(300));
+            let header = format!("{{{metadata},{tensor}}}");
+            let header = format!("{header:length$}");
+            assert_eq!(header.len(), length);
+            assert_eq!(whole(&file(&header, &[0; 8])).unwrap().tensors.len(), 1);
         }
     }
 

@@ -1,10 +1,10 @@
 //! Writing checkpoints.
 
 use super::{
-    checkpoint::{LARGEST_FILE, NOTE, Notes, unfit_value},
+    checkpoint::{DESCRIPTION, LARGEST_FILE, NOTE, Notes, unfit_value},
     safetensors,
 };
-use crate::{Config, Network};
+use crate::{Config, Description, Network};
 use quarterturn_core::{Device, Error, Result, Tensor, replace_file};
 use std::{collections::BTreeSet, path::Path};
 
@@ -54,6 +54,10 @@ impl Encoder {
     /// The network's settings, parameters and buffers.
     pub fn of<N: Network + ?Sized>(network: &mut N) -> Result<Self> {
         let mut encoder = Encoder { metadata: network.config(), tensors: Vec::new() };
+        let description = network.description().to_string();
+        // What could not be read back is not written.
+        description.parse::<Description>()?;
+        encoder.setting(DESCRIPTION.into(), description);
         let mut outcome = Ok(());
         network.visit(&mut |name, param| {
             if outcome.is_ok() {

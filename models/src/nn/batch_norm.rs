@@ -1,6 +1,6 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
-use crate::{Mode, Module, Pass, Symmetry, Trace};
+use crate::{Layer, Mode, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Tape, Var};
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::{self as kernels, Activation, GivenNorm, Group};
@@ -94,6 +94,18 @@ impl BatchNorm {
             eps: self.eps,
             relu: self.relu,
         }
+    }
+}
+
+impl Layer for BatchNorm {
+    const KIND: &'static str = "norm";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        let channels = site.channels();
+        Self::PARAMETERS.iter().try_for_each(|parameter| site.expect(parameter, &[channels]))?;
+        site.count_norm();
+        BatchNorm::new(channels, site.device())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Layers one after another.
 
-use crate::{Module, Pass, Symmetry, Trace};
+use crate::{Module, Node, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -12,6 +12,8 @@ pub struct Chain {
     group: Group,
     in_channels: usize,
     links: Vec<Link>,
+    /// What it was made of, if it is the whole of a network.
+    nodes: Vec<Node>,
 }
 
 /// A layer or block and its name, which is empty if it is part of what it stands in.
@@ -28,7 +30,17 @@ impl fmt::Debug for Link {
 
 impl Chain {
     pub(crate) fn new(group: Group, in_channels: usize, links: Vec<Link>) -> Self {
-        Chain { group, in_channels, links }
+        Chain { group, in_channels, links, nodes: Vec::new() }
+    }
+
+    /// The same, as the whole of a network with this description.
+    pub(crate) fn described(self, nodes: Vec<Node>) -> Self {
+        Chain { nodes, ..self }
+    }
+
+    /// What describes its layers, if it is the whole of a network.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
     }
 
     /// The group that its layers work on.

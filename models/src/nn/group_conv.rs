@@ -1,6 +1,6 @@
 //! The convolution layer: plain, lifting or on the group.
 
-use crate::{Init, LayerKind, Module, Pass, Symmetry, Trace};
+use crate::{Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{Conv, Group, Window};
@@ -87,6 +87,29 @@ impl GroupConv {
     pub fn window(&self) -> Window {
         let Conv { stride, padding, .. } = self.conv;
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
+    }
+}
+
+impl Layer for GroupConv {
+    const KIND: &'static str = "conv";
+
+    /// On the group; lifting, if the group has not been reached yet.
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "bias"])?;
+        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
+        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
+        let Window { kernel_size, stride, padding } = node.window()?;
+        site.makes(out_channels, group.order())?;
+        site.expect("weight", &[out_channels, in_channels, elements, kernel_size, kernel_size])?;
+        if bias {
+            site.expect("bias", &[out_channels])?;
+        }
+        let (conv, device) = (Conv { group, stride, padding }, site.device());
+        let layer = match elements {
+            1 => GroupConv::lifting(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
+            _ => GroupConv::new(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
+        };
+        Ok(if bias { layer } else { layer.without_bias() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The linear layer.
 
-use crate::{Init, Module, Pass, Symmetry, Trace};
+use crate::{Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -31,6 +31,21 @@ impl Linear {
 
     fn in_features(&self) -> usize {
         self.weight.value().shape()[1]
+    }
+}
+
+impl Layer for Linear {
+    const KIND: &'static str = "linear";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["out_features"])?;
+        let out_features = node.setting("out_features")?;
+        let in_features = site.channels() * site.elements();
+        site.makes(out_features, 1)?;
+        site.expect("weight", &[out_features, in_features])?;
+        site.expect("bias", &[out_features])?;
+        let device = site.device();
+        Linear::new(in_features, out_features, site.init(), device)
     }
 }
 

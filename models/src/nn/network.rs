@@ -1,6 +1,6 @@
 //! Complete classifiers of images.
 
-use crate::{Chain, Mode, Module, Pass, Symmetry, Trace};
+use crate::{Chain, Description, Mode, Module, Pass, Symmetry, Trace};
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::Group;
@@ -19,6 +19,16 @@ pub trait Network: Module {
 
     /// Its layers, for training and loading.
     fn layers_mut(&mut self) -> &mut Chain;
+
+    /// What it is made of. Checkpoints carry it.
+    fn description(&self) -> Description {
+        Description {
+            name: self.config().remove("model").unwrap_or_default(),
+            group: self.group(),
+            in_channels: self.in_channels(),
+            layers: self.layers().nodes().to_vec(),
+        }
+    }
 
     /// Its group.
     fn group(&self) -> Group {

@@ -1,6 +1,6 @@
 //! Pooling over space, and over the group.
 
-use crate::{LayerKind, Module, Pass, Symmetry, Trace};
+use crate::{Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Group, Window};
@@ -24,6 +24,53 @@ pub struct CosetMax;
 /// The mean over the group: `[N, C, G, …]` → `[N, C, …]`.
 #[derive(Clone, Copy, Debug)]
 pub struct CosetMean;
+
+impl Layer for MaxPool {
+    const KIND: &'static str = "max_pool";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["kernel_size", "stride", "padding"])?;
+        Ok(MaxPool(node.window()?))
+    }
+}
+
+impl Layer for AvgPool {
+    const KIND: &'static str = "avg_pool";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["kernel_size", "stride", "padding"])?;
+        Ok(AvgPool(node.window()?))
+    }
+}
+
+impl Layer for SpatialMean {
+    const KIND: &'static str = "spatial_mean";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        Ok(SpatialMean)
+    }
+}
+
+impl Layer for CosetMax {
+    const KIND: &'static str = "coset_max";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        site.makes(site.channels(), 1)?;
+        Ok(CosetMax)
+    }
+}
+
+impl Layer for CosetMean {
+    const KIND: &'static str = "coset_mean";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        site.makes(site.channels(), 1)?;
+        Ok(CosetMean)
+    }
+}
 
 impl Module for MaxPool {
     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {

@@ -1,6 +1,6 @@
 //! A ReLU of its own, for where it does not follow a norm or a residual sum.
 
-use crate::{Module, Pass, Symmetry, Trace};
+use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::Group;
@@ -8,6 +8,15 @@ use quarterturn_kernels::Group;
 /// `y = max(x, 0)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Relu;
+
+impl Layer for Relu {
+    const KIND: &'static str = "relu";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        Ok(Relu)
+    }
+}
 
 impl Module for Relu {
     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {

@@ -2,8 +2,8 @@
 
 use crate::{Chain, Config, Network};
 
-/// A name, and layers that [`crate::Builder`] has made. Its checkpoints keep the name, the group and the image channels; the
-/// layers are those of the program that reads them, to which the tensors' names and shapes must fit.
+/// A name, and layers that [`crate::Builder`] has made. Its checkpoints describe the layers, so that
+/// [`crate::Checkpoint::network`] makes the network again without code, if all its layers are of known kinds.
 #[derive(Debug)]
 pub struct Sequential {
     name: String,

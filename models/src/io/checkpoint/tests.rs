@@ -3,7 +3,7 @@
 use super::{super::Encoder, *};
 use crate::{Builder, Init, MnistCnnConfig, Module, Pass, ResNetConfig, Sequential, Trace};
 use quarterturn_autograd::{Param, Var};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{Group, Window};
 use std::{path::PathBuf, thread};
 
 /// A folder that is removed when dropped.
@@ -148,9 +148,69 @@ fn the_settings_choose_the_architecture() {
         assert_eq!(loaded.config(), network.config());
         assert_eq!(values(&mut *loaded), values(&mut *network));
     }
-    edited(&path, |config, _| drop(config.insert("model".into(), "transformer".into())));
+    edited(&path, |config, _| {
+        config.remove(DESCRIPTION); // as files of version 0.1
+        config.insert("model".into(), "transformer".into());
+    });
     let loaded = load(&path, &Device::Cpu).map(|_| ());
     checkpoint_error(loaded, "model", "expected mnist_cnn, resnet or subsampling_net, found transformer");
+}
+
+#[test]
+fn files_without_a_description_still_load() {
+    let folder = Folder::new("version-0.1");
+    let path = folder.file("net.safetensors");
+    edited(&path, |config, _| drop(config.remove(DESCRIPTION).expect("a file describes its network")));
+    let mut loaded = load(&path, &Device::Cpu).unwrap();
+    assert_eq!(values(&mut *loaded), values(&mut MnistCnn::new(small(), 7, &Device::Cpu).unwrap()));
+}
+
+#[test]
+fn a_description_that_is_not_the_networks_is_refused_by_its_line() {
+    let folder = Folder::new("descriptions");
+    let path = folder.file("net.safetensors");
+    let edit = |from: &str, to: &str| {
+        edited(&path, |config, _| {
+            let text = config.get_mut(DESCRIPTION).expect("a file describes its network");
+            assert!(text.contains(from), "{text}");
+            *text = text.replacen(from, to, 1);
+        });
+        let mut network = MnistCnn::new(small(), 1, &Device::Cpu).unwrap();
+        Checkpoint::read(&path).unwrap().restore(&mut network)
+    };
+    checkpoint_error(edit("relu -\n", ""), DESCRIPTION, "line 7: expected 'relu -', found 'dropout - p=0.3'");
+    checkpoint_error(edit("linear linear out_features=10\n", ""), DESCRIPTION, "found 'no more layers'");
+    checkpoint_error(edit("relu -\n", "relu\n"), DESCRIPTION, "line 7: expected a kind and a name");
+}
+
+/// A network of one's own, whose name no code knows.
+#[test]
+fn a_file_describes_its_network() {
+    let folder = Folder::new("own-network");
+    let path = folder.file("net.safetensors");
+    let window = Window { kernel_size: 3, stride: 1, padding: 1 };
+    let builder =
+        Builder::new(Group::D4, 2, Init::kaiming(3), &Device::Cpu).conv("conv", 3, window).norm("norm").relu();
+    let builder = builder.residual("block", |x| x.conv("conv", 3, window), |x| x).relu().max_pool("pool", window);
+    let layers = builder.spatial_mean().coset_max().linear("linear", 4).build().unwrap();
+    let mut network = Sequential::new("my network, 2nd", layers);
+    save(&path, &mut network).unwrap();
+    let mut loaded = load(&path, &Device::Cpu).unwrap();
+    assert_eq!(loaded.description(), network.description());
+    assert_eq!(values(&mut *loaded), values(&mut network));
+
+    let checkpoint = Checkpoint::read(&path).unwrap();
+    let unknown = checkpoint.config()[DESCRIPTION].replace("max_pool pool", "median_pool pool");
+    let unknown = checkpoint.with_settings(Config::from([(DESCRIPTION.into(), unknown)]));
+    match unknown.network(&Device::Cpu).map(|_| ()) {
+        Err(Error::Invalid(message)) => {
+            assert!(
+                message.starts_with("pool: no layer is of the kind 'median_pool'; there are avg_pool, "),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

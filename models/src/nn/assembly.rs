@@ -1,0 +1,223 @@
+//! Makes layers of their description, and computes together what can be: a norm, a ReLU and max pooling become part of the
+//! convolution before them, a ReLU part of the sum before it. Names, files and the checker never see that.
+
+use crate::{
+    BatchNorm, Chain, ConvNorm, GroupConv, Layer, MaxPool, Module, Node, Relu, Site, Sum,
+    nn::chain::Link,
+    nn::description::{DEEPEST, is_name},
+};
+use quarterturn_core::Result;
+use std::mem;
+
+/// Layers under a common name.
+pub(crate) const CHAIN: &str = "chain";
+/// The sum of branches, each of them a chain.
+pub(crate) const SUM: &str = "sum";
+/// Dropout behind a norm and its ReLU.
+pub(crate) const DROPOUT: &str = "dropout";
+
+/// A layer to be made: described, or given.
+pub(crate) struct Plan {
+    /// What describes it, without children.
+    pub node: Node,
+    /// The layer itself, if it was given; and the channels that it makes, if they are others.
+    pub own: Option<(Box<dyn Module>, Option<usize>)>,
+    /// The layers of a chain, or the branches of a block.
+    pub children: Vec<Plan>,
+}
+
+impl Plan {
+    /// What the description says.
+    pub fn of(node: &Node) -> Self {
+        let children = node.children.iter().map(Plan::of).collect();
+        Plan { node: Node { children: Vec::new(), ..node.clone() }, own: None, children }
+    }
+
+    /// The description.
+    pub fn describe(&self) -> Node {
+        self.node.clone().of(self.children.iter().map(Plan::describe).collect())
+    }
+}
+
+/// A layer that the next may become part of.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Open {
+    Conv(GroupConv),
+    ConvNorm(ConvNorm),
+    Norm(BatchNorm),
+    Sum(Sum),
+}
+
+/// The layers of a chain so far.
+#[derive(Default)]
+struct Assembly {
+    links: Vec<Link>,
+    /// The last layer, as long as the next may still become part of it.
+    last: Option<(String, Open)>,
+}
+
+/// The layers of `plans`, one after another.
+///
+/// # Errors
+/// [`Error::Invalid`] with the first layer that does not fit; or when the GPU has no room.
+pub(crate) fn assemble(plans: Vec<Plan>, site: &mut Site<'_>) -> Result<Chain> {
+    let (group, in_channels) = (site.group(), site.channels());
+    let mut assembly = Assembly::default();
+    for plan in plans {
+        let name = plan.node.name.clone();
+        site.enter(&name)?;
+        if !(name.is_empty() || is_name(&name)) {
+            return Err(site.unfit("a name has no white space, no control characters and no '='"));
+        }
+        if site.depth() > DEEPEST {
+            return Err(site.unfit(format!("blocks within blocks, more than {DEEPEST} deep")));
+        }
+        assembly.add(plan, site)?;
+        site.leave();
+    }
+    assembly.settle();
+    Ok(Chain::new(group, in_channels, assembly.links))
+}
+
+impl Assembly {
+    fn add(&mut self, plan: Plan, site: &mut Site<'_>) -> Result<()> {
+        let Plan { node, own, children } = plan;
+        if let Some((module, channels)) = own {
+            if let Some(channels) = channels {
+                site.makes(channels, site.elements())?;
+            }
+            self.push(node.name, module);
+            return Ok(());
+        }
+        match node.kind.as_str() {
+            GroupConv::KIND => {
+                let conv = GroupConv::make(&node, site)?;
+                self.open(node.name, Open::Conv(conv));
+            }
+            BatchNorm::KIND => {
+                let norm = BatchNorm::make(&node, site)?;
+                match self.last.take() {
+                    Some((conv_name, Open::Conv(conv))) => {
+                        let both = ConvNorm::new([conv_name, node.name], conv, norm);
+                        self.last = Some((String::new(), Open::ConvNorm(both)));
+                    }
+                    last => {
+                        self.last = last;
+                        self.open(node.name, Open::Norm(norm));
+                    }
+                }
+            }
+            Relu::KIND => self.relu(node.name),
+            DROPOUT => self.dropout(&node, site)?,
+            MaxPool::KIND => {
+                let pool = MaxPool::make(&node, site)?;
+                match self.last.take() {
+                    Some((empty, Open::ConvNorm(both))) => {
+                        self.links.push(Link { name: empty, module: Box::new(both.with_pool(&node.name, pool)) });
+                    }
+                    last => {
+                        self.last = last;
+                        self.push(node.name, Box::new(pool));
+                    }
+                }
+            }
+            CHAIN => {
+                let chain = assemble(children, site)?;
+                self.push(node.name, Box::new(chain));
+            }
+            SUM => {
+                let sum = Sum::new(branches(children, site)?);
+                self.open(node.name, Open::Sum(sum));
+            }
+            _ => {
+                let module = site.layers().make(&node, site)?;
+                self.push(node.name, module);
+            }
+        }
+        Ok(())
+    }
+
+    fn relu(&mut self, name: String) {
+        self.last = match self.last.take() {
+            Some((name, Open::Norm(norm))) => Some((name, Open::Norm(norm.with_relu()))),
+            Some((name, Open::ConvNorm(both))) => Some((name, Open::ConvNorm(both.map_norm(BatchNorm::with_relu)))),
+            Some((name, Open::Sum(sum))) => Some((name, Open::Sum(sum.with_relu()))),
+            last => {
+                self.last = last;
+                self.push(name, Box::new(Relu));
+                None
+            }
+        }
+    }
+
+    fn dropout(&mut self, node: &Node, site: &Site<'_>) -> Result<()> {
+        node.knows_only(&["p"])?;
+        let p: f32 = node.setting("p")?;
+        if !(0.0..1.0).contains(&p) {
+            return Err(site.unfit(format!("dropout: expected a probability of at least 0 and below 1, not {p}")));
+        }
+        let number = site.norms();
+        let (name, open) = match self.last.take() {
+            Some((name, Open::Norm(norm))) if norm.has_relu() => (name, Open::Norm(norm.with_dropout(p, number))),
+            Some((name, Open::ConvNorm(both))) if both.norm().has_relu() => {
+                (name, Open::ConvNorm(both.map_norm(|norm| norm.with_dropout(p, number))))
+            }
+            _ => return Err(site.unfit("dropout: expected a norm and a ReLU before it")),
+        };
+        self.last = Some((name, open));
+        Ok(())
+    }
+
+    /// A layer that the next may become part of.
+    fn open(&mut self, name: String, open: Open) {
+        self.settle();
+        self.last = Some((name, open));
+    }
+
+    /// A layer as it is.
+    fn push(&mut self, name: String, module: Box<dyn Module>) {
+        self.settle();
+        self.links.push(Link { name, module });
+    }
+
+    /// The last layer stays as it is.
+    fn settle(&mut self) {
+        if let Some((name, open)) = self.last.take() {
+            let module: Box<dyn Module> = match open {
+                Open::Conv(conv) => Box::new(conv),
+                Open::ConvNorm(both) => Box::new(both),
+                Open::Norm(norm) => Box::new(norm),
+                Open::Sum(sum) => Box::new(sum),
+            };
+            self.links.push(Link { name, module });
+        }
+    }
+}
+
+/// Chains that all read what is read at `site`, and make the same channels and group axis.
+fn branches(plans: Vec<Plan>, site: &mut Site<'_>) -> Result<Vec<(String, Chain)>> {
+    let start = site.place();
+    let mut end = None;
+    let mut branches = Vec::with_capacity(plans.len());
+    for mut plan in plans {
+        if plan.node.kind != CHAIN {
+            return Err(site.unfit(format!("expected branches of the kind {CHAIN}, found {}", plan.node.kind)));
+        }
+        site.set_place(start);
+        site.enter(&plan.node.name)?;
+        let chain = assemble(mem::take(&mut plan.children), site)?;
+        site.leave();
+        let (a, b) = (*end.get_or_insert(site.place()), site.place());
+        if a != b {
+            return Err(site.unfit(format!(
+                "the branch makes {} channels on a group axis of {}, the {} {} on {}",
+                a.channels, a.elements, plan.node.name, b.channels, b.elements
+            )));
+        }
+        branches.push((plan.node.name, chain));
+    }
+    if branches.is_empty() {
+        return Err(site.unfit("expected at least one branch"));
+    }
+    Ok(branches)
+}

@@ -1,0 +1,278 @@
+//! Types of layers that a description can name, and the place where one is made.
+
+use crate::{
+    AvgPool, BatchNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, SpatialMean,
+};
+use quarterturn_core::{Device, Error, Result};
+use quarterturn_kernels::Group;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// A type of layer that a description can name.
+///
+/// ```
+/// use quarterturn_autograd::{Param, Var};
+/// use quarterturn_core::{Device, Result, Shape};
+/// use quarterturn_kernels::Group;
+/// use quarterturn_models::{
+///     Builder, Checkpoint, Init, Layer, Layers, Module, Network, Node, Pass, Sequential, Site, Symmetry, Trace, checkpoint,
+/// };
+///
+/// /// `y = factor · x`.
+/// struct Scale(f64);
+///
+/// impl Layer for Scale {
+///     const KIND: &'static str = "scale";
+///
+///     fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+///         node.knows_only(&["factor"])?;
+///         Ok(Scale(node.setting("factor")?))
+///     }
+/// }
+///
+/// impl Module for Scale {
+///     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+///         x.scale(self.0)
+///     }
+///
+///     fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+///         Ok(x)
+///     }
+///
+///     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+///         Symmetry::Commutes
+///     }
+///
+///     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let layers = Layers::standard().with::<Scale>();
+/// let scale = Node::new(Scale::KIND, "half").with("factor", 0.5);
+/// let builder = Builder::new(Group::C4, 1, Init::new(0), &Device::Cpu).with_layers(layers.clone());
+/// let mut network = Sequential::new("mine", builder.described(scale).spatial_mean().coset_max().linear("linear", 2).build()?);
+/// let file = std::env::temp_dir().join("own-layer.safetensors");
+/// checkpoint::save(&file, &mut network)?;
+///
+/// // The file describes the network; `layers` says how to make what it names.
+/// let loaded = Checkpoint::read(&file)?.network_of(&layers, &Device::Cpu)?;
+/// assert_eq!(loaded.description(), network.description());
+/// # Ok(())
+/// # }
+/// ```
+pub trait Layer: Module + Sized + 'static {
+    /// What descriptions call it.
+    const KIND: &'static str;
+
+    /// The layer that `node` describes, for what is read at `site`. Tells the site if it makes other channels or another group
+    /// axis of it ([`Site::makes`]).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], best by [`Site::unfit`], if a setting does not fit; or when the GPU has no room.
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self>;
+}
+
+/// Makes a layer of a description's node.
+type Make = fn(&Node, &mut Site<'_>) -> Result<Box<dyn Module>>;
+
+/// The types of layers that can be made of a description, by kind.
+#[derive(Clone)]
+pub struct Layers {
+    makers: BTreeMap<&'static str, Make>,
+}
+
+impl Layers {
+    /// Those of this library.
+    pub fn standard() -> Self {
+        let none = Layers { makers: BTreeMap::new() };
+        let convolutions = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
+        convolutions.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>().with::<CosetMax>().with::<CosetMean>()
+    }
+
+    /// And one's own. It takes the place of another of the same kind.
+    #[must_use]
+    pub fn with<L: Layer>(mut self) -> Self {
+        self.makers.insert(L::KIND, |node, site| Ok(Box::new(L::make(node, site)?)));
+        self
+    }
+
+    /// The layer that `node` describes.
+    pub(crate) fn make(&self, node: &Node, site: &mut Site<'_>) -> Result<Box<dyn Module>> {
+        match self.makers.get(node.kind.as_str()) {
+            Some(make) => make(node, site),
+            None if node.kind == OWN => {
+                Err(site.unfit("a layer of another program's own, which only that program makes"))
+            }
+            None => {
+                let known: Vec<&str> = self.makers.keys().copied().collect();
+                let message = format!("no layer is of the kind '{}'; there are {}", node.kind, known.join(", "));
+                Err(site.unfit(message))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.makers.keys()).finish()
+    }
+}
+
+/// The kind of a layer that was not described, but given.
+pub(crate) const OWN: &str = "own";
+/// No layer may have more channels.
+const LARGEST: usize = 1 << 16;
+
+/// The place where a layer is made: what it reads there, and what it is made with.
+#[derive(Debug)]
+pub struct Site<'a> {
+    group: Group,
+    device: &'a Device,
+    init: &'a mut Init,
+    layers: &'a Layers,
+    place: Place,
+    /// Names from the network down to the layer.
+    path: Vec<String>,
+    /// Full names of all layers and blocks so far: no two may be the same, or a file could not keep both.
+    names: BTreeSet<String>,
+    /// Norms so far, in the whole network: the number of one is the key of the dropout behind it.
+    norms: u32,
+}
+
+/// What a layer reads or makes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Place {
+    pub channels: usize,
+    /// Extent of the group axis: 1 before lifting and behind the maximum over the group.
+    pub elements: usize,
+}
+
+impl<'a> Site<'a> {
+    /// Where images with `in_channels` channels are read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if that is no number of channels.
+    pub(crate) fn new(
+        group: Group,
+        in_channels: usize,
+        layers: &'a Layers,
+        init: &'a mut Init,
+        device: &'a Device,
+    ) -> Result<Self> {
+        let place = Place { channels: in_channels, elements: 1 };
+        let (path, names) = (vec!["in_channels".to_string()], BTreeSet::new());
+        let mut site = Site { group, device, init, layers, place, path, names, norms: 0 };
+        site.check_channels(in_channels)?;
+        site.path.clear();
+        Ok(site)
+    }
+
+    /// The network's group.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// Channels of what the layer reads.
+    pub fn channels(&self) -> usize {
+        self.place.channels
+    }
+
+    /// Extent of the group axis of what the layer reads: 1 before lifting, and behind a pool over the group.
+    pub fn elements(&self) -> usize {
+        self.place.elements
+    }
+
+    /// Where parameters belong.
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
+    /// Draws starting values.
+    pub fn init(&mut self) -> &mut Init {
+        self.init
+    }
+
+    /// The layer makes maps of these channels and this group axis.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless there are 1 to 65,536 channels.
+    pub fn makes(&mut self, channels: usize, elements: usize) -> Result<()> {
+        self.check_channels(channels)?;
+        self.place = Place { channels, elements };
+        Ok(())
+    }
+
+    /// Refuses a parameter that is not in the file which the network's values will be taken from, before memory is taken for it.
+    /// To be called before a parameter is made.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the parameter's name.
+    pub fn expect(&self, parameter: &str, shape: &[usize]) -> Result<()> {
+        let names = self.named_path().chain([parameter]);
+        self.init.expect(&names.collect::<Vec<_>>().join("."), shape)
+    }
+
+    /// The error of the layer that does not fit.
+    pub fn unfit(&self, message: impl fmt::Display) -> Error {
+        let path = self.named_path().collect::<Vec<_>>().join(".");
+        let colon = if path.is_empty() { "" } else { ": " };
+        Error::Invalid(format!("{path}{colon}{message}"))
+    }
+
+    pub(crate) fn check_channels(&self, channels: usize) -> Result<()> {
+        if (1..=LARGEST).contains(&channels) {
+            return Ok(());
+        }
+        Err(self.unfit(format!("expected 1 to {LARGEST} channels, not {channels}")))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(crate) fn set_place(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    pub(crate) fn layers(&self) -> &'a Layers {
+        self.layers
+    }
+
+    /// How many names there are around the present place, empty ones too.
+    pub(crate) fn depth(&self) -> usize {
+        self.path.len()
+    }
+
+    /// Goes to the layer `name`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if another layer is called so.
+    pub(crate) fn enter(&mut self, name: &str) -> Result<()> {
+        self.path.push(name.into());
+        let full = self.named_path().collect::<Vec<_>>().join(".");
+        if !name.is_empty() && !self.names.insert(full) {
+            return Err(self.unfit("another layer has this name already"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.path.pop();
+    }
+
+    /// The number of one more norm.
+    pub(crate) fn count_norm(&mut self) {
+        self.norms += 1;
+    }
+
+    /// The number of the last norm.
+    pub(crate) fn norms(&self) -> u32 {
+        self.norms
+    }
+
+    fn named_path(&self) -> impl Iterator<Item = &str> {
+        self.path.iter().map(String::as_str).filter(|name| !name.is_empty())
+    }
+}

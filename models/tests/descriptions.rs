@@ -1,0 +1,138 @@
+//! Hundreds of networks that no code knows: each is saved, made again of its file alone, and gives the same bits; and where the
+//! checker calls it exact, and only there, `==` holds for every element of its group.
+
+use quarterturn_core::{Device, Stream, Tensor};
+use quarterturn_kernels::{Group, Window, transform_feature_map, transform_plane};
+use quarterturn_models::{Builder, Checkpoint, Exactness, Init, Module, Network, Sequential, Verdict, checkpoint};
+use std::cell::Cell;
+
+/// Draws whole numbers, one after another.
+struct Draw {
+    stream: Stream,
+    drawn: Cell<u64>,
+}
+
+impl Draw {
+    fn below(&self, end: usize) -> usize {
+        self.drawn.set(self.drawn.get() + 1);
+        (self.stream.uniform(self.drawn.get()) * end as f32) as usize
+    }
+
+    /// A window that fits maps of at least 3×3 and halves them at most.
+    fn window(&self) -> Window {
+        let kernel_size = 1 + self.below(3);
+        Window { kernel_size, stride: 1 + self.below(2), padding: kernel_size / 2 }
+    }
+}
+
+/// Some layers, the last of which makes `channels` channels.
+fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
+    let same = Window { kernel_size: 3, stride: 1, padding: 1 };
+    x = x.conv("first", channels, same);
+    for i in 0..1 + draw.below(3) {
+        let name = format!("layer{i}");
+        x = match draw.below(if depth < 2 { 8 } else { 6 }) {
+            0 => x.conv(&name, channels, draw.window()),
+            1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
+            2 => x.norm(&name).relu().dropout(0.25),
+            3 => x.max_pool(&name, draw.window()),
+            4 => x.avg_pool(&name, draw.window()),
+            5 => x.relu(),
+            6 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            _ => {
+                let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
+                let step = if kept { 1 } else { 2 };
+                let window = Window { kernel_size: k, stride: step, padding: k / 2 };
+                let shortcut = Window { kernel_size: 1, stride: step, padding: 0 };
+                let branch = |x: Builder| x.conv("a", channels, window).relu().conv("b", channels, same);
+                let sum = x.residual(&name, branch, |x| if kept { x } else { x.conv("c", channels, shortcut) });
+                if draw.below(2) == 0 { sum.relu() } else { sum }
+            }
+        };
+    }
+    x
+}
+
+fn network(number: u32) -> (Sequential, usize) {
+    let draw = Draw { stream: Stream::new(2026, number, 0), drawn: Cell::new(0) };
+    let group = Group::ALL[draw.below(3)];
+    let builder = Builder::new(group, 1 + draw.below(2), Init::kaiming(u64::from(number)), &Device::Cpu);
+    let channels = 1 + draw.below(3);
+    let mut x = body(builder, &draw, channels, 0);
+    if draw.below(4) > 0 {
+        x = if draw.below(2) == 0 { x.spatial_mean().coset_max() } else { x.coset_mean().spatial_mean() };
+        x = x.linear("linear", 3);
+    }
+    (Sequential::new(&format!("random network {number}"), x.build().unwrap()), 17 + draw.below(8))
+}
+
+/// Random running statistics, as after training.
+fn settle(network: &mut Sequential) {
+    let mut number = 0;
+    network.visit(&mut |name, param| {
+        let stream = Stream::new(7, number, 0);
+        number += 1;
+        if name.ends_with("running_var") || name.ends_with("running_mean") {
+            let least = if name.ends_with("var") { 0.5 } else { -0.5 };
+            let values = (0..param.value().len() as u64).map(|i| least + stream.uniform(i)).collect();
+            param.set(Tensor::from_vec(param.value().shape(), values, &Device::Cpu).unwrap());
+        }
+    });
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.f32s().iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn any_network_comes_back_from_its_file_and_is_exact_just_where_the_checker_says() {
+    let file = std::env::temp_dir().join(format!("quarterturn-descriptions-{}.safetensors", std::process::id()));
+    let (mut exact, mut inexact) = (0, 0);
+    for number in 0..300 {
+        let (mut network, extent) = network(number);
+        settle(&mut network);
+        checkpoint::save(&file, &mut network).unwrap();
+        let loaded = Checkpoint::read(&file).unwrap().network(&Device::Cpu).unwrap();
+        let description = network.description();
+        assert_eq!(loaded.description(), description);
+
+        let shape = [2, network.in_channels(), 1, extent, extent];
+        let stream = Stream::new(5, number, 0);
+        let len = shape.iter().product::<usize>() as u64;
+        let images =
+            Tensor::from_vec(shape, (0..len).map(|i| stream.normal(i) as f32).collect(), &Device::Cpu).unwrap();
+        let outputs = network.predict(&images).unwrap();
+        assert_eq!(bits(&loaded.predict(&images).unwrap()), bits(&outputs), "{description}");
+
+        let exactness = Exactness::of(&network, [extent, extent]).unwrap();
+        let group = network.group();
+        if group == Group::C1 {
+            continue;
+        }
+        let turned = |g: usize| {
+            let expected = match outputs.dims() {
+                [_, _] => outputs.clone(),
+                _ => transform_feature_map(&outputs, g, group),
+            };
+            bits(&network.predict(&transform_plane(&images, g)).unwrap()) == bits(&expected)
+        };
+        let (first, second) = outputs.f32s().split_at(outputs.len() / 2);
+        if first == second {
+            continue; // all of it died in a ReLU, so that nothing could be seen to break
+        }
+        let holds = (0..group.order()).all(turned);
+        match exactness.verdict() {
+            Verdict::Invariant | Verdict::Equivariant => {
+                assert!(holds, "called exact at {extent}, and is not:\n{description}");
+                exact += 1;
+            }
+            Verdict::Inexact => {
+                assert!(!holds, "called inexact at {extent}, and is exact:\n{description}");
+                inexact += 1;
+            }
+            other => panic!("{other:?}:\n{description}"),
+        }
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(exact > 40 && inexact > 40, "{exact} exact, {inexact} inexact");
+}
