@@ -21,14 +21,14 @@ impl<'t> Var<'t> {
     #[track_caller]
     pub fn subsample(&self, choice: &GridChoice) -> Var<'t> {
         let (y, choice) = (kernels::subsample(self.value(), choice), choice.clone());
-        self.result(y, [self.edge(move |dy| kernels::upsample(dy, &choice))])
+        self.unary("subsample", y, move |dy| kernels::upsample(&dy, &choice))
     }
 
     /// The samples on the chosen grid, zeros elsewhere: [`kernels::upsample`].
     #[track_caller]
     pub fn upsample(&self, choice: &GridChoice) -> Var<'t> {
         let (y, choice) = (kernels::upsample(self.value(), choice), choice.clone());
-        self.result(y, [self.edge(move |dy| kernels::subsample(dy, &choice))])
+        self.unary("upsample", y, move |dy| kernels::subsample(&dy, &choice))
     }
 
     /// The map moved so that plain windows are those of the chosen grid, and the window to use on it:
@@ -40,8 +40,8 @@ impl<'t> Var<'t> {
             return (self.clone(), on_grid);
         }
         let (choice, x_shape) = (choice.clone(), self.shape());
-        let vjp = move |dy: &_| kernels::move_onto_grid_vjp(dy, x_shape, &choice, window);
-        (self.result(y, [self.edge(vjp)]), on_grid)
+        let vjp = move |dy| kernels::move_onto_grid_vjp(&dy, x_shape, &choice, window);
+        (self.unary("move_onto_grid", y, vjp), on_grid)
     }
 
     /// The maxima of windows on the grid that they choose, and that: [`kernels::adaptive_max_pool`].
@@ -50,8 +50,8 @@ impl<'t> Var<'t> {
         let x = self.value().clone();
         let (y, choice) = kernels::adaptive_max_pool(&x, window);
         let chosen = choice.clone();
-        let vjp = move |dy: &_| kernels::adaptive_max_pool_vjp(&x, dy, window, &chosen);
-        (self.result(y, [self.edge(vjp)]), choice)
+        let vjp = move |dy| kernels::adaptive_max_pool_vjp(&x, &dy, window, &chosen);
+        (self.unary("adaptive_max_pool", y, vjp), choice)
     }
 
     /// The means of windows on the grid that they choose, and that: [`kernels::adaptive_avg_pool`].
@@ -59,8 +59,8 @@ impl<'t> Var<'t> {
     pub fn adaptive_avg_pool(&self, window: Window) -> (Var<'t>, GridChoice) {
         let (y, choice) = kernels::adaptive_avg_pool(self.value(), window);
         let (chosen, x_shape) = (choice.clone(), self.shape());
-        let vjp = move |dy: &_| kernels::adaptive_avg_pool_vjp(dy, x_shape, window, &chosen);
-        (self.result(y, [self.edge(vjp)]), choice)
+        let vjp = move |dy| kernels::adaptive_avg_pool_vjp(&dy, x_shape, window, &chosen);
+        (self.unary("adaptive_avg_pool", y, vjp), choice)
     }
 }
 
