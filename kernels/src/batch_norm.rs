@@ -1,6 +1,7 @@
 //! Batch norm, one statistic per channel (axis 1) over all other axes, with the ReLU and dropout that follow it fused in.
 use crate::{
     dropout::Rule,
+    order::{passes, positive_part},
     pool::Geometry,
     simd::wide,
     sweep::{LANES, PIECE, for_each_piece, lane_sums, masked, total},
@@ -17,7 +18,7 @@ pub struct Activation {
     /// Apply `max(z, 0)`.
     pub relu: bool,
     /// Drop each element with this probability, as [`crate::dropout`] does (needs `relu`: the gradient finds what was
-    /// kept as `y > 0`).
+    /// kept as `y > 0`, or NaN).
     pub dropout: Option<(f32, Stream)>,
 }
 
@@ -261,8 +262,8 @@ fn vjp(
             let x_hat = |i: usize| (x.f64s()[i] - mean[axes.channel(i)]) * inv_std(i);
             let dz = |i: usize| match after {
                 After::Nothing => dy.f64s()[i],
-                After::Relu if y.f64s()[i] > 0.0 => dy.f64s()[i],
-                After::ReluDropout(rule) if y.f64s()[i] > 0.0 => dy.f64s()[i] / rule.kept_fraction(),
+                After::Relu if passes(y.f64s()[i]) => dy.f64s()[i],
+                After::ReluDropout(rule) if passes(y.f64s()[i]) => dy.f64s()[i] / rule.kept_fraction(),
                 _ => 0.0,
             };
             let (mut dweight, mut dbias) = (vec![0.0; axes.channels], vec![0.0; axes.channels]);
@@ -340,9 +341,8 @@ fn reference_forward(
         let z = (x - mean.f64s()[c]) / (var.f64s()[c] + eps).sqrt() * weight.f64s()[c] + bias.f64s()[c];
         match after {
             After::Nothing => z,
-            _ if 0.0 > z => 0.0,
-            After::Relu => z,
-            After::ReluDropout(rule) if rule.keeps(i) => z / rule.kept_fraction(),
+            After::Relu => positive_part(z),
+            After::ReluDropout(rule) if rule.keeps(i) => positive_part(z) / rule.kept_fraction(),
             After::ReluDropout(_) => 0.0,
         }
     };
@@ -515,16 +515,11 @@ impl Affine {
         (0..weight.len()).map(|c| Affine::new(weight[c], bias[c], mean[c], var[c], eps)).collect()
     }
 
-    /// `z`; the gradient repeats this very expression to find where `z > 0`.
+    /// `z`; the gradient repeats this very expression to find where `z` passes.
     #[inline(always)]
     fn z(self, x: f32) -> f32 {
         (x - self.mean) * self.scale + self.bias
     }
-}
-
-#[inline(always)]
-fn relu(z: f32) -> f32 {
-    if 0.0 > z { 0.0 } else { z }
 }
 
 wide! {
@@ -537,12 +532,12 @@ wide! {
             }
             After::Relu => {
                 for (y, &x) in y.iter_mut().zip(x) {
-                    *y = relu(affine.z(x));
+                    *y = positive_part(affine.z(x));
                 }
             }
             After::ReluDropout(rule) => rule.for_each_run(start, x.len(), |run, draws| {
                 for ((y, &x), &draw) in y[run.clone()].iter_mut().zip(&x[run]).zip(draws) {
-                    *y = rule.apply(relu(affine.z(x)), draw);
+                    *y = rule.apply(positive_part(affine.z(x)), draw);
                 }
             }),
         }
@@ -654,8 +649,8 @@ wide! {
         match after {
             After::Nothing => gradient_lane_sums(x, dy, dy, affine, |_, _, dy| dy),
             // Reading x alone saves the sweep a third of its memory traffic.
-            After::Relu => gradient_lane_sums(x, dy, dy, affine, |x, _, dy| masked(affine.z(x) > 0.0, dy)),
-            After::ReluDropout(rule) => gradient_lane_sums(x, y, dy, affine, |_, y, dy| masked(y > 0.0, dy * rule.factor)),
+            After::Relu => gradient_lane_sums(x, dy, dy, affine, |x, _, dy| masked(passes(affine.z(x)), dy)),
+            After::ReluDropout(rule) => gradient_lane_sums(x, y, dy, affine, |_, y, dy| masked(passes(y), dy * rule.factor)),
         }
     }
 }
@@ -695,12 +690,12 @@ wide! {
             }
             After::Relu => {
                 for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = dx_of(x, masked(affine.z(x) > 0.0, dy));
+                    *dx = dx_of(x, masked(passes(affine.z(x)), dy));
                 }
             }
             After::ReluDropout(rule) => {
                 for (((dx, &x), &y), &dy) in dx.iter_mut().zip(x).zip(y).zip(dy) {
-                    *dx = dx_of(x, masked(y > 0.0, dy * rule.factor));
+                    *dx = dx_of(x, masked(passes(y), dy * rule.factor));
                 }
             }
         }

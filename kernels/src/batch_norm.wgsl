@@ -163,7 +163,7 @@ fn activated(z: f32, i: u32, round: u32, lane: u32) -> f32 {
     if (ACTIVATION == 0u) {
         return z;
     }
-    let positive = max(z, 0.0);
+    let positive = positive_part(z);
     if (ACTIVATION == 1u) {
         return positive;
     }
@@ -259,12 +259,12 @@ fn normalise(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 @group(0) @binding(1) var<storage, read> result: array<f32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 
-// The gradient behind dropout and relu, which let through what is positive in the result.
+// The gradient behind dropout and relu, which let through what is positive (or NaN) in the result.
 fn dz(i: u32) -> f32 {
     if (ACTIVATION == 0u) {
         return dy[i];
     }
-    return select(0.0, dy[i] * axes.factor, result[i] > 0.0);
+    return select(0.0, dy[i] * axes.factor, passes(result[i]));
 }
 
 @group(0) @binding(3) var<storage, read> centre: array<f32>;

@@ -2,6 +2,7 @@
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    order::{first_maximum, greater, is_greater},
     simd::wide,
     sweep::{for_each_piece, for_each_piece2, masked, select},
 };
@@ -10,7 +11,7 @@ use quarterturn_core::gpu::{Gpu, Kernel};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
-/// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number on the CPU (WGSL leaves NaN open).
+/// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number.
 ///
 /// # Panics
 /// With fewer than three axes, or a group axis of extent 0.
@@ -23,9 +24,7 @@ pub fn coset_max(x: &Tensor) -> Tensor {
             for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| max_rows(x, y));
             Tensor::cpu(axes.y_shape, y)
         }
-        Device::Reference => axes.reference_map(x, |values| {
-            values.fold(f64::NEG_INFINITY, |max, v| if v > max || v.is_nan() { v } else { max })
-        }),
+        Device::Reference => axes.reference_map(x, |values| values.fold(f64::NEG_INFINITY, |max, v| greater(v, max))),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "coset_max", &[x], axes.y_shape, &axes),
     }
@@ -39,13 +38,13 @@ wide! {
         }
         for row in rows {
             for (y, &v) in y.iter_mut().zip(row) {
-                *y = if v > *y || v.is_nan() { v } else { *y };
+                *y = greater(v, *y);
             }
         }
     }
 }
 
-/// Gradient of [`coset_max`]: to the first maximum.
+/// Gradient of [`coset_max`]: to the first maximum, where there is NaN to the first NaN.
 ///
 /// # Panics
 /// If `dy` does not have the shape of the result.
@@ -68,13 +67,7 @@ pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
             for (i, &dy) in dy.iter().enumerate() {
                 let (map, p) = (i / axes.positions, i % axes.positions);
                 let at = |g: usize| (map * axes.order + g) * axes.positions + p;
-                let mut best = 0;
-                for g in 1..axes.order {
-                    if x[at(g)] > x[at(best)] {
-                        best = g;
-                    }
-                }
-                dx[at(best)] = dy;
+                dx[at(first_maximum((0..axes.order).map(|g| x[at(g)])))] = dy;
             }
             Tensor::reference(axes.x_shape, dx)
         }
@@ -106,7 +99,7 @@ fn spread_block<const SIZE: usize>(x: &[f32], dy: &[f32], dx: &mut [f32], p: usi
     for (g, row) in x.chunks_exact(positions).enumerate() {
         let row = &row[p..p + SIZE];
         for i in 0..SIZE {
-            let new = (row[i] > max[i]) | row[i].is_nan();
+            let new = is_greater(&row[i], &max[i]);
             best[i] = select(new, g as u32, best[i]);
             max[i] = f32::from_bits(select(new, row[i].to_bits(), max[i].to_bits()));
         }

@@ -18,7 +18,7 @@ fn first_maximum(start: u32) -> u32 {
     var best = start;
     for (var g = 1u; g < axes.order; g++) {
         let at = start + g * axes.positions;
-        if (x[at] > x[best]) {
+        if (is_greater(x[at], x[best])) {
             best = at;
         }
     }

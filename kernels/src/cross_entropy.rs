@@ -1,21 +1,22 @@
 //! Log-softmax cross-entropy, and accuracy.
 #[cfg(feature = "gpu")]
 use crate::launch;
+use crate::order::first_maximum;
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Shape,
     gpu::{Gpu, Kernel, Size},
 };
 
-use quarterturn_core::{Device, Tensor, common_device};
+use quarterturn_core::{Device, Result, Tensor, common_device};
 
 /// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`: `[N, K]`, `[N]` (class indices stored as
 /// numbers) → `[]`. The largest logit of a row is subtracted first, so no finite logit overflows; on the CPU the
-/// few exponentials are taken in `f64`.
+/// few exponentials are taken in `f64`. A row with a NaN or +∞ among its logits, or with no finite one, makes the loss NaN.
 ///
 /// # Panics
-/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ. On the GPU, such a label
-/// makes the result NaN.
+/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ. Labels on the GPU cannot be
+/// looked at without waiting for it: there such a label makes the result NaN. [`first_invalid_label`] names it.
 #[track_caller]
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     let (n, classes) = batch("cross_entropy", logits, labels);
@@ -77,7 +78,8 @@ pub fn cross_entropy_vjp(logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Te
     }
 }
 
-/// `y[n] = argmax_k logits[n, k]`, the first of equals, as a number: `[N, K]` → `[N]`.
+/// `y[n] = argmax_k logits[n, k]`, the first of equals, as a number: `[N, K]` → `[N]`. NaN where a logit of the row is NaN,
+/// of which there is no greatest.
 ///
 /// # Panics
 /// If `logits` is not `[N, K]` with K > 0.
@@ -86,11 +88,9 @@ pub fn argmax(logits: &Tensor) -> Tensor {
     let [n, classes] = *logits.dims() else { panic!("argmax: expected logits [N, K], got {:?}", logits.shape()) };
     assert!(classes > 0, "argmax: expected at least one class, got {:?}", logits.shape());
     match logits.device() {
-        Device::Cpu => {
-            Tensor::cpu([n], logits.f32s().chunks_exact(classes).map(|row| first_maximum(row) as f32).collect())
-        }
+        Device::Cpu => Tensor::cpu([n], logits.f32s().chunks_exact(classes).map(|row| answer(row) as f32).collect()),
         Device::Reference => {
-            let best = logits.f64s().chunks_exact(classes).map(|row| first_maximum(row) as f64);
+            let best = logits.f64s().chunks_exact(classes).map(answer);
             Tensor::reference([n], best.collect())
         }
         #[cfg(feature = "gpu")]
@@ -100,22 +100,24 @@ pub fn argmax(logits: &Tensor) -> Tensor {
     }
 }
 
-/// How many rows' [`argmax`] is their label: `[N, K]`, `[N]` → `[]`.
+/// How many rows' [`argmax`] is their label: `[N, K]`, `[N]` → `[]`. A row with a NaN among its logits is not counted.
 ///
 /// # Panics
-/// As [`cross_entropy`].
+/// As [`cross_entropy`]; on the GPU, a label that is not an index below K makes the count NaN.
 #[track_caller]
 pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
     let (_, classes) = batch("count_correct", logits, labels);
     match common_device("count_correct", &[logits, labels]) {
         Device::Cpu => {
-            let rows = logits.f32s().chunks_exact(classes).zip(labels.f32s());
-            let correct = rows.filter(|&(row, &label)| first_maximum(row) as f32 == label).count();
+            let labels = class_indices("count_correct", labels.f32s().iter().map(|&v| f64::from(v)), classes);
+            let rows = logits.f32s().chunks_exact(classes).zip(labels);
+            let correct = rows.filter(|&(row, label)| answer(row) == label as f64).count();
             Tensor::cpu([], vec![correct as f32].into())
         }
         Device::Reference => {
-            let rows = logits.f64s().chunks_exact(classes).zip(labels.f64s());
-            let correct = rows.filter(|&(row, &label)| first_maximum(row) as f64 == label).count();
+            let labels = class_indices("count_correct", labels.f64s().iter().copied(), classes);
+            let rows = logits.f64s().chunks_exact(classes).zip(labels);
+            let correct = rows.filter(|&(row, label)| answer(row) == label as f64).count();
             Tensor::reference([], vec![correct as f64])
         }
         #[cfg(feature = "gpu")]
@@ -133,15 +135,29 @@ fn batch(op: &str, logits: &Tensor, labels: &Tensor) -> (usize, usize) {
     }
 }
 
+/// The first of these labels `[N]` that is no class, an index below `classes`, and its place: none if all are. For what
+/// takes labels from a user: one look at all of them, before they are used. Waits for the GPU if they lie there.
+///
+/// # Errors
+/// What the GPU reports.
+pub fn first_invalid_label(labels: &Tensor, classes: usize) -> Result<Option<(usize, f64)>> {
+    let labels = labels.to_f64()?;
+    Ok(labels.into_iter().enumerate().find(|&(_, label)| class_index(label, classes).is_none()))
+}
+
 /// Labels as indices.
 #[track_caller]
 fn class_indices(op: &str, labels: impl Iterator<Item = f64>, classes: usize) -> Vec<usize> {
-    let index = |label: f64| {
-        let index = label as usize;
-        assert!(index as f64 == label && index < classes, "{op}: expected labels 0 to {}, got {label}", classes - 1);
-        index
+    let index = |(n, label)| {
+        class_index(label, classes)
+            .unwrap_or_else(|| panic!("{op}: expected labels 0 to {}, got {label} in row {n}", classes - 1))
     };
-    labels.map(index).collect()
+    labels.enumerate().map(index).collect()
+}
+
+fn class_index(label: f64, classes: usize) -> Option<usize> {
+    let index = label as usize;
+    (index as f64 == label && index < classes).then_some(index)
 }
 
 /// `log Σ exp(v)`.
@@ -150,20 +166,16 @@ fn log_sum_exp(row: &[f64]) -> f64 {
     max + row.iter().map(|v| (v - max).exp()).sum::<f64>().ln()
 }
 
-fn first_maximum<T: PartialOrd>(row: &[T]) -> usize {
-    let mut best = 0;
-    for k in 1..row.len() {
-        if row[k] > row[best] {
-            best = k;
-        }
-    }
-    best
+/// The class that a row of logits means, or NaN if one of them is.
+fn answer<T: Copy + PartialOrd + Into<f64>>(row: &[T]) -> f64 {
+    let best = first_maximum(row.iter().copied());
+    if row[best].into().is_nan() { f64::NAN } else { best as f64 }
 }
 
 #[cfg(feature = "gpu")]
 static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("cross_entropy.wgsl"));
 
-/// Rows, classes, and what an invalid label gives: a label on the GPU cannot be looked at without waiting.
+/// Rows, classes, and what an invalid label gives, or a row without an answer.
 #[cfg(feature = "gpu")]
 fn gpu_batch(rows: usize, classes: usize) -> [u32; 3] {
     [rows as u32, classes as u32, f32::NAN.to_bits()]
@@ -230,16 +242,55 @@ mod tests {
     /// The host cannot look at labels on the GPU without waiting for it.
     #[cfg(feature = "gpu")]
     #[test]
-    fn a_label_beyond_the_classes_makes_the_loss_nan_on_the_gpu() {
+    fn a_label_beyond_the_classes_makes_loss_and_count_nan_on_the_gpu() {
         let Some(gpu) = quarterturn_core::testing::gpu() else { return };
         let device = Device::Gpu(gpu);
         for label in [3.0, -1.0, 0.5, f32::NAN] {
             let logits = Tensor::full([2, 3], 0.0, &device).unwrap();
             let labels = Tensor::from_vec([2], vec![1.0, label], &device).unwrap();
             assert!(cross_entropy(&logits, &labels).to_vec().unwrap()[0].is_nan(), "{label}");
+            assert!(count_correct(&logits, &labels).to_vec().unwrap()[0].is_nan(), "{label}");
             let dloss = Tensor::full([], 1.0, &device).unwrap();
             let dlogits = cross_entropy_vjp(&logits, &labels, &dloss).to_vec().unwrap();
             assert!(dlogits[..3].iter().all(|v| v.is_finite()) && dlogits[3..].iter().all(|v| v.is_nan()), "{label}");
+        }
+    }
+
+    #[test]
+    fn nan_is_no_answer() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let rows = [[nan; 3], [0.0, nan, 5.0], [5.0, 0.0, nan], [-nan, 1.0, 2.0], [-inf, inf, inf], [-inf; 3]];
+        for device in devices_and_reference() {
+            let logits = Tensor::from_vec([6, 3], rows.concat(), &device).unwrap();
+            let answers = argmax(&logits).to_vec().unwrap();
+            assert!(answers[..4].iter().all(|v| v.is_nan()) && answers[4..] == [1.0, 0.0], "{answers:?} on {device}");
+            for label in [0.0, 1.0, 2.0] {
+                let labels = Tensor::full([6], label, &device).unwrap();
+                let expected = [1.0, 1.0, 0.0][label as usize];
+                assert_eq!(count_correct(&logits, &labels).to_vec().unwrap(), [expected], "{label} on {device}");
+            }
+            for row in rows {
+                let logits = Tensor::from_vec([1, 3], row.to_vec(), &device).unwrap();
+                let label = Tensor::full([1], 0.0, &device).unwrap();
+                assert!(cross_entropy(&logits, &label).to_vec().unwrap()[0].is_nan(), "{row:?} on {device}");
+                let dlogits = cross_entropy_vjp(&logits, &label, &Tensor::full([], 1.0, &device).unwrap());
+                assert!(dlogits.to_vec().unwrap().iter().all(|v| v.is_nan()), "{row:?} on {device}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_invalid_label_is_named() {
+        for device in devices_and_reference() {
+            let find = |labels: &[f32]| {
+                let labels = Tensor::from_vec([labels.len()], labels.to_vec(), &device).unwrap();
+                first_invalid_label(&labels, 3).unwrap()
+            };
+            assert_eq!(find(&[0.0, 1.0, 2.0]), None);
+            for label in [3.0, -1.0, 0.5, f32::INFINITY] {
+                assert_eq!(find(&[0.0, label, 9.0]), Some((1, f64::from(label))), "{device}");
+            }
+            assert!(find(&[f32::NAN]).unwrap().1.is_nan());
         }
     }
 
@@ -250,8 +301,14 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "cross_entropy: expected labels 0 to 2, got 3")]
+    #[should_panic(expected = "cross_entropy: expected labels 0 to 2, got 3 in row 0")]
     fn a_label_beyond_the_classes_is_refused() {
         cross_entropy(&random([1, 3], 1), &Tensor::reference([1], vec![3.0]));
+    }
+
+    #[test]
+    #[should_panic(expected = "count_correct: expected labels 0 to 2, got -1 in row 1")]
+    fn a_label_beyond_the_classes_is_not_counted_as_missed() {
+        count_correct(&random([2, 3], 1), &Tensor::reference([2], vec![0.0, -1.0]));
     }
 }

@@ -1,7 +1,7 @@
 struct Batch {
     rows: u32,
     classes: u32,
-    // What a label that is no class makes of the result.
+    // What a label that is no class makes of the result, or a row without an answer.
     nan: f32,
 }
 
@@ -10,12 +10,25 @@ struct Batch {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> batch: Batch;
 
+// The first of a row's largest logits, or of its NaNs.
+fn first_maximum(row: u32) -> u32 {
+    let start = row * batch.classes;
+    var best = 0u;
+    for (var k = 1u; k < batch.classes; k++) {
+        if (is_greater(logits[start + k], logits[start + best])) {
+            best = k;
+        }
+    }
+    return best;
+}
+
 // The largest logit of a row, and log Σ exp(logit − largest).
 fn log_sum(row: u32) -> vec2f {
     let start = row * batch.classes;
-    var largest = logits[start];
-    for (var k = 1u; k < batch.classes; k++) {
-        largest = max(largest, logits[start + k]);
+    let largest = logits[start + first_maximum(row)];
+    if ((bitcast<u32>(largest) & 0x7f800000u) == 0x7f800000u) {
+        // NaN or infinite: `exp` and `log` may take such numbers for others.
+        return vec2f(batch.nan);
     }
     var total = 0.0;
     for (var k = 0u; k < batch.classes; k++) {
@@ -25,7 +38,7 @@ fn log_sum(row: u32) -> vec2f {
 }
 
 fn label_is_valid(label: f32) -> bool {
-    return label >= 0.0 && label < f32(batch.classes) && floor(label) == label;
+    return !is_nan(label) && label >= 0.0 && label < f32(batch.classes) && floor(label) == label;
 }
 
 // One workgroup for the whole batch.
@@ -47,23 +60,14 @@ fn cross_entropy(@builtin(local_invocation_index) lane: u32) {
     }
 }
 
-fn first_maximum(row: u32) -> u32 {
-    let start = row * batch.classes;
-    var best = 0u;
-    for (var k = 1u; k < batch.classes; k++) {
-        if (logits[start + k] > logits[start + best]) {
-            best = k;
-        }
-    }
-    return best;
-}
-
 // One workgroup for the whole batch.
 @compute @workgroup_size(WORKGROUP)
 fn count_correct(@builtin(local_invocation_index) lane: u32) {
     var correct = 0.0;
     for (var row = lane; row < batch.rows; row += WORKGROUP) {
-        correct += select(0.0, 1.0, f32(first_maximum(row)) == labels[row]);
+        let best = first_maximum(row);
+        let right = f32(best) == labels[row] && !is_nan(logits[row * batch.classes + best]);
+        correct += select(batch.nan, select(0.0, 1.0, right), label_is_valid(labels[row]));
     }
     let sum = sum_of_lanes(correct, lane);
     if (lane == 0u) {
@@ -78,7 +82,8 @@ fn argmax(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
           @builtin(local_invocation_index) lane: u32) {
     let row = linear_index(group, groups, lane);
     if (row < batch.rows) {
-        best[row] = f32(first_maximum(row));
+        let answer = first_maximum(row);
+        best[row] = select(f32(answer), batch.nan, is_nan(logits[row * batch.classes + answer]));
     }
 }
 
@@ -94,7 +99,7 @@ fn cross_entropy_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroup
     }
     let sum = log_sum(row);
     let label = labels[row];
-    let part = select(batch.nan, dloss[0] / f32(batch.rows), label_is_valid(label));
+    let part = select(batch.nan, dloss[0] / f32(batch.rows), label_is_valid(label) && !is_nan(sum.x));
     for (var k = 0u; k < batch.classes; k++) {
         let at = row * batch.classes + k;
         let softmax = exp(logits[at] - sum.x - sum.y);

@@ -1,7 +1,10 @@
 //! Elementwise add (with or without ReLU), multiply, scale, ReLU; sum of all elements.
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::sweep;
+use crate::{
+    order::{passes, positive_part},
+    sweep,
+};
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
@@ -66,7 +69,7 @@ pub fn scale(x: &Tensor, factor: f64) -> Tensor {
     }
 }
 
-/// `y = max(x, 0)`. NaN stays NaN on the CPU (WGSL leaves NaN open).
+/// `y = max(x, 0)`. NaN stays NaN, and −0 stays −0.
 pub fn relu(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => Tensor::cpu(x.shape(), sweep::map(x.f32s(), positive_part)),
@@ -76,13 +79,7 @@ pub fn relu(x: &Tensor) -> Tensor {
     }
 }
 
-/// `max(x, 0)`, or NaN.
-#[inline(always)]
-fn positive_part<T: PartialOrd + Default>(x: T) -> T {
-    if T::default() > x { T::default() } else { x }
-}
-
-/// `dx = dy where y > 0, else 0`; `y` is the output of [`relu`].
+/// `dx = dy where y > 0 or y is NaN, else 0`; `y` is the output of [`relu`].
 ///
 /// # Panics
 /// If shapes or devices differ.
@@ -90,8 +87,8 @@ fn positive_part<T: PartialOrd + Default>(x: T) -> T {
 pub fn relu_vjp(y: &Tensor, dy: &Tensor) -> Tensor {
     assert_same_shape("relu_vjp", y, dy);
     match common_device("relu_vjp", &[y, dy]) {
-        Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| sweep::masked(y > 0.0, dy))),
-        Device::Reference => reference_zip(y, dy, |y, dy| if y > 0.0 { dy } else { 0.0 }),
+        Device::Cpu => Tensor::cpu(y.shape(), sweep::zip(y.f32s(), dy.f32s(), |y, dy| sweep::masked(passes(y), dy))),
+        Device::Reference => reference_zip(y, dy, |y, dy| if passes(y) { dy } else { 0.0 }),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "relu_vjp", &[y, dy], y.shape(), &[]),
     }
@@ -213,7 +210,7 @@ mod tests {
         assert_eq!(add_relu(&halves, &halves).f32s()[..3], [0.0, 0.0, 2.0]);
         assert!(add_relu(&halves, &halves).f32s()[3].is_nan());
         let dy = Tensor::full([5], 3.0, &Device::Cpu).unwrap();
-        assert_eq!(relu_vjp(&y, &dy).f32s(), [0.0, 0.0, 3.0, 0.0, 0.0]);
+        assert_eq!(relu_vjp(&y, &dy).f32s(), [0.0, 0.0, 3.0, 3.0, 0.0]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn add_relu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
             @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&c)) {
-        c[i] = max(a[i] + b[i], 0.0);
+        c[i] = positive_part(a[i] + b[i]);
     }
 }
 
@@ -29,13 +29,13 @@ fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
     }
 }
 
-// dx = dy where y > 0: a is y, b is dy.
+// dx = dy where y > 0 or NaN: a is y, b is dy.
 @compute @workgroup_size(WORKGROUP)
 fn relu_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&c)) {
-        c[i] = select(0.0, b[i], a[i] > 0.0);
+        c[i] = select(0.0, b[i], passes(a[i]));
     }
 }
 
@@ -56,7 +56,7 @@ fn relu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&y)) {
-        y[i] = max(a[i], 0.0);
+        y[i] = positive_part(a[i]);
     }
 }
 

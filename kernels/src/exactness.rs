@@ -6,7 +6,7 @@
 
 use crate::{
     Conv, GivenNorm, Group, Window, avg_pool, coset_max, coset_mean, group_conv, group_conv_norm, max_pool, relu,
-    spatial_mean, transform_feature_map, transform_plane,
+    resize, spatial_mean, transform_feature_map, transform_plane,
 };
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor, gpu::Gpu};
 use std::{fmt, sync::Arc};
@@ -211,6 +211,7 @@ fn layers(extra: usize) -> Vec<Layer> {
         layers.push(conv(group, false, 4, 5, 6, 3, same, true));
         layers.push(conv(group, true, 1, 10, 8, 3, same, false));
         layers.push(plain("relu", group, Acts::OnMaps, 5, relu));
+        layers.push(plain("resize", group, Acts::OnMaps, 17, |x| resize(x, 33, 33)));
         layers.push(plain("coset_max", group, Acts::OnPlanes, 5, coset_max));
         layers.push(plain("coset_mean", group, Acts::OnPlanes, 5, coset_mean));
         layers.push(plain("spatial_mean", group, Acts::OnMaps, 7, |x| {

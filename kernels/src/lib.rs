@@ -15,6 +15,7 @@ mod group_conv;
 mod launch;
 mod matmul;
 mod optimizer;
+mod order;
 #[cfg(test)]
 mod parity;
 mod peak;

@@ -2,6 +2,7 @@
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    order::{greater, is_greater},
     plane::{Orbit, Planes, orbits, with_planes},
     simd::wide,
     sweep::{for_each_piece, for_each_piece2, masked, select},
@@ -24,7 +25,7 @@ pub struct Window {
 }
 
 /// `y[…, i, j] = max_{u,v<k} x[…, i·s + u − p, j·s + v − p]`: any leading axes, then `[H, W]` → `[H', W']` by
-/// [`window_extent`]. NaN wins over every number on the CPU (WGSL leaves NaN open).
+/// [`window_extent`]. NaN wins over every number.
 ///
 /// # Panics
 /// With fewer than two axes, if no window fits, or with `padding ≥ kernel_size`.
@@ -48,7 +49,7 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
     }
 }
 
-/// Gradient of [`max_pool`]: to the first maximum of each window in row-major order.
+/// Gradient of [`max_pool`]: to the first maximum of each window in row-major order, where there is NaN to the first NaN.
 ///
 /// # Panics
 /// As [`max_pool`], or if `dy` does not have the shape of its result.
@@ -68,7 +69,7 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
         Device::Reference => {
             let (x_values, dy) = (x.f64s(), dy.f64s());
             let best = geometry.reference_windows(|taps| {
-                let first = |best: usize, at: usize| if x_values[at] > x_values[best] { at } else { best };
+                let first = |best: usize, at: usize| if is_greater(&x_values[at], &x_values[best]) { at } else { best };
                 taps.map(|(_, at)| at).reduce(first).expect("every window covers a sample")
             });
             let mut dx = vec![0.0; x.len()];
@@ -256,20 +257,6 @@ impl Geometry {
         }
         Cow::Owned(padded)
     }
-}
-
-/// The greater one, or NaN.
-#[inline(always)]
-fn greater<T: PartialOrd>(v: T, max: T) -> T {
-    if is_greater(&v, &max) { v } else { max }
-}
-
-/// Whether `v` takes the place of the maximum so far: it is greater, or NaN.
-#[inline(always)]
-#[expect(clippy::eq_op, reason = "only NaN differs from itself")]
-fn is_greater<T: PartialOrd>(v: &T, max: &T) -> bool {
-    // Both are looked at, so that no branch comes of it.
-    (v > max) | (v != v)
 }
 
 /// Where to start blocks of `block` windows in a row of `count ≥ block`. The last one overlaps its neighbour: it writes

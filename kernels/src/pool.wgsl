@@ -42,7 +42,7 @@ fn first_maximum() -> u32 {
             if (inside(row, column)) {
                 let at = plane_start + row * extents.width + column;
                 let value = x[at];
-                if (!found || value > largest) {
+                if (!found || is_greater(value, largest)) {
                     best = at;
                     largest = value;
                     found = true;

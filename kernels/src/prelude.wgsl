@@ -27,6 +27,26 @@ fn sum_of_lanes(value: f32, lane: u32) -> f32 {
     return lane_values[0];
 }
 
+// A driver may assume that no value is NaN and take comparisons accordingly; what looks at bits is out of its reach.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Whether v takes the place of the maximum so far: it is greater, or the first NaN.
+fn is_greater(v: f32, largest: f32) -> bool {
+    return (v > largest || is_nan(v)) && !is_nan(largest);
+}
+
+// max(x, 0), or NaN; −0 stays. The numbers below 0 have the bits 0x80000001 to 0xff800000.
+fn positive_part(x: f32) -> f32 {
+    return select(x, 0.0, bitcast<u32>(x) - 0x80000001u < 0x7f800000u);
+}
+
+// Whether a gradient passes the ReLU whose result is y: it is positive, or NaN.
+fn passes(y: f32) -> bool {
+    return y > 0.0 || is_nan(y);
+}
+
 // The 64-bit product a·b as (high, low) words.
 fn wide_product(a: u32, b: u32) -> vec2u {
     let a0 = a & 0xffffu;

@@ -5,7 +5,7 @@ use crate::{
     Group,
     plane::{Planes, with_planes},
     simd::wide,
-    sweep::for_each_piece,
+    sweep::{for_each_piece, masked, select},
     transform::Moved,
 };
 #[cfg(feature = "gpu")]
@@ -14,7 +14,7 @@ use quarterturn_core::gpu::{Gpu, Kernel};
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
 /// Rotates image `n` by `degrees[n]` counter-clockwise (the sense of [`crate::transform_plane`]) about the centre
-/// ((H−1)/2, (W−1)/2), bilinear; what lies outside counts as `fill`. Extents stay.
+/// ((H−1)/2, (W−1)/2), bilinear; what lies outside counts as `fill`. Extents stay. A pixel of weight 0 does not count, NaN or not.
 ///
 /// The angle is split into quarter turns, which permute exact positions, and a rest below 90°. So multiples of 90° are
 /// exact permutations of square images, and `rotate(x, a + 90°)` is a quarter turn of `rotate(x, a)` to the bit.
@@ -86,7 +86,10 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
 
 /// Bilinear resize to `height` × `width`, half-pixel centres, edges repeated, no antialiasing (PyTorch's
 /// `interpolate(mode="bilinear", align_corners=False)`): sample i of o along an axis of n reads position
-/// `max((i + ½)·n/o − ½, 0)`. `[…, H, W]` → `[…, height, width]`.
+/// `(i + ½)·n/o − ½`, clamped to [0, n − 1]. `[…, H, W]` → `[…, height, width]`. A pixel of weight 0 does not count, NaN or not.
+///
+/// On the CPU and the GPU it commutes in every bit with turns and reflections, at all sizes: the resized image of a turned image
+/// is the turned resized image (`height` and `width` exchanged by a quarter turn).
 ///
 /// # Panics
 /// With fewer than two axes, or where an extent is 0.
@@ -212,6 +215,9 @@ impl Images {
                         let (y, x) = rotation.source(row, column);
                         for (y, weight_y) in neighbours(y) {
                             for (x, weight_x) in neighbours(x) {
+                                if weight_y * weight_x == 0.0 {
+                                    continue;
+                                }
                                 let inside = (0.0..height as f64).contains(&y) && (0.0..width as f64).contains(&x);
                                 let from = inside.then(|| image + y as usize * width + x as usize);
                                 f(image + row * width + column, from, weight_y * weight_x);
@@ -331,6 +337,18 @@ fn bordered(x: &[f32], plane: Planes, fill: f32) -> Vec<f32> {
     padded
 }
 
+/// What lies at `t` between `a` and `b`; at 0, `b` is not looked at.
+#[inline(always)]
+fn between(a: f32, b: f32, t: f32) -> f32 {
+    f32::from_bits(select(t == 0.0, a.to_bits(), (a * (1.0 - t) + b * t).to_bits()))
+}
+
+/// `weight · x`, of which only what has a weight counts.
+#[inline(always)]
+fn weighted(weight: f32, x: f32) -> f32 {
+    masked(weight != 0.0, weight * x)
+}
+
 wide! {
     fn rotate_image(x: &[f32], y: &mut [f32], rotation: Rotation, fill: f32) {
         let plane = rotation.plane;
@@ -344,9 +362,9 @@ wide! {
                 let y = &mut y[row * plane.width..][..plane.width];
                 for (((y, &at), &lower), &right) in y.iter_mut().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
                     let window = &padded[at as usize..][..pitch + 2];
-                    let above = window[0] * (1.0 - right) + window[1] * right;
-                    let below = window[pitch] * (1.0 - right) + window[pitch + 1] * right;
-                    *y = above * (1.0 - lower) + below * lower;
+                    let above = between(window[0], window[1], right);
+                    let below = between(window[pitch], window[pitch + 1], right);
+                    *y = between(above, below, lower);
                 }
             }
         }
@@ -365,10 +383,10 @@ wide! {
                 taps.fill(rotation, row);
                 for (((&dy, &at), &lower), &right) in dy.iter().zip(&taps.at).zip(&taps.lower).zip(&taps.right) {
                     let window = &mut padded[at as usize..][..pitch + 2];
-                    window[0] += dy * (1.0 - lower) * (1.0 - right);
-                    window[1] += dy * (1.0 - lower) * right;
-                    window[pitch] += dy * lower * (1.0 - right);
-                    window[pitch + 1] += dy * lower * right;
+                    window[0] += dy * ((1.0 - lower) * (1.0 - right));
+                    window[1] += weighted((1.0 - lower) * right, dy);
+                    window[pitch] += weighted(lower * (1.0 - right), dy);
+                    window[pitch + 1] += weighted(lower * right, dy);
                 }
             }
             for (dx, padded) in dx.chunks_exact_mut(plane.width).zip(padded.chunks_exact(pitch).skip(1)) {
@@ -393,12 +411,32 @@ struct Resized {
     columns: Vec<Blend>,
 }
 
-/// A sample between two neighbours: `(1 − weight)·lower + weight·upper`.
+/// A sample between two neighbours, and their weights.
 #[derive(Clone, Copy)]
 struct Blend {
     lower: usize,
     upper: usize,
-    weight: f64,
+    weights: [f64; 2],
+}
+
+impl Blend {
+    /// Sample `i` of `to` along an axis of `from` samples. The position is a fraction of whole numbers, so the weights of the
+    /// mirrored sample are these, exchanged.
+    fn new(i: usize, from: usize, to: usize) -> Self {
+        let whole = 2 * to;
+        let numerator = ((2 * i + 1) * from).saturating_sub(to).min((from - 1) * whole);
+        let (lower, part) = (numerator / whole, numerator % whole);
+        Blend {
+            lower,
+            upper: (lower + 1).min(from - 1),
+            weights: [whole - part, part].map(|v| v as f64 / whole as f64),
+        }
+    }
+
+    /// The two samples with their weights.
+    fn taps(self) -> [(usize, f64); 2] {
+        [(self.lower, self.weights[0]), (self.upper, self.weights[1])]
+    }
 }
 
 impl Resized {
@@ -406,14 +444,7 @@ impl Resized {
     fn new(op: &str, x_shape: Shape, y_shape: Shape) -> Self {
         let (x, y) = (Planes::of(op, x_shape), Planes::of(op, y_shape));
         assert!(x.len() > 0 && y.len() > 0, "{op}: expected planes that are not empty, got {x_shape:?}, {y_shape:?}");
-        let axis = |from: usize, to: usize| {
-            let blend = |i: usize| {
-                let position = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0);
-                let lower = (position as usize).min(from - 1);
-                Blend { lower, upper: (lower + 1).min(from - 1), weight: position - lower as f64 }
-            };
-            (0..to).map(blend).collect()
-        };
+        let axis = |from: usize, to: usize| (0..to).map(|i| Blend::new(i, from, to)).collect();
         Resized { x, y, y_shape, rows: axis(x.height, y.height), columns: axis(x.width, y.width) }
     }
 
@@ -422,10 +453,12 @@ impl Resized {
         for plane in 0..self.x.count {
             for (i, row) in self.rows.iter().enumerate() {
                 for (j, column) in self.columns.iter().enumerate() {
-                    for (y, weight_y) in [(row.lower, 1.0 - row.weight), (row.upper, row.weight)] {
-                        for (x, weight_x) in [(column.lower, 1.0 - column.weight), (column.upper, column.weight)] {
+                    for (y, weight_y) in row.taps() {
+                        for (x, weight_x) in column.taps() {
                             let to = plane * self.y.len() + i * self.y.width + j;
-                            f(to, plane * self.x.len() + y * self.x.width + x, weight_y * weight_x);
+                            if weight_y * weight_x != 0.0 {
+                                f(to, plane * self.x.len() + y * self.x.width + x, weight_y * weight_x);
+                            }
                         }
                     }
                 }
@@ -437,16 +470,15 @@ impl Resized {
 wide! {
     fn resize_plane(x: &[f32], y: &mut [f32], resized: &Resized) {
         let width = resized.x.width;
-        let mut blended = vec![0f32; width];
         for (y, row) in y.chunks_exact_mut(resized.y.width).zip(&resized.rows) {
-            let (lower, upper) = (&x[row.lower * width..][..width], &x[row.upper * width..][..width]);
-            let weight = row.weight as f32;
-            for ((blended, &lower), &upper) in blended.iter_mut().zip(lower).zip(upper) {
-                *blended = lower * (1.0 - weight) + upper * weight;
-            }
+            let (above, below) = (&x[row.lower * width..][..width], &x[row.upper * width..][..width]);
+            let [up, down] = row.weights.map(|weight| weight as f32);
             for (y, column) in y.iter_mut().zip(&resized.columns) {
-                let weight = column.weight as f32;
-                *y = blended[column.lower] * (1.0 - weight) + blended[column.upper] * weight;
+                let [left, right] = column.weights.map(|weight| weight as f32);
+                // Each diagonal first: turns and reflections exchange operands of these additions, or the two sums.
+                let falling = weighted(up * left, above[column.lower]) + weighted(down * right, below[column.upper]);
+                let rising = weighted(up * right, above[column.upper]) + weighted(down * left, below[column.lower]);
+                *y = falling + rising;
             }
         }
     }
@@ -458,14 +490,13 @@ fn resize_plane_vjp(dy: &[f32], dx: &mut [f32], resized: &Resized) {
     for (dy, row) in dy.chunks_exact(resized.y.width).zip(&resized.rows) {
         spread.fill(0.0);
         for (&dy, column) in dy.iter().zip(&resized.columns) {
-            let weight = column.weight as f32;
-            spread[column.lower] += dy * (1.0 - weight);
-            spread[column.upper] += dy * weight;
+            for (to, weight) in column.taps() {
+                spread[to] += weighted(weight as f32, dy);
+            }
         }
-        let weight = row.weight as f32;
-        for (to, factor) in [(row.lower, 1.0 - weight), (row.upper, weight)] {
+        for (to, weight) in row.taps() {
             for (dx, &spread) in dx[to * width..][..width].iter_mut().zip(&spread) {
-                *dx += factor * spread;
+                *dx += weighted(weight as f32, spread);
             }
         }
     }
@@ -589,6 +620,36 @@ mod tests {
         assert_eq!(resize(&x, 1, 4).f32s(), [0.0, 1.0, 3.0, 4.0]);
         assert_eq!(resize(&x, 1, 1).f32s(), [2.0]);
         assert_eq!(resize(&x, 2, 2).f32s(), [0.0, 4.0, 0.0, 4.0]);
+    }
+
+    /// At all sizes, squares and rectangles, in every bit.
+    #[test]
+    fn resizing_commutes_with_every_symmetry() {
+        let commutes = |[height, width]: [usize; 2], to: [usize; 2], device: &Device| {
+            let x = random([2, height, width], 1).to_device(device).unwrap();
+            let y = resize(&x, to[0], to[1]);
+            for g in all_elements() {
+                let [rows, columns] = if g % 2 == 0 { to } else { [to[1], to[0]] };
+                let (got, expected) = (resize(&transform_plane(&x, g), rows, columns), transform_plane(&y, g));
+                assert!(same_bits(&got, &expected), "{height}x{width} to {to:?}, element {g}, on {device}");
+            }
+            if [height, width] == to {
+                assert!(same_bits(&x, &y), "{to:?} to itself on {device}");
+            }
+        };
+        for device in quarterturn_core::testing::devices() {
+            let few = !matches!(device, Device::Cpu);
+            for (i, o) in (1..21).flat_map(|i| (1..41).map(move |o| (i, o))) {
+                if !few || (i * 7 + o) % 41 == 0 {
+                    commutes([i, i], [o, o], &device);
+                    commutes([i, 21 - i], [o, 41 - o], &device);
+                }
+            }
+            for (i, o) in [(17, 33), (17, 34), (17, 9), (28, 65), (65, 28), (7, 64)] {
+                commutes([i, i], [o, o], &device);
+                commutes([i, i + 3], [o, o], &device);
+            }
+        }
     }
 
     #[test]

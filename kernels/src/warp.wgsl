@@ -41,6 +41,11 @@ fn source(rotation: Rotation, offset: vec2f) -> vec2f {
     ) + centre();
 }
 
+// What lies at t between a and b; at 0, b is not looked at.
+fn between(a: f32, b: f32, t: f32) -> f32 {
+    return select(a * (1.0 - t) + b * t, a, t == 0.0);
+}
+
 fn pixel(start: u32, at: vec2i) -> f32 {
     let inside = at.x >= 0 && at.y >= 0 && at.x < i32(images.height) && at.y < i32(images.width);
     let index = start + u32(at.x) * images.width + u32(at.y);
@@ -62,9 +67,9 @@ fn rotate(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let weight = position - corner;
     let at = vec2i(corner);
     let start = plane * count;
-    let above = pixel(start, at) * (1.0 - weight.y) + pixel(start, at + vec2i(0, 1)) * weight.y;
-    let below = pixel(start, at + vec2i(1, 0)) * (1.0 - weight.y) + pixel(start, at + vec2i(1, 1)) * weight.y;
-    y[i] = above * (1.0 - weight.x) + below * weight.x;
+    let above = between(pixel(start, at), pixel(start, at + vec2i(0, 1)), weight.y);
+    let below = between(pixel(start, at + vec2i(1, 0)), pixel(start, at + vec2i(1, 1)), weight.y);
+    y[i] = between(above, below, weight.x);
 }
 
 // x is dy, y is dx. A pixel gathers from those that read it, all within √2 of where it is turned to.
@@ -90,7 +95,9 @@ fn rotate_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         for (var column = max(corner.y - 1, 0); column < min(corner.y + 3, i32(images.width)); column++) {
             let distance = abs(source(rotation, vec2f(f32(row), f32(column)) - centre()) - here);
             let weight = max(vec2f(1.0) - distance, vec2f(0.0));
-            total += weight.x * weight.y * x[plane * count + u32(row) * images.width + u32(column)];
+            if (all(weight > vec2f(0.0))) {
+                total += weight.x * weight.y * x[plane * count + u32(row) * images.width + u32(column)];
+            }
         }
     }
     y[i] = total;
@@ -106,18 +113,28 @@ struct Resized {
 @group(0) @binding(1) var<storage, read_write> resized_y: array<f32>;
 @group(1) @binding(0) var<uniform> resized: Resized;
 
-// A sample between two neighbours.
+// A sample between two neighbours, their weights, and whether they count.
 struct Blend {
     lower: u32,
     upper: u32,
-    weight: f32,
+    weights: vec2f,
+    counts: vec2<bool>,
 }
 
-// Sample i of `to` along an axis of `extent`: position max((i + ½)·extent/to − ½, 0), in whole numbers.
+// Sample i of `to` along an axis of `extent`: position (i + ½)·extent/to − ½, clamped to the samples, in whole numbers, so
+// that the weights of the mirrored sample are these, exchanged.
 fn blend(i: u32, extent: u32, to: u32) -> Blend {
-    let numerator = max((2u * i + 1u) * extent, to) - to;
-    let lower = min(numerator / (2u * to), extent - 1u);
-    return Blend(lower, min(lower + 1u, extent - 1u), f32(numerator - lower * 2u * to) / f32(2u * to));
+    let whole = 2u * to;
+    let numerator = min(max((2u * i + 1u) * extent, to) - to, (extent - 1u) * whole);
+    let lower = numerator / whole;
+    let parts = vec2u(whole - numerator % whole, numerator % whole);
+    return Blend(lower, min(lower + 1u, extent - 1u), vec2f(parts) / f32(whole), parts != vec2u(0u));
+}
+
+// Terms that count. A product behind a choice is none that a driver could fuse with the addition that follows, of which
+// one operand would then be rounded and the other not.
+fn counted(samples: vec2f, weights: vec2f, counts: vec2<bool>) -> vec2f {
+    return select(vec2f(0.0), samples * weights, counts);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -133,9 +150,12 @@ fn resize(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let start = i / count * resized.height * resized.width;
     let above = start + row.lower * resized.width;
     let below = start + row.upper * resized.width;
-    let left = x[above + column.lower] * (1.0 - row.weight) + x[below + column.lower] * row.weight;
-    let right = x[above + column.upper] * (1.0 - row.weight) + x[below + column.upper] * row.weight;
-    resized_y[i] = left * (1.0 - column.weight) + right * column.weight;
+    // Each diagonal first: turns and reflections exchange operands of these additions, or the two sums.
+    let one = vec2f(x[above + column.lower], x[below + column.upper]);
+    let other = vec2f(x[above + column.upper], x[below + column.lower]);
+    let falling = counted(one, row.weights * column.weights, row.counts & column.counts);
+    let rising = counted(other, row.weights * column.weights.yx, row.counts & column.counts.yx);
+    resized_y[i] = (falling.x + falling.y) + (rising.x + rising.y);
 }
 
 // Samples of `to` that may read sample `at` of `extent`: the first, and one past the last.
@@ -145,7 +165,7 @@ fn readers(at: u32, extent: u32, to: u32) -> vec2u {
 }
 
 fn weight_of(at: u32, sample: Blend) -> f32 {
-    return select(0.0, 1.0 - sample.weight, sample.lower == at) + select(0.0, sample.weight, sample.upper == at);
+    return dot(sample.weights, select(vec2f(0.0), vec2f(1.0), vec2u(sample.lower, sample.upper) == vec2u(at)));
 }
 
 // x is dy, y is dx.
@@ -167,7 +187,9 @@ fn resize_vjp(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         let down = weight_of(y_at, blend(row, resized.height, resized.out_height));
         for (var column = columns.x; column < columns.y; column++) {
             let across = weight_of(x_at, blend(column, resized.width, resized.out_width));
-            total += down * across * x[start + row * resized.out_width + column];
+            if (down > 0.0 && across > 0.0) {
+                total += down * across * x[start + row * resized.out_width + column];
+            }
         }
     }
     resized_y[i] = total;

@@ -53,7 +53,7 @@ fn affine_of(channel: u32) -> vec2f {
 
 fn finished(value: f32, affine: vec2f) -> f32 {
     let z = fma(value, affine.x, affine.y);
-    return select(z, max(z, 0.0), RELU);
+    return select(z, positive_part(z), RELU);
 }
 
 // Where a window's result goes, beyond that of its channel.

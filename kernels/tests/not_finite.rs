@@ -1,0 +1,306 @@
+//! NaN and infinities: every operation is given one, in every operand and at several places, and what comes out must be
+//! NaN, infinite or finite at the same places on every device. A new operation is a new row.
+
+use quarterturn_core::{Device, Shape, Stream, Tensor, testing};
+use quarterturn_kernels::*;
+
+/// What a device may make of a sum that the formula leaves infinite.
+#[derive(Clone, Copy, PartialEq)]
+enum Sums {
+    /// The formula's terms, so the formula's result.
+    Plain,
+    /// Differences of samples too, as in the irreps of a group, and products with padding zeros. So NaN may come of ∞, and
+    /// reach all that a window covers; but whatever is not finite by the formula is not finite, on all devices alike.
+    Mixed,
+}
+
+type Run = Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>;
+
+struct Row {
+    name: &'static str,
+    operands: Vec<Tensor>,
+    /// So many of the operands, from the first on, are given what is not finite.
+    changed: usize,
+    sums: Sums,
+    run: Run,
+}
+
+fn row(name: &'static str, shapes: &[&[usize]], run: impl Fn(&[Tensor]) -> Vec<Tensor> + 'static) -> Row {
+    let operands: Vec<Tensor> = (1..).zip(shapes).map(|(i, shape)| random(shape, i)).collect();
+    Row { name, changed: operands.len(), operands, sums: Sums::Plain, run: Box::new(run) }
+}
+
+impl Row {
+    /// With one more operand, which stays as it is.
+    fn beside(mut self, operand: Tensor) -> Row {
+        self.operands.push(operand);
+        self
+    }
+
+    fn mixed(self) -> Row {
+        Row { sums: Sums::Mixed, ..self }
+    }
+
+    fn check(&self) {
+        for (changed, value) in
+            (0..self.changed).flat_map(|i| [f64::NAN, f64::INFINITY, -f64::INFINITY].map(|v| (i, v)))
+        {
+            let len = self.operands[changed].len();
+            let mut shows = false;
+            for at in [0, len / 3, len / 2, len - 1] {
+                let mut operands = self.operands.clone();
+                let mut values = operands[changed].f64s().to_vec();
+                values[at] = value;
+                operands[changed] = Tensor::reference(operands[changed].shape(), values);
+                let expected = values_of(&(self.run)(&operands));
+                shows |= expected.iter().any(|v| !v.is_finite());
+                for device in testing::devices() {
+                    let there: Vec<Tensor> = operands.iter().map(|t| t.to_device(&device).unwrap()).collect();
+                    let got = values_of(&(self.run)(&there));
+                    let name = format!("{}, operand {changed} is {value} at {at}, on {device}", self.name);
+                    self.compare(&name, &got, &expected);
+                }
+            }
+            // Gradients of maxima and masks choose by what they are given, and may drop it.
+            let drops = !value.is_nan() || self.name.contains("vjp");
+            assert!(shows || drops, "{}: nothing came of NaN in operand {changed}", self.name);
+        }
+    }
+
+    fn compare(&self, name: &str, got: &[f64], expected: &[f64]) {
+        assert_eq!(got.len(), expected.len(), "{name}");
+        let largest = expected.iter().filter(|v| v.is_finite()).fold(1.0, |max: f64, v| max.max(v.abs()));
+        for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+            let same = if expected.is_finite() {
+                (got - expected).abs() <= 1e-3 * largest || (self.sums == Sums::Mixed && !got.is_finite())
+            } else if self.sums == Sums::Mixed {
+                !got.is_finite()
+            } else {
+                got == expected || (got.is_nan() && expected.is_nan())
+            };
+            assert!(same, "{name}: result {i} is {got}, expected {expected}");
+        }
+    }
+}
+
+fn values_of(tensors: &[Tensor]) -> Vec<f64> {
+    tensors.iter().flat_map(|t| t.to_f64().unwrap()).collect()
+}
+
+/// Normal values without those near 0, exact in `f32`.
+fn random(shape: &[usize], stream: u32) -> Tensor {
+    let (shape, stream) = (Shape::new(shape), Stream::new(9, stream, 0));
+    let value = |i: usize| {
+        let v = stream.normal(i as u64) as f32;
+        f64::from(v + 0.1f32.copysign(v))
+    };
+    Tensor::reference(shape, (0..shape.len()).map(value).collect())
+}
+
+fn constant(values: &[f64]) -> Tensor {
+    Tensor::reference([values.len()], values.to_vec())
+}
+
+const HALVING: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
+const OVERLAPPING: Window = Window { kernel_size: 3, stride: 2, padding: 1 };
+const EPS: f64 = 1e-5;
+
+#[test]
+fn elementwise() {
+    let stream = Stream::new(1, 2, 3);
+    for row in [
+        row("add", &[&[7], &[7]], |t| vec![add(&t[0], &t[1])]),
+        row("add_relu", &[&[7], &[7]], |t| vec![add_relu(&t[0], &t[1])]),
+        row("mul", &[&[7], &[7]], |t| vec![mul(&t[0], &t[1])]),
+        row("scale", &[&[7]], |t| vec![scale(&t[0], -0.5)]),
+        row("relu", &[&[7]], |t| vec![relu(&t[0])]),
+        row("relu_vjp", &[&[7], &[7]], |t| vec![relu_vjp(&t[0], &t[1])]),
+        row("sum", &[&[70]], |t| vec![sum(&t[0])]),
+        row("broadcast", &[&[]], |t| vec![broadcast(&t[0], Shape::from([3]))]),
+        row("dropout", &[&[70]], move |t| vec![dropout(&t[0], 0.3, stream)]),
+    ] {
+        row.check();
+    }
+}
+
+#[test]
+fn products() {
+    for row in [
+        row("matmul", &[&[3, 5], &[5, 4]], |t| vec![matmul(&t[0], &t[1], false, false)]),
+        row("linear", &[&[3, 5], &[4, 5], &[4]], |t| vec![linear(&t[0], &t[1], Some(&t[2]))]),
+        row("sum_rows", &[&[6, 5]], |t| vec![sum_rows(&t[0])]),
+    ] {
+        row.check();
+    }
+}
+
+#[test]
+fn pooling() {
+    let map = [2, 3, 4, 6, 6];
+    let reduced = [2, 3, 6, 6];
+    let coset = Shape::from(map);
+    let plane = Shape::from([2, 7, 8]);
+    for row in [
+        row("coset_max", &[&map], |t| vec![coset_max(&t[0])]),
+        row("coset_max_vjp", &[&map, &reduced], |t| vec![coset_max_vjp(&t[0], &t[1])]),
+        row("coset_mean", &[&map], |t| vec![coset_mean(&t[0])]),
+        row("coset_mean_vjp", &[&reduced], move |t| vec![coset_mean_vjp(&t[0], coset)]),
+        row("max_pool", &[&[2, 7, 8]], |t| vec![max_pool(&t[0], HALVING), max_pool(&t[0], OVERLAPPING)]),
+        row("max_pool_vjp", &[&[2, 7, 8], &[2, 3, 4]], |t| vec![max_pool_vjp(&t[0], &t[1], HALVING)]),
+        row("max_pool_vjp, wide", &[&[1, 6, 40], &[1, 3, 20]], |t| vec![max_pool_vjp(&t[0], &t[1], HALVING)]),
+        row("max_pool_vjp, overlapping", &[&[2, 7, 8], &[2, 4, 4]], |t| vec![max_pool_vjp(&t[0], &t[1], OVERLAPPING)]),
+        row("avg_pool", &[&[2, 7, 8]], |t| vec![avg_pool(&t[0], HALVING), avg_pool(&t[0], OVERLAPPING)]),
+        row("avg_pool_vjp", &[&[2, 4, 4]], move |t| vec![avg_pool_vjp(&t[0], plane, OVERLAPPING)]),
+        row("spatial_mean", &[&[2, 7, 8]], |t| vec![spatial_mean(&t[0])]),
+        row("spatial_mean_vjp", &[&[2]], move |t| vec![spatial_mean_vjp(&t[0], plane)]),
+    ] {
+        row.check();
+    }
+}
+
+/// Several NaNs in one window: the first is its maximum.
+#[test]
+fn the_gradient_of_a_maximum_goes_to_the_first_nan() {
+    for device in [testing::devices(), vec![Device::Reference]].concat() {
+        let there = |shape: &[usize], values: &[f32]| Tensor::from_vec(shape, values.to_vec(), &device).unwrap();
+        for window in [HALVING, Window { kernel_size: 2, stride: 1, padding: 0 }] {
+            let x = there(&[2, 2], &[1.0, f32::NAN, f32::INFINITY, f32::NAN]);
+            let dx = max_pool_vjp(&x, &there(&[1, 1], &[5.0]), window).to_vec().unwrap();
+            assert_eq!(dx, [0.0, 5.0, 0.0, 0.0], "{window:?} on {device}");
+        }
+        let x = there(&[1, 1, 4], &[1.0, f32::NAN, f32::INFINITY, f32::NAN]);
+        let dx = coset_max_vjp(&x, &there(&[1, 1], &[5.0])).to_vec().unwrap();
+        assert_eq!(dx, [0.0, 5.0, 0.0, 0.0], "{device}");
+    }
+}
+
+/// −0 is not below 0.
+#[test]
+fn relu_keeps_the_sign_of_zero() {
+    for device in testing::devices() {
+        let bits = |t: Tensor| -> Vec<u32> { t.to_vec().unwrap().into_iter().map(f32::to_bits).collect() };
+        let x = Tensor::from_vec([4], vec![-0.0, 0.0, -1e-30, f32::NEG_INFINITY], &device).unwrap();
+        let expected = [-0.0, 0.0, 0.0, 0.0].map(f32::to_bits);
+        assert_eq!(bits(relu(&x)), expected, "relu on {device}");
+        assert_eq!(bits(add_relu(&x, &Tensor::full([4], -0.0, &device).unwrap())), expected, "add_relu on {device}");
+    }
+}
+
+#[test]
+fn permutations_and_resampling() {
+    let weight = Shape::from([2, 2, 4, 3, 3]);
+    for row in [
+        row("transform_plane", &[&[2, 3, 4]], |t| vec![transform_plane(&t[0], 5)]),
+        row("transform_feature_map", &[&[1, 2, 4, 3, 3]], |t| vec![transform_feature_map(&t[0], 1, Group::C4)]),
+        row("filter_orbit", &[&[2, 2, 4, 3, 3]], |t| vec![filter_orbit(&t[0], Group::C4)]),
+        row("filter_orbit_vjp", &[&[8, 8, 3, 3]], move |t| vec![filter_orbit_vjp(&t[0], weight, Group::C4)]),
+        row("rotate", &[&[4, 1, 7, 7]], |t| vec![rotate(&t[0], &[0.0, 90.0, 33.0, 200.5], 0.25)]),
+        row("rotate, fill", &[&[2, 1, 4, 6]], |t| vec![rotate(&t[0], &[90.0, 33.0], f32::NAN)]),
+        row("rotate_vjp", &[&[4, 1, 7, 7]], |t| vec![rotate_vjp(&t[0], &[0.0, 90.0, 33.0, 200.5])]),
+        row("resize", &[&[2, 7, 6]], |t| [(7, 6), (14, 9), (3, 2), (1, 1)].map(|(h, w)| resize(&t[0], h, w)).to_vec()),
+        row("resize_vjp", &[&[2, 7, 6]], |t| {
+            [(7, 6), (14, 9), (3, 2), (1, 1)].map(|(h, w)| resize_vjp(&t[0], h, w)).to_vec()
+        }),
+        row("circle_crop vjp", &[&[2, 7, 6]], |t| vec![circle_crop(&t[0])]),
+    ] {
+        row.check();
+    }
+}
+
+#[test]
+fn losses() {
+    let labels = || constant(&[4.0, 0.0, 2.0]);
+    for row in [
+        row("cross_entropy", &[&[3, 5]], |t| vec![cross_entropy(&t[0], &t[1])]).beside(labels()),
+        row("cross_entropy_vjp", &[&[3, 5]], |t| {
+            let dloss = Tensor::full([], 2.0, &t[0].device()).unwrap();
+            vec![cross_entropy_vjp(&t[0], &t[1], &dloss)]
+        })
+        .beside(labels()),
+    ] {
+        row.check();
+    }
+    // Infinite logits are answers, NaN is none: `argmax` and `count_correct` have a test of their own.
+}
+
+#[test]
+fn norms() {
+    let map = [3, 2, 4, 3, 3];
+    let tails = [None, Some(false), Some(true)].map(|tail| Activation {
+        relu: tail.is_some(),
+        dropout: (tail == Some(true)).then(|| (0.3, Stream::new(1, 2, 3))),
+    });
+    for activation in tails {
+        for row in [
+            row("batch_norm_eval", &[&map, &[2], &[2], &[2]], move |t| {
+                vec![batch_norm_eval(&t[0], &t[1], &t[2], &t[3], &t[4], EPS, activation)]
+            })
+            .beside(constant(&[0.5, 2.0])),
+            row("batch_norm_eval_vjp", &[&map, &[2], &[2], &[2], &map], move |t| {
+                let var = mul(&t[1], &t[1]);
+                let y = batch_norm_eval(&t[0], &t[1], &t[2], &t[3], &var, EPS, activation);
+                let (dx, dweight, dbias) =
+                    batch_norm_eval_vjp(&t[0], &y, &t[1], &t[2], &t[3], &var, EPS, activation, &t[4]);
+                vec![dx, dweight, dbias]
+            }),
+        ] {
+            row.check();
+        }
+    }
+}
+
+#[test]
+fn optimizers() {
+    let sgd = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 1e-3 };
+    let adam = Adam { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3, step: 3 };
+    for row in [
+        row("sgd_step", &[&[5], &[5], &[5]], move |t| {
+            let (mut w, mut velocity) = (t[0].clone(), t[1].clone());
+            sgd_step(&mut w, &mut velocity, &t[2], &sgd);
+            vec![w, velocity]
+        }),
+        row("adam_step", &[&[5], &[5], &[5]], move |t| {
+            let (mut w, mut moment1, mut moment2) = (t[0].clone(), t[1].clone(), mul(&t[1], &t[1]));
+            adam_step(&mut w, &mut moment1, &mut moment2, &t[2], &adam);
+            vec![w, moment1, moment2]
+        }),
+    ] {
+        row.check();
+    }
+}
+
+#[test]
+fn convolutions() {
+    for (group, lifting) in [(Group::C1, false), (Group::C4, true), (Group::C4, false), (Group::D4, false)] {
+        let (g_in, g) = (if lifting { 1 } else { group.order() }, group.order());
+        let (x, weight) = ([2, 2, g_in, 6, 6], [3, 2, g_in, 3, 3]);
+        let y = [2, 3, g, 6, 6];
+        let (x_shape, weight_shape) = (Shape::from(x), Shape::from(weight));
+        let conv = Conv { group, stride: 1, padding: 1 };
+        let given = move |t: &[Tensor], relu| {
+            let (weight, bias, mean, var) = (&t[2], &t[3], &t[4], &t[5]);
+            let norm = GivenNorm { weight, bias, mean, var, eps: EPS, relu };
+            group_conv_norm(&t[0], &t[1], None, conv, norm)
+        };
+        for row in [
+            row("group_conv", &[&x, &weight, &[3]], move |t| vec![group_conv(&t[0], &t[1], Some(&t[2]), conv)]),
+            row("group_conv_dx", &[&y, &weight], move |t| vec![group_conv_dx(&t[0], &t[1], x_shape, conv)]),
+            row("group_conv_dw", &[&x, &y], move |t| {
+                let (dw, db) = group_conv_dw(&t[0], &t[1], weight_shape, conv);
+                vec![dw, db]
+            }),
+            row("group_conv_norm", &[&x, &weight, &[3], &[3], &[3]], move |t| vec![given(t, false), given(t, true)])
+                .beside(constant(&[0.5, 2.0, 1.0])),
+            row("group_conv_norm_train vjp", &[&x, &weight, &[3], &[3]], move |t| {
+                let activation = Activation { relu: true, dropout: None };
+                let norm = TrainNorm { weight: &t[2], bias: &t[3], eps: EPS, activation, pool: Some(HALVING) };
+                let (forward, gradient) = group_conv_norm_train(&t[0], &t[1], None, conv, norm);
+                let dy = Tensor::full(forward.y.shape(), 1.0, &t[0].device()).unwrap();
+                let vjp = group_conv_norm_train_vjp(&t[0], weight_shape, conv, &gradient, &dy, None, true);
+                vec![forward.y, forward.mean, forward.var, vjp.weight, vjp.norm_weight, vjp.norm_bias]
+            }),
+        ] {
+            row.mixed().check();
+        }
+    }
+}
