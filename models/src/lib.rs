@@ -28,10 +28,11 @@ pub use check::{
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
-    AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax, CosetMean, Description, GroupConv, Init, Layer,
-    Layers, Linear, MaxPool, Mode, Module, Network, Node, Pass, Relu, Scheme, Sequential, Site, SpatialMean, Sum,
+    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax,
+    CosetMean, Description, GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node,
+    Pass, Relu, Scheme, Sequential, Site, SpatialMean, Sum,
 };
-pub use zoo::{Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, SubsamplingNet};
+pub use zoo::{Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet};
 
 pub mod training {
     //! The training loop and the count of correct answers.

@@ -208,7 +208,14 @@ impl Case {
         assert_eq!(images.dims()[3..], [size, size]);
         let labels = self.vector("labels");
         let classes = self.tensors["start.linear.bias"].1.len();
-        let config = MnistCnnConfig { group, width, in_channels: images.dims()[1], classes, dropout: 0.0 };
+        let config = MnistCnnConfig {
+            group,
+            width,
+            in_channels: images.dims()[1],
+            classes,
+            dropout: 0.0,
+            ..MnistCnnConfig::p4cnn()
+        };
         let mut network = MnistCnn::new(config, 0, &self.device).unwrap();
         network.visit(&mut |name, param| {
             // Running statistics start at 0 and 1, as built.

@@ -3,7 +3,7 @@
 use crate::{Module, nn::Path};
 use quarterturn_core::{Error, Result, Shape, window_extent, window_residual};
 use quarterturn_kernels::{Group, Window};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// What a layer says of itself: whether `layer(T x) = T′ layer(x)`, to the last bit, for every element T of the group. T′ is
 /// what T does to the output, by its axes: it moves the places of a map `[…, H, W]`, and the entries of a group axis
@@ -121,13 +121,23 @@ pub struct Trace {
     pub(super) breaking: Vec<BreakingLayer>,
     pub(super) unknown: Vec<String>,
     outputs: Vec<(String, Shape)>,
+    /// Choices that adaptive layers share, and the extents of the maps that they are made for.
+    grids: BTreeMap<String, [usize; 2]>,
 }
 
 impl Trace {
     /// A walk through a network on `group`.
     pub fn new(group: Group) -> Self {
         let path = Path::default();
-        Trace { group, path, windows: vec![], breaking: vec![], unknown: vec![], outputs: vec![] }
+        Trace {
+            group,
+            path,
+            windows: vec![],
+            breaking: vec![],
+            unknown: vec![],
+            outputs: vec![],
+            grids: BTreeMap::new(),
+        }
     }
 
     /// The shape of the output of `module`, which is called `name` where it stands; as [`crate::Pass::through`]. Notes what the
@@ -191,6 +201,29 @@ impl Trace {
         let residual = input.map(|i| window_residual(i, k, stride, padding).unwrap_or(0));
         self.windows.push(WindowedLayer { name: self.path.as_str().into(), kind, input, window, residual });
         Ok([down, across])
+    }
+
+    /// Notes that the layer samples a map of these extents by 2 on a grid which it shares with others under this name, if it does;
+    /// see [`crate::AdaptiveConv`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the choice `name` is one for other extents.
+    pub fn grid(&mut self, name: Option<&str>, dense: [usize; 2]) -> Result<()> {
+        let Some(name) = name else { return Ok(()) };
+        match self.grids.get(name) {
+            Some(&made) if made != dense => {
+                Err(self.unfit(format!("the choice '{name}' was made for maps of {made:?}, and not of {dense:?}")))
+            }
+            _ => {
+                self.grids.insert(name.into(), dense);
+                Ok(())
+            }
+        }
+    }
+
+    /// The extents of the maps that the choice `name` is for, once a layer has made it.
+    pub fn grid_of(&self, name: &str) -> Option<[usize; 2]> {
+        self.grids.get(name).copied()
     }
 
     /// The error of the layer that does not fit.

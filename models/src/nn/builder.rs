@@ -1,8 +1,8 @@
 //! Describes a network once, layer by layer.
 
 use crate::{
-    AvgPool, BatchNorm, Chain, CosetMax, CosetMean, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node,
-    Relu, Site, SpatialMean,
+    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean, GridUpsample,
+    GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean,
     nn::assembly::{CHAIN, DROPOUT, Plan, SUM, assemble},
     nn::layer::OWN,
     nn::parallel::SHORTCUT,
@@ -117,6 +117,56 @@ impl Builder {
         self.described(Node::new(AvgPool::KIND, name).with_window(window))
     }
 
+    /// A convolution with a bias, at stride 2 on the grid that its input chooses: exact at every size. Layers that are given the
+    /// same `grid` share the choice.
+    #[must_use]
+    pub fn adaptive_conv(self, name: &str, out_channels: usize, window: Window, grid: Option<&str>) -> Self {
+        self.adaptive_convolution(name, out_channels, window, true, grid)
+    }
+
+    /// As [`Builder::adaptive_conv`], without a bias.
+    #[must_use]
+    pub fn adaptive_conv_without_bias(
+        self,
+        name: &str,
+        out_channels: usize,
+        window: Window,
+        grid: Option<&str>,
+    ) -> Self {
+        self.adaptive_convolution(name, out_channels, window, false, grid)
+    }
+
+    fn adaptive_convolution(
+        self,
+        name: &str,
+        out_channels: usize,
+        window: Window,
+        bias: bool,
+        grid: Option<&str>,
+    ) -> Self {
+        let node = Node::new(AdaptiveConv::KIND, name).with("out_channels", out_channels);
+        self.described(on_grid(node.with_window(window).with("bias", bias), grid))
+    }
+
+    /// The maximum of each window, at stride 2 on the grid that the maxima choose: exact at every size. `grid` names the choice for
+    /// a [`Builder::grid_upsample`].
+    #[must_use]
+    pub fn adaptive_max_pool(self, name: &str, window: Window, grid: Option<&str>) -> Self {
+        self.described(on_grid(Node::new(AdaptiveMaxPool::KIND, name).with_window(window), grid))
+    }
+
+    /// As [`Builder::adaptive_max_pool`], with the mean of each window.
+    #[must_use]
+    pub fn adaptive_avg_pool(self, name: &str, window: Window, grid: Option<&str>) -> Self {
+        self.described(on_grid(Node::new(AdaptiveAvgPool::KIND, name).with_window(window), grid))
+    }
+
+    /// The samples back on the grid `grid`, which an adaptive layer before has chosen, zeros elsewhere.
+    #[must_use]
+    pub fn grid_upsample(self, name: &str, grid: &str) -> Self {
+        self.described(on_grid(Node::new(GridUpsample::KIND, name), Some(grid)))
+    }
+
     /// Layers under a common name.
     #[must_use]
     pub fn chain(self, name: &str, layers: impl FnOnce(Builder) -> Builder) -> Self {
@@ -223,6 +273,14 @@ impl Builder {
         let numbered = (2..).map(|number| format!("{name}{number}"));
         let mut names = iter::once(name.to_string()).chain(numbered);
         names.find(|name| !is_taken(&self.plans, name)).unwrap_or_default()
+    }
+}
+
+/// The layer, with the choice that it shares.
+fn on_grid(node: Node, grid: Option<&str>) -> Node {
+    match grid {
+        Some(grid) => node.with("grid", grid),
+        None => node,
     }
 }
 

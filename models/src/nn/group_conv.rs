@@ -88,6 +88,30 @@ impl GroupConv {
         let Conv { stride, padding, .. } = self.conv;
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
     }
+
+    /// The convolution, by a window that slides otherwise.
+    pub(crate) fn apply_with<'t>(&self, x: Var<'t>, window: Window) -> Var<'t> {
+        let tape = x.tape();
+        let bias = self.bias.as_ref().map(|bias| tape.param(bias));
+        let conv = Conv { stride: window.stride, padding: window.padding, ..self.conv };
+        x.group_conv(&tape.param(&self.weight), bias.as_ref(), conv)
+    }
+
+    /// What it would make of `x` if its window kept the extents.
+    pub(crate) fn trace_at_every_place(&self, x: Shape, trace: &Trace) -> Result<[usize; 5]> {
+        let w = self.weight.value().shape();
+        let &[n, c, g, height, width] = x.dims() else {
+            return Err(trace.unfit(format!("expected an input [N, C, G, H, W], got {x:?}")));
+        };
+        if n == 0 {
+            return Err(trace.unfit(format!("expected at least one image, got {x:?}")));
+        }
+        if (c, g) != (w[1], w[2]) {
+            let (channels, order) = (w[1], w[2]);
+            return Err(trace.unfit(format!("expected {channels} channels and a group axis of {order}, got {x:?}")));
+        }
+        Ok([n, w[0], self.conv.group.order(), height, width])
+    }
 }
 
 impl Layer for GroupConv {
@@ -115,30 +139,18 @@ impl Layer for GroupConv {
 
 impl Module for GroupConv {
     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
-        let tape = x.tape();
-        let bias = self.bias.as_ref().map(|bias| tape.param(bias));
-        x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
+        self.apply_with(x, self.window())
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        let (w, group) = (self.weight.value().shape(), self.conv.group);
-        let &[n, c, g, _, _] = x.dims() else {
-            return Err(trace.unfit(format!("expected an input [N, C, G, H, W], got {x:?}")));
-        };
-        if n == 0 {
-            return Err(trace.unfit(format!("expected at least one image, got {x:?}")));
-        }
-        if (c, g) != (w[1], w[2]) {
-            let (channels, order) = (w[1], w[2]);
-            return Err(trace.unfit(format!("expected {channels} channels and a group axis of {order}, got {x:?}")));
-        }
-        let kind = match (group, w[2]) {
+        let [n, channels, order, ..] = self.trace_at_every_place(x, trace)?;
+        let kind = match (self.conv.group, self.weight.value().shape()[2]) {
             (Group::C1, _) => LayerKind::Conv,
             (_, 1) => LayerKind::LiftConv,
             _ => LayerKind::GroupConv,
         };
         let [height, width] = trace.window(kind, x, self.window())?;
-        Ok(Shape::from([n, w[0], group.order(), height, width]))
+        Ok(Shape::from([n, channels, order, height, width]))
     }
 
     fn symmetry(&self, _: Shape, group: Group) -> Symmetry {

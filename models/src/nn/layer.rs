@@ -1,7 +1,8 @@
 //! Types of layers that a description can name, and the place where one is made.
 
 use crate::{
-    AvgPool, BatchNorm, CosetMax, CosetMean, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, SpatialMean,
+    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, CosetMax, CosetMean, GridUpsample, GroupConv,
+    Init, Linear, MaxPool, Module, Node, Relu, SpatialMean,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::Group;
@@ -87,8 +88,10 @@ impl Layers {
     /// Those of this library.
     pub fn standard() -> Self {
         let none = Layers { makers: BTreeMap::new() };
-        let convolutions = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
-        convolutions.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>().with::<CosetMax>().with::<CosetMean>()
+        let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
+        let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>();
+        let layers = layers.with::<CosetMax>().with::<CosetMean>();
+        layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }
 
     /// And one's own. It takes the place of another of the same kind.

@@ -1,5 +1,6 @@
 //! Layers, and what makes networks of them.
 
+mod adaptive;
 pub(crate) mod assembly;
 mod batch_norm;
 mod builder;
@@ -17,6 +18,7 @@ mod pool;
 mod relu;
 mod sequential;
 
+pub use adaptive::{AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, GridUpsample};
 pub use batch_norm::BatchNorm;
 pub use builder::Builder;
 pub use chain::Chain;
@@ -29,7 +31,7 @@ pub use linear::Linear;
 pub(crate) use module::Path;
 pub use module::{Mode, Module, Pass};
 pub use network::{Config, Network};
-pub(crate) use network::{expect_model, setting};
+pub(crate) use network::{expect_model, setting, setting_or_default};
 pub use parallel::Sum;
 pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
 pub use relu::Relu;

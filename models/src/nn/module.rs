@@ -4,7 +4,8 @@
 use crate::{Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, Tensor};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{GridChoice, Group};
+use std::collections::BTreeMap;
 
 /// What a forward pass is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub trait Module: Send + Sync {
 pub struct Pass<'w> {
     mode: Mode,
     watch: Option<Watch<'w>>,
+    /// Choices that adaptive layers share, by name.
+    grids: BTreeMap<String, GridChoice>,
 }
 
 struct Watch<'w> {
@@ -123,12 +126,12 @@ struct Watch<'w> {
 impl<'w> Pass<'w> {
     /// A pass that nobody watches.
     pub fn new(mode: Mode) -> Self {
-        Pass { mode, watch: None }
+        Pass { mode, watch: None, grids: BTreeMap::new() }
     }
 
     /// A pass that tells `told` of the output of every named layer and block, in order, a block after its layers.
     pub fn watched(mode: Mode, told: &'w mut dyn FnMut(&str, &Tensor)) -> Self {
-        Pass { mode, watch: Some(Watch { path: Path::default(), told }) }
+        Pass { mode, watch: Some(Watch { path: Path::default(), told }), grids: BTreeMap::new() }
     }
 
     /// Whether somebody watches.
@@ -139,6 +142,22 @@ impl<'w> Pass<'w> {
     /// What it is for.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The choice of a grid that layers share under this name: what an earlier one has made, else what `choose` makes now. One
+    /// without a name is not shared.
+    pub fn grid(&mut self, name: Option<&str>, choose: impl FnOnce() -> GridChoice) -> GridChoice {
+        match name {
+            Some(name) => self.grids.entry(name.into()).or_insert_with(choose).clone(),
+            None => choose(),
+        }
+    }
+
+    /// Leaves a choice to later layers, under this name.
+    pub fn leave_grid(&mut self, name: Option<&str>, choice: GridChoice) {
+        if let Some(name) = name {
+            self.grids.insert(name.into(), choice);
+        }
     }
 
     /// The output of `module`, which is called `name` where it stands; one without a name is part of what it stands in.

@@ -140,6 +140,11 @@ pub(crate) fn setting<T: FromStr>(config: &Config, name: &str, expected: &str) -
     found.parse().map_err(unfit)
 }
 
+/// As [`setting`], for one that files of older versions do not have: then the default.
+pub(crate) fn setting_or_default<T: FromStr + Default>(config: &Config, name: &str, expected: &str) -> Result<T> {
+    if config.contains_key(name) { setting(config, name, expected) } else { Ok(T::default()) }
+}
+
 /// # Errors
 /// [`Error::Checkpoint`] if the settings are those of another architecture than `model`.
 pub(crate) fn expect_model(config: &Config, model: &str) -> Result<()> {

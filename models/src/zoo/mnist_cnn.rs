@@ -3,7 +3,8 @@
 use crate::{
     Builder, Chain, Config, Init, Network,
     checkpoint::Checkpoint,
-    nn::{expect_model, setting},
+    nn::{expect_model, setting, setting_or_default},
+    zoo::Subsampling,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Group, Window};
@@ -33,6 +34,8 @@ pub struct MnistCnnConfig {
     pub classes: usize,
     /// Dropout probability.
     pub dropout: f32,
+    /// How the pooling chooses what it samples.
+    pub subsampling: Subsampling,
 }
 
 impl MnistCnnConfig {
@@ -43,7 +46,14 @@ impl MnistCnnConfig {
 
     /// P4CNN: 10 channels, 24,810 parameters.
     pub fn p4cnn() -> Self {
-        MnistCnnConfig { group: Group::C4, width: 10, in_channels: 1, classes: 10, dropout: 0.3 }
+        MnistCnnConfig {
+            group: Group::C4,
+            width: 10,
+            in_channels: 1,
+            classes: 10,
+            dropout: 0.3,
+            subsampling: Subsampling::Plain,
+        }
     }
 
     /// P4CNN on p4m: 7 channels, 24,202 parameters.
@@ -85,6 +95,7 @@ impl MnistCnnConfig {
             in_channels: setting(config, "in_channels", "a whole number")?,
             classes: setting(config, "classes", "a whole number")?,
             dropout: setting(config, "dropout", "a number")?,
+            subsampling: setting_or_default(config, "subsampling", "plain or adaptive")?,
         })
     }
 }
@@ -93,7 +104,8 @@ impl MnistCnnConfig {
 /// the mean over space, the maximum over the group, and a linear layer.
 ///
 /// Exact for even sizes (28): there a turned image has the same logits, to the last bit. At odd sizes (27, 29) the
-/// pooling leaves a row and a column over, and equivariance is only learnt. Sizes from 8 up work.
+/// pooling leaves a row and a column over, and equivariance is only learnt, unless the [`Subsampling`] is adaptive. Sizes from 8
+/// up work.
 #[derive(Debug)]
 pub struct MnistCnn {
     config: MnistCnnConfig,
@@ -111,7 +123,7 @@ impl MnistCnn {
 
     fn with_init(config: MnistCnnConfig, init: Init, device: &Device) -> Result<Self> {
         config.check()?;
-        let MnistCnnConfig { group, width, in_channels, classes, dropout } = config;
+        let MnistCnnConfig { group, width, in_channels, classes, dropout, subsampling } = config;
         let mut builder = Builder::new(group, in_channels, init, device);
         for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
             let window = Window { kernel_size, stride: 1, padding };
@@ -120,7 +132,11 @@ impl MnistCnn {
                 builder = builder.dropout(dropout);
             }
             if layer == POOLED {
-                builder = builder.max_pool(&format!("pool{layer}"), POOL);
+                let name = format!("pool{layer}");
+                builder = match subsampling {
+                    Subsampling::Plain => builder.max_pool(&name, POOL),
+                    Subsampling::Adaptive => builder.adaptive_max_pool(&name, POOL, None),
+                };
             }
         }
         let layers = builder.spatial_mean().coset_max().linear("linear", classes).build()?;
@@ -154,15 +170,19 @@ impl MnistCnn {
 
 impl Network for MnistCnn {
     fn config(&self) -> Config {
-        let MnistCnnConfig { group, width, in_channels, classes, dropout } = self.config;
-        Config::from([
+        let MnistCnnConfig { group, width, in_channels, classes, dropout, subsampling } = self.config;
+        let mut config = Config::from([
             ("model".into(), MODEL.into()),
             ("group".into(), group.to_string()),
             ("width".into(), width.to_string()),
             ("in_channels".into(), in_channels.to_string()),
             ("classes".into(), classes.to_string()),
             ("dropout".into(), dropout.to_string()),
-        ])
+        ]);
+        if subsampling != Subsampling::default() {
+            config.insert("subsampling".into(), subsampling.to_string());
+        }
+        config
     }
 
     fn layers(&self) -> &Chain {

@@ -3,7 +3,8 @@
 use crate::{
     Builder, Chain, Config, Init, Network,
     checkpoint::Checkpoint,
-    nn::{expect_model, setting},
+    nn::{expect_model, setting, setting_or_default},
+    zoo::Subsampling,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Group, Window};
@@ -64,6 +65,8 @@ pub struct ResNetConfig {
     /// Whether the head takes the maximum over the group, which makes the logits invariant. The paper's published code for
     /// ImageNet and CIFAR does not: its linear layer has a weight for each element.
     pub coset_max: bool,
+    /// How layers of stride 2 choose what they sample.
+    pub subsampling: Subsampling,
 }
 
 impl ResNetConfig {
@@ -84,6 +87,7 @@ impl ResNetConfig {
             in_channels: 3,
             classes: 1000,
             coset_max: true,
+            subsampling: Subsampling::Plain,
         }
     }
 
@@ -108,6 +112,7 @@ impl ResNetConfig {
             in_channels: 3,
             classes: 10,
             coset_max: true,
+            subsampling: Subsampling::Plain,
         }
     }
 
@@ -152,6 +157,7 @@ impl ResNetConfig {
             in_channels: setting(config, "in_channels", "a whole number")?,
             classes: setting(config, "classes", "a whole number")?,
             coset_max: setting(config, "coset_max", "true or false")?,
+            subsampling: setting_or_default(config, "subsampling", "plain or adaptive")?,
         })
     }
 }
@@ -181,11 +187,14 @@ impl ResNet {
                 Stem::Large => Window { kernel_size: 7, stride: 2, padding: 3 },
                 Stem::Small => three(1),
             };
-            let x = x.conv_without_bias("conv", channels, window);
+            let x = conv(x, config.subsampling, "conv", channels, window, None);
             // With pre-activation, the first block's norm follows.
             let x = if pre { x } else { x.norm("norm").relu() };
             match config.stem {
-                Stem::Large => x.max_pool("pool", three(2)),
+                Stem::Large => match config.subsampling {
+                    Subsampling::Plain => x.max_pool("pool", three(2)),
+                    Subsampling::Adaptive => x.adaptive_max_pool("pool", three(2), None),
+                },
                 Stem::Small => x,
             }
         });
@@ -194,9 +203,11 @@ impl ResNet {
                 for number in 1..=blocks {
                     let stride = if stage > 1 && number == 1 { 2 } else { 1 };
                     let (name, reshaping) = (format!("block{number}"), stride > 1 || width != channels);
+                    let grid = format!("stage{stage}");
+                    let shape = BlockShape { subsampling: config.subsampling, grid: &grid, width, stride, reshaping };
                     x = match config.block {
-                        Block::Standard => standard_block(x, &name, width, stride, reshaping),
-                        Block::PreActivation => pre_activation_block(x, &name, width, stride, reshaping),
+                        Block::Standard => standard_block(x, &name, shape),
+                        Block::PreActivation => pre_activation_block(x, &name, shape),
                     };
                     channels = width;
                 }
@@ -239,35 +250,70 @@ impl ResNet {
     }
 }
 
-fn standard_block(x: Builder, name: &str, width: usize, stride: usize, reshaping: bool) -> Builder {
-    let branch = |x: Builder| {
-        let x = x.conv_without_bias("conv1", width, three(stride)).norm("norm1").relu();
-        x.conv_without_bias("conv2", width, three(1)).norm("norm2")
-    };
-    x.residual(name, branch, |x| if reshaping { projection(x, width, stride) } else { x }).relu()
+/// What a block makes of its input, and how.
+#[derive(Clone, Copy)]
+struct BlockShape<'a> {
+    subsampling: Subsampling,
+    /// The choice of a grid that branch and shortcut share: a stage subsamples once.
+    grid: &'a str,
+    width: usize,
+    stride: usize,
+    /// Whether the shortcut changes the shape.
+    reshaping: bool,
 }
 
-fn pre_activation_block(x: Builder, name: &str, width: usize, stride: usize, reshaping: bool) -> Builder {
-    let convs = |x: Builder| {
-        let x = x.conv_without_bias("conv1", width, three(stride)).norm("norm2").relu();
-        x.conv_without_bias("conv2", width, three(1))
+impl BlockShape<'_> {
+    /// The first convolution of the branch, or the shortcut's.
+    fn first_conv(self, x: Builder, name: &str, window: Window) -> Builder {
+        conv(x, self.subsampling, name, self.width, window, Some(self.grid))
+    }
+
+    /// A shortcut that changes the shape.
+    fn projection(self, x: Builder) -> Builder {
+        self.first_conv(x, "conv", one(self.stride)).norm("norm")
+    }
+}
+
+/// A convolution without a bias; where it subsamples, in the network's way.
+fn conv(
+    x: Builder,
+    subsampling: Subsampling,
+    name: &str,
+    channels: usize,
+    window: Window,
+    grid: Option<&str>,
+) -> Builder {
+    match subsampling {
+        Subsampling::Adaptive if window.stride == 2 => x.adaptive_conv_without_bias(name, channels, window, grid),
+        _ => x.conv_without_bias(name, channels, window),
+    }
+}
+
+fn standard_block(x: Builder, name: &str, shape: BlockShape<'_>) -> Builder {
+    let branch = |x: Builder| {
+        let x = shape.first_conv(x, "conv1", three(shape.stride)).norm("norm1").relu();
+        x.conv_without_bias("conv2", shape.width, three(1)).norm("norm2")
     };
-    if reshaping {
-        x.chain(name, |x| x.norm("norm1").relu().residual("", convs, |x| projection(x, width, stride)))
+    x.residual(name, branch, |x| if shape.reshaping { shape.projection(x) } else { x }).relu()
+}
+
+fn pre_activation_block(x: Builder, name: &str, shape: BlockShape<'_>) -> Builder {
+    let convs = |x: Builder| {
+        let x = shape.first_conv(x, "conv1", three(shape.stride)).norm("norm2").relu();
+        x.conv_without_bias("conv2", shape.width, three(1))
+    };
+    if shape.reshaping {
+        x.chain(name, |x| x.norm("norm1").relu().residual("", convs, |x| shape.projection(x)))
     } else {
         x.residual(name, |x| convs(x.norm("norm1").relu()), |x| x)
     }
 }
 
-/// A shortcut that changes the shape.
-fn projection(x: Builder, width: usize, stride: usize) -> Builder {
-    x.conv_without_bias("conv", width, one(stride)).norm("norm")
-}
-
 impl Network for ResNet {
     fn config(&self) -> Config {
-        let ResNetConfig { group, stem, block, widths, blocks, in_channels, classes, coset_max } = &self.config;
-        Config::from([
+        let ResNetConfig { group, stem, block, widths, blocks, in_channels, classes, coset_max, subsampling } =
+            &self.config;
+        let mut config = Config::from([
             ("model".into(), MODEL.into()),
             ("group".into(), group.to_string()),
             ("stem".into(), stem.to_string()),
@@ -277,7 +323,11 @@ impl Network for ResNet {
             ("in_channels".into(), in_channels.to_string()),
             ("classes".into(), classes.to_string()),
             ("coset_max".into(), coset_max.to_string()),
-        ])
+        ]);
+        if *subsampling != Subsampling::default() {
+            config.insert("subsampling".into(), subsampling.to_string());
+        }
+        config
     }
 
     fn layers(&self) -> &Chain {

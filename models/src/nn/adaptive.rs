@@ -1,0 +1,225 @@
+//! Layers that subsample by 2 on a grid which the map itself chooses, so that they are exact at every size, and the way back.
+//!
+//! Layers share a choice by its name. The first of them in a forward pass makes it and the others take it over: a residual block's
+//! branch and shortcut must sample the same places, and what goes up again must return to the places that were sampled on the way
+//! down. A name stands for one choice in a whole network. For the rule see [`quarterturn_kernels::choose_grid`].
+
+use crate::{GroupConv, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Result, Shape, window_extent};
+use quarterturn_kernels::{Group, Window};
+
+/// A convolution with stride 2 on the grid that its input chooses.
+#[derive(Debug)]
+pub struct AdaptiveConv {
+    conv: GroupConv,
+    grid: Option<String>,
+}
+
+/// The maximum of each window, at stride 2 on the grid that the maxima choose.
+#[derive(Clone, Debug)]
+pub struct AdaptiveMaxPool {
+    window: Window,
+    grid: Option<String>,
+}
+
+/// The mean of each window, at stride 2 on the grid that the means choose.
+#[derive(Clone, Debug)]
+pub struct AdaptiveAvgPool {
+    window: Window,
+    grid: Option<String>,
+}
+
+/// The samples back on the grid that a layer before has chosen, zeros elsewhere: `[…, ⌈n/2⌉, ⌈m/2⌉]` → `[…, n, m]`. A convolution
+/// behind it fills the gaps.
+#[derive(Clone, Debug)]
+pub struct GridUpsample {
+    grid: String,
+}
+
+/// The setting that names a shared choice.
+const GRID: &str = "grid";
+
+/// The name of a shared choice, if the node has one.
+fn shared_grid(node: &Node) -> Result<Option<String>> {
+    let named = node.settings.iter().any(|(name, _)| name == GRID);
+    named.then(|| node.setting(GRID)).transpose()
+}
+
+/// The window of a layer that subsamples by 2.
+fn halving_window(node: &Node, site: &Site<'_>) -> Result<Window> {
+    let window = node.window()?;
+    match window.stride {
+        2 => Ok(window),
+        stride => {
+            Err(site.unfit(format!("expected stride 2, not {stride}: a larger one is made of several steps by 2")))
+        }
+    }
+}
+
+/// Extents of the map that the windows make of `x` with stride 1, which is then sampled by 2.
+fn dense_extents(x: Shape, window: Window, trace: &Trace) -> Result<[usize; 2]> {
+    let &[.., height, width] = x.dims() else {
+        return Err(trace.unfit(format!("expected maps […, H, W], got {x:?}")));
+    };
+    let Window { kernel_size: k, padding, .. } = window;
+    match [height, width].map(|i| window_extent(i, k, 1, padding)) {
+        [Some(n), Some(m)] if height > 0 && width > 0 => Ok([n, m]),
+        _ => Err(trace.unfit(format!("a {k}×{k} window does not fit a {height}×{width} map"))),
+    }
+}
+
+/// The shape with these last extents, halved.
+fn halved(x: Shape, dense: [usize; 2]) -> Shape {
+    let leading = &x.dims()[..x.rank() - 2];
+    Shape::new(&[leading, &dense.map(|n| n.div_ceil(2))].concat())
+}
+
+impl Layer for AdaptiveConv {
+    const KIND: &'static str = "adaptive_conv";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        let grid = shared_grid(node)?;
+        halving_window(node, site)?;
+        let mut conv = node.clone();
+        conv.settings.retain(|(name, _)| name != GRID);
+        Ok(AdaptiveConv { conv: GroupConv::make(&conv, site)?, grid })
+    }
+}
+
+impl Module for AdaptiveConv {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let window = self.conv.window();
+        let choice = pass.grid(self.grid.as_deref(), || x.choose_grid_of_windows(window));
+        let (moved, on_grid) = x.move_onto_grid(&choice, window);
+        drop(x);
+        self.conv.apply_with(moved, on_grid)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let window = self.conv.window();
+        let y = Shape::from(self.conv.trace_at_every_place(x, trace)?);
+        let dense = dense_extents(x, window, trace)?;
+        trace.grid(self.grid.as_deref(), dense)?;
+        Ok(halved(y, dense))
+    }
+
+    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
+        match self.conv.symmetry(x, group) {
+            Symmetry::Windowed => Symmetry::Commutes,
+            other => other,
+        }
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        self.conv.visit(f);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        self.conv.parameter_device()
+    }
+}
+
+impl Layer for AdaptiveMaxPool {
+    const KIND: &'static str = "adaptive_max_pool";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["kernel_size", "stride", "padding", GRID])?;
+        Ok(AdaptiveMaxPool { window: halving_window(node, site)?, grid: shared_grid(node)? })
+    }
+}
+
+impl Module for AdaptiveMaxPool {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let (y, choice) = x.adaptive_max_pool(self.window);
+        pass.leave_grid(self.grid.as_deref(), choice);
+        y
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_pool(x, self.window, self.grid.as_deref(), trace)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Layer for AdaptiveAvgPool {
+    const KIND: &'static str = "adaptive_avg_pool";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["kernel_size", "stride", "padding", GRID])?;
+        Ok(AdaptiveAvgPool { window: halving_window(node, site)?, grid: shared_grid(node)? })
+    }
+}
+
+impl Module for AdaptiveAvgPool {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let (y, choice) = x.adaptive_avg_pool(self.window);
+        pass.leave_grid(self.grid.as_deref(), choice);
+        y
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_pool(x, self.window, self.grid.as_deref(), trace)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+/// A pool makes a choice of its own, by what it yields, and leaves it to others.
+fn trace_pool(x: Shape, window: Window, grid: Option<&str>, trace: &mut Trace) -> Result<Shape> {
+    if window.padding >= window.kernel_size {
+        return Err(trace.unfit(format!("expected padding below the kernel size, got {window:?}")));
+    }
+    let dense = dense_extents(x, window, trace)?;
+    if let Some(name) = grid
+        && trace.grid_of(name).is_some()
+    {
+        return Err(trace.unfit(format!("a layer before has made the choice '{name}'; a pool makes its own")));
+    }
+    trace.grid(grid, dense)?;
+    Ok(halved(x, dense))
+}
+
+impl Layer for GridUpsample {
+    const KIND: &'static str = "grid_upsample";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[GRID])?;
+        Ok(GridUpsample { grid: node.setting(GRID)? })
+    }
+}
+
+impl Module for GridUpsample {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let choice = pass.grid(Some(&self.grid), || panic!("{}: no layer before has made this choice", self.grid));
+        x.upsample(&choice)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let Some(dense) = trace.grid_of(&self.grid) else {
+            return Err(trace.unfit(format!("no layer before has made the choice '{}'", self.grid)));
+        };
+        let expected = dense.map(|n| n.div_ceil(2));
+        match x.dims() {
+            [leading @ .., height, width] if [*height, *width] == expected => {
+                Ok(Shape::new(&[leading, &dense].concat()))
+            }
+            _ => Err(trace.unfit(format!("expected maps of {expected:?}, as were sampled of {dense:?}, got {x:?}"))),
+        }
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
