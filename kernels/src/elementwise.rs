@@ -1,4 +1,12 @@
 //! Elementwise add (with or without ReLU), multiply, scale, ReLU; sum of all elements.
+
+mod check;
+mod functions;
+mod map;
+
+pub use functions::*;
+pub use map::*;
+
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{

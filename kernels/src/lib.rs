@@ -13,6 +13,7 @@ mod group;
 mod group_conv;
 #[cfg(feature = "gpu")]
 mod launch;
+pub mod math;
 mod matmul;
 mod optimizer;
 mod order;

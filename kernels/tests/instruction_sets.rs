@@ -16,6 +16,8 @@ fn results() -> Vec<(&'static str, Tensor)> {
     let mut results = vec![
         ("mul", mul(&x, &dy)),
         ("relu", relu(&x)),
+        ("gelu", map(&x, &GELU, [])),
+        ("softplus_vjp", map_vjp(&x, &dy, &SOFTPLUS, [])),
         ("sum", sum(&x)),
         ("matmul", matmul(&random([70, 33], 5), &random([33, 130], 6), false, false)),
         ("dropout", dropout(&x, 0.3, Stream::new(1, 1, 1))),

@@ -1,7 +1,7 @@
 //! Sums, products and activations, element by element.
 
 use crate::Var;
-use quarterturn_kernels as kernels;
+use quarterturn_kernels::{self as kernels, Elementwise};
 
 impl<'t> Var<'t> {
     /// `self + other`: [`kernels::add`].
@@ -43,11 +43,25 @@ impl<'t> Var<'t> {
         let y = kernels::relu(self.value());
         self.unary("relu", y.clone(), move |dy| kernels::relu_vjp(&y, &dy))
     }
+
+    /// `f(self)`, elementwise, as in `x.map(&SILU)`: [`kernels::map`].
+    #[track_caller]
+    pub fn map(&self, f: &Elementwise) -> Var<'t> {
+        self.map_with(f, [])
+    }
+
+    /// As [`Var::map`], for an `f` that depends on numbers, as in `x.map_with(&CLAMP, [-1.0, 1.0])`.
+    #[track_caller]
+    pub fn map_with<const P: usize>(&self, f: &Elementwise<P>, parameters: [f64; P]) -> Var<'t> {
+        let (x, f) = (self.value().clone(), *f);
+        self.unary(f.name, kernels::map(&x, &f, parameters), move |dy| kernels::map_vjp(&x, &dy, &f, parameters))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::ops::check::{LINEAR, NONLINEAR, Table};
+    use quarterturn_kernels as kernels;
 
     #[test]
     fn gradients_adjoints_and_devices() {
@@ -57,6 +71,8 @@ mod tests {
         table.row("mul", LINEAR, &[&[2, 3], &[2, 3]], |_, v| v[0].mul(&v[1]));
         table.row("scale", LINEAR, &[&[5]], |_, v| v[0].scale(-1.5));
         table.row("relu", NONLINEAR, &[&[4, 4]], |_, v| v[0].relu());
+        table.row("map", NONLINEAR, &[&[4, 4]], |_, v| v[0].map(&kernels::SILU));
+        table.row("map_with", NONLINEAR, &[&[4, 4]], |_, v| v[0].map_with(&kernels::LEAKY_RELU, [0.2]));
         table.check();
     }
 }

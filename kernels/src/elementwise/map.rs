@@ -1,0 +1,227 @@
+//! Elementwise operations as values: an operation is what it computes, its slope, and both once more for vectors and GPUs.
+//!
+//! NaN passes by itself: no definition needs to care.
+
+#[cfg(feature = "gpu")]
+use crate::launch;
+use crate::{
+    simd::wide,
+    sweep::{self, PIECE},
+};
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
+
+/// An operation `y = f(x)` on each element, with `P` numbers that it depends on; `f(NaN)` is NaN whatever it says.
+///
+/// ```
+/// use quarterturn_kernels::{Elementwise, each, map, math};
+/// # use quarterturn_core::{Device, Tensor};
+///
+/// /// `x·tanh(ln(1 + eˣ))` (Misra 2019).
+/// static MISH: Elementwise = Elementwise {
+///     name: "mish",
+///     parameters: [],
+///     value: |x, []| x * x.exp().ln_1p().tanh(),
+///     slope: |x, []| {
+///         let (t, s) = (x.exp().ln_1p().tanh(), 1.0 / (1.0 + (-x).exp()));
+///         t + x * s * (1.0 - t * t)
+///     },
+///     cpu: None,
+///     wgsl: ["x * tanh(softplus(x))", "tanh(softplus(x)) + x * sigmoid(x) * (1.0 - pow(tanh(softplus(x)), 2.0))"],
+/// };
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let x = Tensor::from_vec([2], vec![0.0, 20.0], &Device::Cpu)?;
+/// assert_eq!(map(&x, &MISH, []).to_vec()?, [0.0, 20.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Elementwise<const P: usize = 0> {
+    /// What panics and profiles call it; letters, digits and `_`.
+    pub name: &'static str,
+    /// What WGSL calls the numbers that it depends on; at most 60.
+    pub parameters: [&'static str; P],
+    /// `f(x)`, what [`Device::Reference`] computes.
+    pub value: fn(f64, [f64; P]) -> f64,
+    /// The derivative `f′(x)`. Where there is none, any number between those of both sides.
+    pub slope: fn(f64, [f64; P]) -> f64,
+    /// `f` and `f′` for [`Device::Cpu`], usually by [`each`] and the functions of [`crate::math`]. `None`: `value` and `slope`
+    /// are called for each element, which is exact and, with a function such as `exp`, some ten times as slow.
+    pub cpu: Option<[Sweep<P>; 2]>,
+    /// `f` and `f′` as WGSL expressions of `x` and the parameters. Beside WGSL's own functions there are
+    /// `sigmoid(x)`, `softplus(x)`, `ln_1p(x)`, `normal_cdf(x)`, and `infinity` and `nan` as numbers.
+    pub wgsl: [&'static str; 2],
+}
+
+/// Writes a function of each number of the first slice into the second, which is as long; the third are the parameters.
+pub type Sweep<const P: usize> = fn(&[f32], &mut [f32], [f32; P]);
+
+/// `y[i] = f(x[i])`, or NaN where `x[i]` is; a loop over vectors if `f` calls nothing but small functions.
+pub fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+    wide! {
+        fn sweep<F: Fn(f32) -> f32>(x: &[f32], y: &mut [f32], f: &F) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                let value = f(x);
+                *y = if x.is_nan() { x } else { value };
+            }
+        }
+    }
+    sweep(x, y, &f);
+}
+
+/// `y = f(x)`, elementwise. Parameters are rounded to `f32`, except on [`Device::Reference`].
+#[track_caller]
+pub fn map<const P: usize>(x: &Tensor, f: &Elementwise<P>, parameters: [f64; P]) -> Tensor {
+    match x.device() {
+        Device::Cpu => {
+            let (value, numbers) = (f.cpu.map(|[value, _]| value), parameters.map(|p| p as f32));
+            let mut y = HostBuffer::scratch(x.len());
+            sweep::for_each_piece(x.f32s(), PIECE, &mut y, PIECE, |_, x, y| match value {
+                Some(value) => value(x, y, numbers),
+                None => one_by_one(x, y, f.value, parameters),
+            });
+            Tensor::cpu(x.shape(), y)
+        }
+        Device::Reference => {
+            let value = |&x: &f64| if x.is_nan() { x } else { (f.value)(x, parameters) };
+            Tensor::reference(x.shape(), x.f64s().iter().map(value).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => f.launch(&gpu, Part::Value, &[x], parameters),
+    }
+}
+
+/// Gradient of [`map`]: `dx = f′(x)·dy`.
+///
+/// # Panics
+/// If shapes or devices differ.
+#[track_caller]
+pub fn map_vjp<const P: usize>(x: &Tensor, dy: &Tensor, f: &Elementwise<P>, parameters: [f64; P]) -> Tensor {
+    let (expected, got) = (x.shape(), dy.shape());
+    assert_eq!(got, expected, "{}: expected a gradient {expected:?}, got {got:?}", f.name);
+    match common_device(f.name, &[x, dy]) {
+        Device::Cpu => {
+            let (slope, numbers) = (f.cpu.map(|[_, slope]| slope), parameters.map(|p| p as f32));
+            let mut dx = HostBuffer::scratch(x.len());
+            // Slopes lie in the first cache until they are multiplied.
+            const BLOCK: usize = 1 << 11;
+            sweep::for_each_piece2(x.f32s(), PIECE, dy.f32s(), PIECE, &mut dx, PIECE, |_, x, dy, dx| {
+                for ((x, dy), dx) in x.chunks(BLOCK).zip(dy.chunks(BLOCK)).zip(dx.chunks_mut(BLOCK)) {
+                    match slope {
+                        Some(slope) => slope(x, dx, numbers),
+                        None => one_by_one(x, dx, f.slope, parameters),
+                    }
+                    multiply(dx, dy);
+                }
+            });
+            Tensor::cpu(x.shape(), dx)
+        }
+        Device::Reference => {
+            let slope = |(&x, &dy): (&f64, &f64)| if x.is_nan() { x } else { (f.slope)(x, parameters) * dy };
+            Tensor::reference(x.shape(), x.f64s().iter().zip(dy.f64s()).map(slope).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => f.launch(&gpu, Part::Slope, &[x, dy], parameters),
+    }
+}
+
+fn one_by_one<const P: usize>(x: &[f32], y: &mut [f32], f: fn(f64, [f64; P]) -> f64, parameters: [f64; P]) {
+    // The parameters that the other devices have.
+    let parameters = parameters.map(|p| f64::from(p as f32));
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = if x.is_nan() { x } else { f(f64::from(x), parameters) as f32 };
+    }
+}
+
+wide! {
+    fn multiply(dx: &mut [f32], dy: &[f32]) {
+        for (dx, dy) in dx.iter_mut().zip(dy) {
+            *dx *= dy;
+        }
+    }
+}
+
+/// Which kernel of an operation.
+#[cfg(any(feature = "gpu", test))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Value,
+    Slope,
+}
+
+#[cfg(any(feature = "gpu", test))]
+impl<const P: usize> Elementwise<P> {
+    /// The entry point, and the shader that has it alone.
+    pub(super) fn shader(&self, part: Part) -> (String, String) {
+        let name = self.name;
+        let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        assert!(is_word && !name.is_empty(), "Elementwise: expected a name of letters, digits and _, got {name:?}");
+        let (entry, expression, operands, result) = match part {
+            Part::Value => (format!("map_{name}"), self.wgsl[0], 1, "f(v)"),
+            Part::Slope => (format!("map_{name}_vjp"), self.wgsl[1], 2, "f(v) * dy[i]"),
+        };
+        let bind = |i: usize, (name, access): (&str, &str)| {
+            format!("@group(0) @binding({i}) var<storage, {access}> {name}: array<f32>;\n")
+        };
+        let buffers = [("x", "read"), ("dy", "read")].into_iter().take(operands).chain([("y", "read_write")]);
+        let buffers: String = buffers.enumerate().map(|(i, buffer)| bind(i, buffer)).collect();
+        // The first two words make the numbers that WGSL cannot write down.
+        let lets = self.parameters.iter().zip(2..);
+        let lets: String = lets.map(|(name, i)| format!("    let {name} = numbers[{}][{}];\n", i / 4, i % 4)).collect();
+        let vectors = (2 + P).div_ceil(4);
+        let source = format!(
+            "{}{}
+{buffers}@group(1) @binding(0) var<uniform> numbers: array<vec4f, {vectors}>;
+
+fn f(x: f32) -> f32 {{
+    let infinity = numbers[0][0];
+    let nan = numbers[0][1];
+{lets}    return {expression};
+}}
+
+@compute @workgroup_size(WORKGROUP)
+fn {entry}(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) lane: u32) {{
+    let i = linear_index(group, groups, lane);
+    if (i < arrayLength(&y)) {{
+        let v = x[i];
+        y[i] = select({result}, v, is_nan(v));
+    }}
+}}
+",
+            PRELUDE[0], PRELUDE[1]
+        );
+        (entry, source)
+    }
+}
+
+#[cfg(any(feature = "gpu", test))]
+const PRELUDE: [&str; 2] = [include_str!("../prelude.wgsl"), include_str!("functions.wgsl")];
+
+#[cfg(feature = "gpu")]
+impl<const P: usize> Elementwise<P> {
+    fn launch(&self, gpu: &Gpu, part: Part, operands: &[&Tensor], parameters: [f64; P]) -> Tensor {
+        let mut uniform = vec![f32::INFINITY.to_bits(), f32::NAN.to_bits()];
+        uniform.extend(parameters.map(|p| (p as f32).to_bits()));
+        uniform.resize(uniform.len().next_multiple_of(4), 0);
+        launch::each(gpu, self.kernel(part), &[], operands, operands[0].shape(), &uniform)
+    }
+
+    /// The kernel, whose source is made once for each expression and kept.
+    fn kernel(&self, part: Part) -> Kernel {
+        use std::{
+            collections::HashMap,
+            sync::{LazyLock, Mutex, PoisonError},
+        };
+        type Key = (Part, &'static str, &'static str, Vec<&'static str>);
+        static MADE: LazyLock<Mutex<HashMap<Key, Kernel>>> = LazyLock::new(Mutex::default);
+        let key = (part, self.name, self.wgsl[part as usize], self.parameters.to_vec());
+        let make = || {
+            // Kernels name their source for as long as the process lives, and so do the strings that it is made of.
+            let [entry, source] = <[String; 2]>::from(self.shader(part)).map(|text| &*Box::leak(text.into_boxed_str()));
+            Kernel::new(entry, source)
+        };
+        *MADE.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(make)
+    }
+}
