@@ -1,4 +1,4 @@
-//! Elementwise add (with or without ReLU), multiply, scale, ReLU; sum of all elements.
+//! Elementwise functions, scale, ReLU, and the ReLU of a sum; sum of all elements.
 
 mod check;
 mod functions;
@@ -16,23 +16,10 @@ use crate::{
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
-use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
+#[cfg(any(feature = "gpu", test))]
+use quarterturn_core::Shape;
+use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
-
-/// `y = a + b`, same shape.
-///
-/// # Panics
-/// If shapes or devices differ.
-#[track_caller]
-pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
-    assert_same_shape("add", a, b);
-    match common_device("add", &[a, b]) {
-        Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a + b)),
-        Device::Reference => reference_zip(a, b, |a, b| a + b),
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_each(&gpu, "add", &[a, b], a.shape(), &[]),
-    }
-}
 
 /// `y = max(a + b, 0)`, same shape, in one sweep: how a residual block ends. Both gradients are [`relu_vjp`]. NaN as [`relu`].
 ///
@@ -46,21 +33,6 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Tensor {
         Device::Reference => reference_zip(a, b, |a, b| positive_part(a + b)),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_each(&gpu, "add_relu", &[a, b], a.shape(), &[]),
-    }
-}
-
-/// `y = a · b`, same shape.
-///
-/// # Panics
-/// If shapes or devices differ.
-#[track_caller]
-pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
-    assert_same_shape("mul", a, b);
-    match common_device("mul", &[a, b]) {
-        Device::Cpu => Tensor::cpu(a.shape(), sweep::zip(a.f32s(), b.f32s(), |a, b| a * b)),
-        Device::Reference => reference_zip(a, b, |a, b| a * b),
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_each(&gpu, "mul", &[a, b], a.shape(), &[]),
     }
 }
 
@@ -102,7 +74,7 @@ pub fn relu_vjp(y: &Tensor, dy: &Tensor) -> Tensor {
     }
 }
 
-/// Sum of all elements, shape `[]`.
+/// Sum of all elements, shape `[]`. Gradient: [`crate::broadcast`].
 pub fn sum(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {
@@ -118,25 +90,6 @@ pub fn sum(x: &Tensor) -> Tensor {
         Device::Reference => Tensor::reference([], vec![x.f64s().iter().sum()]),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu_sum(&gpu, x),
-    }
-}
-
-/// `y[i] = x` for all `i`: spreads a scalar (shape `[]`) over `shape`; gradient of [`sum`].
-///
-/// # Panics
-/// If `x` is not a scalar.
-#[track_caller]
-pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
-    assert_eq!(x.len(), 1, "broadcast: expected a scalar, got {:?}", x.shape());
-    match x.device() {
-        Device::Cpu => {
-            let mut y = HostBuffer::scratch(shape.len());
-            y.fill(x.f32s()[0]);
-            Tensor::cpu(shape, y)
-        }
-        Device::Reference => Tensor::reference(shape, vec![x.f64s()[0]; shape.len()]),
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_each(&gpu, "broadcast", &[x], shape, &[]),
     }
 }
 
@@ -187,25 +140,20 @@ mod tests {
     fn parity() {
         for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
             let (a, b) = (random([n], 1), random([n], 2));
-            check(&format!("add {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![add(&t[0], &t[1])]);
             check(&format!("add_relu {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![add_relu(&t[0], &t[1])]);
-            check(&format!("mul {n}"), &[&a, &b], Tolerance::Terms(1), |t| vec![mul(&t[0], &t[1])]);
             check(&format!("scale {n}"), &[&a], Tolerance::Terms(1), |t| vec![scale(&t[0], -0.3)]);
             check(&format!("relu {n}"), &[&a], Tolerance::Exact, |t| vec![relu(&t[0])]);
             check(&format!("relu_vjp {n}"), &[&a, &b], Tolerance::Exact, |t| vec![relu_vjp(&t[0], &t[1])]);
             // Squares, so that the sum is as large as its terms.
-            let squares = mul(&a, &a);
+            let squares = crate::mul(&a, &a);
             check(&format!("sum {n}"), &[&squares], Tolerance::Terms(8), |t| vec![sum(&t[0])]);
-            check(&format!("broadcast {n}"), &[&random([], 3)], Tolerance::Exact, |t| {
-                vec![broadcast(&t[0], Shape::from([n]))]
-            });
         }
     }
 
     #[test]
     fn linear_ops_and_their_adjoints() {
         check_adjoint("scale", [3, 5], |x| scale(x, 1.7), |dy| scale(dy, 1.7));
-        check_adjoint("sum", [3, 5], sum, |dy| broadcast(dy, Shape::from([3, 5])));
+        check_adjoint("sum", [3, 5], sum, |dy| crate::broadcast(dy, Shape::from([3, 5])));
     }
 
     #[test]
@@ -222,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "add: expected two operands of one shape, got [2] and [3]")]
+    #[should_panic(expected = "add_relu: expected two operands of one shape, got [2] and [3]")]
     fn operands_of_two_shapes_are_refused() {
-        add(&random([2], 1), &random([3], 1));
+        add_relu(&random([2], 1), &random([3], 1));
     }
 }

@@ -3,29 +3,11 @@
 @group(0) @binding(2) var<storage, read_write> c: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)
-fn add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-       @builtin(local_invocation_index) lane: u32) {
-    let i = linear_index(group, groups, lane);
-    if (i < arrayLength(&c)) {
-        c[i] = a[i] + b[i];
-    }
-}
-
-@compute @workgroup_size(WORKGROUP)
 fn add_relu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&c)) {
         c[i] = positive_part(a[i] + b[i]);
-    }
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-       @builtin(local_invocation_index) lane: u32) {
-    let i = linear_index(group, groups, lane);
-    if (i < arrayLength(&c)) {
-        c[i] = a[i] * b[i];
     }
 }
 
@@ -57,15 +39,6 @@ fn relu(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&y)) {
         y[i] = positive_part(a[i]);
-    }
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn broadcast(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-             @builtin(local_invocation_index) lane: u32) {
-    let i = linear_index(group, groups, lane);
-    if (i < arrayLength(&y)) {
-        y[i] = a[0];
     }
 }
 

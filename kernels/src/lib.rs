@@ -1,7 +1,10 @@
 //! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
 
 mod adaptive;
+mod arithmetic;
+mod axis;
 mod batch_norm;
+mod concat;
 mod coset_pool;
 mod cross_entropy;
 mod dropout;
@@ -17,19 +20,25 @@ pub mod math;
 mod matmul;
 mod optimizer;
 mod order;
+mod pad;
 #[cfg(test)]
 mod parity;
 mod peak;
+mod permute;
 mod plane;
 mod pool;
+mod reduce;
 mod simd;
 mod spatial_mean;
+mod strided;
 mod sweep;
 mod transform;
 mod warp;
 
 pub use adaptive::*;
+pub use arithmetic::*;
 pub use batch_norm::*;
+pub use concat::*;
 pub use coset_pool::*;
 pub use cross_entropy::*;
 pub use dropout::*;
@@ -41,10 +50,13 @@ pub use group::Group;
 pub use group_conv::*;
 pub use matmul::*;
 pub use optimizer::*;
+pub use pad::*;
 #[cfg(feature = "gpu")]
 pub use peak::gpu_peak_flops;
 pub use peak::peak_flops;
+pub use permute::*;
 pub use pool::*;
+pub use reduce::*;
 pub use simd::Isa;
 pub use spatial_mean::*;
 pub use transform::*;

@@ -81,6 +81,16 @@ pub(crate) fn for_each_piece2(
     }
 }
 
+/// Calls `f(start, part)` for the parts of `y`, of which each begins at `start`: for operations that find themselves what
+/// they read.
+pub(crate) fn for_each_part(y: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+    if y.len() <= PIECE {
+        f(0, y);
+    } else {
+        y.par_chunks_mut(PIECE).enumerate().for_each(|(i, part)| f(i * PIECE, part));
+    }
+}
+
 /// `y[i] = f(x[i])`.
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> HostBuffer {
     wide! {
