@@ -67,7 +67,7 @@ pub fn pad(x: &Tensor, axis: usize, before: usize, after: usize, padding: Paddin
 }
 
 /// As [`pad`], by as much on all four sides of the two last axes: what a convolution does with its own padding of zeros.
-/// Commutes with every symmetry of the square in every bit.
+/// Commutes with every symmetry of the square in every bit. Gradient: [`pad_plane_vjp`].
 ///
 /// # Panics
 /// As [`pad`], or with fewer than two axes.
@@ -127,6 +127,17 @@ pub fn pad_vjp(dy: &Tensor, axis: usize, before: usize, after: usize, padding: P
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => padded.gpu(&gpu, "pad_vjp", dy, shape),
     }
+}
+
+/// Gradient of [`pad_plane`].
+///
+/// # Panics
+/// As [`pad_plane`], or if `dy` is not larger than the padding.
+#[track_caller]
+pub fn pad_plane_vjp(dy: &Tensor, amount: usize, padding: Padding) -> Tensor {
+    let rank = dy.shape().rank();
+    assert!(rank >= 2, "pad_plane_vjp: expected [..., H, W], got {:?}", dy.shape());
+    pad_vjp(&pad_vjp(dy, rank - 1, amount, amount, padding), rank - 2, amount, amount, padding)
 }
 
 /// `y[…, i, …] = x[…, start + i, …]`: `len` places of `axis`. Gradient: [`narrow_vjp`].

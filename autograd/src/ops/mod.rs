@@ -3,6 +3,7 @@
 //! drives its checks beside it.
 
 mod adaptive;
+mod arithmetic;
 #[cfg(test)]
 mod check;
 mod conv;
