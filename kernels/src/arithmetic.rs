@@ -5,6 +5,7 @@
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    order,
     reduce::sum_axes,
     simd::wide,
     strided::{self, Strided},
@@ -58,15 +59,7 @@ pub fn div(a: &Tensor, b: &Tensor) -> Tensor {
 /// If the shapes do not fit each other, or the devices differ.
 #[track_caller]
 pub fn maximum(a: &Tensor, b: &Tensor) -> Tensor {
-    binary(
-        "maximum",
-        a,
-        b,
-        |a, b| if a > b || a.is_nan() { a } else { b },
-        |a, b| {
-            if a > b || a.is_nan() { a } else { b }
-        },
-    )
+    binary("maximum", a, b, order::greater, order::greater)
 }
 
 /// `y = min(a, b)`, NaN if either is NaN; spreads as [`add`].
@@ -75,15 +68,7 @@ pub fn maximum(a: &Tensor, b: &Tensor) -> Tensor {
 /// If the shapes do not fit each other, or the devices differ.
 #[track_caller]
 pub fn minimum(a: &Tensor, b: &Tensor) -> Tensor {
-    binary(
-        "minimum",
-        a,
-        b,
-        |a, b| if a < b || a.is_nan() { a } else { b },
-        |a, b| {
-            if a < b || a.is_nan() { a } else { b }
-        },
-    )
+    binary("minimum", a, b, |a, b| -order::greater(-a, -b), |a, b| -order::greater(-a, -b))
 }
 
 /// Gradients of [`maximum`]: `dy` to the greater operand, to both by halves where they are equal. (da, db)

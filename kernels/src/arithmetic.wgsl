@@ -11,8 +11,8 @@ fn of_pair(a: f32, b: f32) -> f32 {
         case 1u: { return a - b; }
         case 2u: { return a * b; }
         case 3u: { return a / b; }
-        case 4u: { return select(b, a, a > b || is_nan(a)); }
-        case 5u: { return select(b, a, a < b || is_nan(a)); }
+        case 4u: { return select(b, a, is_greater(a, b)); }
+        case 5u: { return select(b, a, is_greater(-a, -b)); }
         case 6u: { return select(select(0.0, 0.5, a == b), 1.0, a > b || is_nan(a) || is_nan(b)); }
         default: { return select(0.0, 1.0, a == b || (is_nan(a) && is_nan(b))); }
     }

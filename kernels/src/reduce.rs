@@ -8,6 +8,7 @@ use crate::launch;
 use crate::{
     arithmetic::{broadcast, div, equal, mul, sub},
     elementwise::scale,
+    order::greater,
     simd::wide,
     strided::{self, Strided},
     sweep::PIECE,
@@ -315,12 +316,6 @@ impl Reduction {
             _ => Reduction::new(self.op, shape, &[0]).gpu(gpu, &partial, fold, factor).reshape(self.kept),
         }
     }
-}
-
-/// The greater, or NaN.
-#[inline(always)]
-fn greater(a: f64, b: f64) -> f64 {
-    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Accumulators of a row.

@@ -5,7 +5,7 @@
 override MAXIMUM: u32 = 0u;
 
 fn join(a: f32, b: f32) -> f32 {
-    return select(a + b, select(a, b, b > a || is_nan(b)), MAXIMUM == 1u);
+    return select(a + b, select(a, b, is_greater(b, a)), MAXIMUM == 1u);
 }
 
 // The uniform's own words: terms of a result, terms that are folded at a time, results, and the factor of the last launch.

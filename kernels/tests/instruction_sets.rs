@@ -15,6 +15,10 @@ fn results() -> Vec<(&'static str, Tensor)> {
     let (weight, bias) = (random([5], 3), random([5], 4));
     let mut results = vec![
         ("mul", mul(&x, &dy)),
+        ("mul, spread", mul(&x, &bias.reshape([5, 1, 1, 1]))),
+        ("sum_axes, rows", sum_axes(&x, &[0, 4], false)),
+        ("sum_axes, columns", sum_axes(&x, &[1, 2], false)),
+        ("var_axes", var_axes(&x, &[0, 2, 3, 4], 0, false)),
         ("relu", relu(&x)),
         ("gelu", map(&x, &GELU, [])),
         ("softplus_vjp", map_vjp(&x, &dy, &SOFTPLUS, [])),

@@ -112,14 +112,44 @@ fn elementwise() {
         row("add", &[&[7], &[7]], |t| vec![add(&t[0], &t[1])]),
         row("add_relu", &[&[7], &[7]], |t| vec![add_relu(&t[0], &t[1])]),
         row("mul", &[&[7], &[7]], |t| vec![mul(&t[0], &t[1])]),
+        row("add, spread", &[&[3, 1], &[4]], |t| vec![add(&t[0], &t[1])]),
+        row("sub", &[&[7], &[7]], |t| vec![sub(&t[0], &t[1])]),
+        row("div", &[&[7], &[7]], |t| vec![div(&t[0], &t[1])]),
+        row("maximum", &[&[7], &[7]], |t| vec![maximum(&t[0], &t[1]), minimum(&t[0], &t[1])]),
+        row("maximum vjp", &[&[7], &[7], &[7]], |t| {
+            let (max, min) = (maximum_vjp(&t[0], &t[1], &t[2]), minimum_vjp(&t[0], &t[1], &t[2]));
+            vec![max.0, max.1, min.0, min.1]
+        }),
+        row("add_scalar", &[&[7]], |t| vec![add_scalar(&t[0], 0.5)]),
+        row("pow", &[&[7]], |t| [2.0, 3.0, 1.0, -1.0, -2.0, 0.5, 1.5].map(|exponent| pow(&t[0], exponent)).to_vec()),
+        row("pow vjp", &[&[7], &[7]], |t| [2.0, 3.0, -1.0].map(|e| pow_vjp(&t[0], &t[1], e)).to_vec()),
         row("scale", &[&[7]], |t| vec![scale(&t[0], -0.5)]),
         row("relu", &[&[7]], |t| vec![relu(&t[0])]),
         row("relu_vjp", &[&[7], &[7]], |t| vec![relu_vjp(&t[0], &t[1])]),
         row("sum", &[&[70]], |t| vec![sum(&t[0])]),
         row("broadcast", &[&[]], |t| vec![broadcast(&t[0], Shape::from([3]))]),
+        row("sum_to", &[&[2, 3, 4]], |t| vec![sum_to(&t[0], Shape::from([3, 1]))]),
         row("dropout", &[&[70]], move |t| vec![dropout(&t[0], 0.3, stream)]),
     ] {
         row.check();
+    }
+}
+
+#[test]
+fn reductions() {
+    for axes in [&[0][..], &[2], &[0, 2], &[1, 2], &[0, 1, 2]] {
+        let dy: Vec<usize> = (0..3).filter(|axis| !axes.contains(axis)).map(|axis| [3, 4, 70][axis]).collect();
+        let x = Shape::from([3, 4, 70]);
+        for row in [
+            row("sum_axes", &[&[3, 4, 70]], |t| vec![sum_axes(&t[0], axes, false), mean_axes(&t[0], axes, false)]),
+            row("max_axes", &[&[3, 4, 70]], |t| vec![max_axes(&t[0], axes, true)]),
+            row("var_axes", &[&[3, 4, 70]], |t| vec![var_axes(&t[0], axes, 1, true)]),
+            row("sum_axes_vjp", &[&dy], move |t| vec![sum_axes_vjp(&t[0], x, axes), mean_axes_vjp(&t[0], x, axes)]),
+            row("max_axes_vjp", &[&[3, 4, 70], &dy], |t| vec![max_axes_vjp(&t[0], &t[1], axes)]),
+            row("var_axes_vjp", &[&[3, 4, 70], &dy], |t| vec![var_axes_vjp(&t[0], &t[1], axes, 0)]),
+        ] {
+            row.check();
+        }
     }
 }
 
@@ -190,6 +220,15 @@ fn relu_keeps_the_sign_of_zero() {
 fn permutations_and_resampling() {
     let weight = Shape::from([2, 2, 4, 3, 3]);
     for row in [
+        row("permute", &[&[2, 3, 4]], |t| vec![permute(&t[0], &[2, 0, 1])]),
+        row("pad", &[&[2, 5, 4]], |t| {
+            [Padding::Zeros, Padding::Reflection, Padding::Circular].map(|p| pad(&t[0], 1, 3, 2, p)).to_vec()
+        }),
+        row("pad_vjp", &[&[2, 9, 4]], |t| {
+            [Padding::Zeros, Padding::Reflection, Padding::Circular].map(|p| pad_vjp(&t[0], 1, 2, 2, p)).to_vec()
+        }),
+        row("narrow_vjp", &[&[2, 5, 4]], |t| vec![narrow_vjp(&t[0], 1, 3, 9)]),
+        row("concat", &[&[2, 1, 3], &[2, 4, 3]], |t| vec![concat(&[&t[0], &t[1]], 1)]),
         row("transform_plane", &[&[2, 3, 4]], |t| vec![transform_plane(&t[0], 5)]),
         row("transform_feature_map", &[&[1, 2, 4, 3, 3]], |t| vec![transform_feature_map(&t[0], 1, Group::C4)]),
         row("filter_orbit", &[&[2, 2, 4, 3, 3]], |t| vec![filter_orbit(&t[0], Group::C4)]),
