@@ -15,6 +15,7 @@ use quarterturn::{
 /// With `--device gpu`: [`Error::NoGpu`] if there is none, or whatever kept it from being opened. Whatever a GPU reports
 /// when it is tried out.
 pub fn open(choice: DeviceChoice) -> Result<Device> {
+    super::say::warnings();
     let device = match choice {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Gpu => gpu().map_err(|error| match error {

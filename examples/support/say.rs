@@ -16,6 +16,28 @@ pub fn result(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// Has the warnings of the library said on standard error. Those of others, such as drivers, are for developers.
+pub fn warnings() {
+    struct Warnings;
+    impl log::Log for Warnings {
+        fn enabled(&self, metadata: &log::Metadata) -> bool {
+            metadata.level() <= log::Level::Warn && metadata.target().starts_with("quarterturn")
+        }
+
+        fn log(&self, record: &log::Record) {
+            if self.enabled(record.metadata()) {
+                note(format_args!("warning: {}", record.args()));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+    // Only the first call has anything to do.
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}
+
 /// `1 epoch`, `2 epochs`.
 pub fn counted(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })

@@ -3,7 +3,9 @@
 mod equivariance;
 mod exactness;
 mod trace;
+mod warnings;
 
 pub use equivariance::{DepthError, EquivarianceError};
 pub use exactness::{Exactness, Verdict};
 pub use trace::{BreakingLayer, LayerKind, Symmetry, Trace, WindowedLayer};
+pub(crate) use warnings::{warn_of, warn_of_pixels};

@@ -123,6 +123,7 @@ pub struct Trace {
     outputs: Vec<(String, Shape)>,
     /// Choices that adaptive layers share, and the extents of the maps that they are made for.
     grids: BTreeMap<String, [usize; 2]>,
+    lone_norm: Option<String>,
 }
 
 impl Trace {
@@ -137,6 +138,7 @@ impl Trace {
             unknown: vec![],
             outputs: vec![],
             grids: BTreeMap::new(),
+            lone_norm: None,
         }
     }
 
@@ -152,6 +154,14 @@ impl Trace {
         self.path.enter(name);
         let y = self.judged(module, x)?;
         self.outputs.push((self.path.as_str().into(), y));
+        self.path.leave();
+        Ok(y)
+    }
+
+    /// As [`Trace::through`], of a layer of whose output [`crate::Pass`] does not tell.
+    pub(crate) fn through_untold(&mut self, name: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
+        self.path.enter(name);
+        let y = self.judged(module, x)?;
         self.path.leave();
         Ok(y)
     }
@@ -224,6 +234,18 @@ impl Trace {
     /// The extents of the maps that the choice `name` is for, once a layer has made it.
     pub fn grid_of(&self, name: &str) -> Option<[usize; 2]> {
         self.grids.get(name).copied()
+    }
+
+    /// Notes that the layer, in training, takes statistics of each channel of `x` `[N, C, …]`.
+    pub(crate) fn statistics(&mut self, x: Shape) {
+        if x.len() == x.dims()[1] {
+            self.lone_norm.get_or_insert_with(|| self.path.as_str().into());
+        }
+    }
+
+    /// The first layer that has a single value to take the statistics of, if there is one.
+    pub(crate) fn lone_norm(&self) -> Option<&str> {
+        self.lone_norm.as_deref()
     }
 
     /// The error of the layer that does not fit.

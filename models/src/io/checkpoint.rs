@@ -91,11 +91,7 @@ impl Checkpoint {
             let more = (&mut file).take(end - bytes.len() as u64).read_to_end(bytes);
             more.map_err(|error| Error::io(path, &error))
         };
-        let malformed = |error: safetensors::Malformed| Error::Corrupt {
-            path: path.into(),
-            offset: error.offset as u64,
-            message: error.message,
-        };
+        let malformed = |error| corrupt(path, error);
         read_to(&mut bytes, safetensors::LENGTH as u64)?;
         let start = safetensors::data_start(&bytes, length).map_err(malformed)?;
         read_to(&mut bytes, start as u64)?;
@@ -106,6 +102,17 @@ impl Checkpoint {
             return Err(Error::io(path, &io::Error::other("the file changed while it was read")));
         }
         Ok(Checkpoint { bytes, archive })
+    }
+
+    /// Checks `bytes`, which are those of the file at `path` or come from elsewhere: errors name it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if they are no sound safetensors file.
+    pub fn from_bytes(bytes: Vec<u8>, path: impl AsRef<Path>) -> Result<Self> {
+        match safetensors::parse(&bytes, bytes.len() as u64) {
+            Ok(archive) => Ok(Checkpoint { bytes, archive }),
+            Err(error) => Err(corrupt(path.as_ref(), error)),
+        }
     }
 
     /// The network that it holds, built of this library's layers.
@@ -333,6 +340,10 @@ impl Checkpoint {
             None => Tensor::from_f64(shape, values, device),
         }
     }
+}
+
+fn corrupt(path: &Path, error: safetensors::Malformed) -> Error {
+    Error::Corrupt { path: path.into(), offset: error.offset as u64, message: error.message }
 }
 
 /// The file at `path` and its length; opening what is no file, such as a pipe, could wait for ever, and reading it never end.

@@ -2,7 +2,7 @@
 
 pub mod checkpoint;
 mod preparation;
-mod safetensors;
+pub(crate) mod safetensors;
 mod save;
 
 pub(crate) use checkpoint::missing;

@@ -128,7 +128,10 @@ impl Module for BatchNorm {
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         let channels = self.weight.value().len();
         match x.dims() {
-            [_, c, ..] if *c == channels => Ok(x),
+            [_, c, ..] if *c == channels => {
+                trace.statistics(x);
+                Ok(x)
+            }
             _ => Err(trace.unfit(format!("expected {channels} channels, got {x:?}"))),
         }
     }

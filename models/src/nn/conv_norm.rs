@@ -69,6 +69,7 @@ impl Module for ConvNorm {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         let y = trace.through(&self.names[0], &self.conv, x)?;
+        trace.through_untold(&self.names[1], &self.norm, y)?;
         match &self.pool {
             Some((name, pool)) => trace.through(name, pool, y),
             None => Ok(y),

@@ -1,6 +1,6 @@
 //! Complete classifiers of images.
 
-use crate::{Chain, Description, Mode, Module, Pass, Symmetry, Trace};
+use crate::{Chain, Description, Mode, Module, Pass, Symmetry, Trace, check::warn_of_pixels};
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::Group;
@@ -55,6 +55,9 @@ pub trait Network: Module {
 
     /// The logits `[N, classes]` of images `[N, C, 1, H, W]`, in evaluation mode.
     ///
+    /// Images with a value above 50 look as if nobody had normalised them: a warning through the `log` facade says so, once per
+    /// process. (On a GPU only training and [`crate::training::Tally`] look at the images, once, as that means to wait for it.)
+    ///
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit the network or are on another device.
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
@@ -76,6 +79,9 @@ pub trait Network: Module {
         let (here, there) = (self.device(), images.device());
         if !here.same(&there) {
             return Err(Error::Invalid(format!("the network is on {here}, the images are on {there}")));
+        }
+        if matches!(here, Device::Cpu | Device::Reference) {
+            warn_of_pixels(self, images)?;
         }
         let tape = Tape::evaluation();
         Ok(self.layers().apply(tape.constant(images.clone()), &mut pass).value().clone())

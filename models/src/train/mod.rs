@@ -1,5 +1,7 @@
 //! The training loop and the count of correct answers.
 
+mod first_batch;
+mod position;
 mod state;
 mod step;
 mod tally;

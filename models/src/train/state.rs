@@ -1,89 +1,139 @@
 //! The state of a training run, as a file keeps it.
 
-use super::{Trainer, Training};
-use crate::{Checkpoint, Config, Network, io::Encoder};
+use super::{Trainer, Training, first_batch::FirstBatch, position::Position};
+use crate::{Checkpoint, Config, Network, checkpoint::Notes, io::Encoder};
 use quarterturn_autograd::Kind;
-use quarterturn_core::{Device, Result, Tensor};
-use std::path::Path;
+use quarterturn_core::{Device, Error, Result, Tensor};
+use std::{collections::BTreeSet, path::Path};
 
-/// Names of the state's tensors that are not the network's begin with one of these.
+/// Names of what the state has beside the network begin with one of these.
 const OPTIMIZER: &str = "optimizer.";
-const TRAINING: &str = "training.";
+pub(super) const TRAINING: &str = "training.";
+
+/// Settings that tell of the position, beside those of [`Trainer::settings`].
+const EPOCH: &str = "training.epoch";
+const STEP: &str = "training.step";
+const STEPS: &str = "training.steps";
+const IMAGES: &str = "training.images";
+/// How many weights the optimizer keeps tensors for.
+const MOVED: &str = "training.moved";
+/// Tensors that tell of it.
+const EPOCH_STEPS: &str = "training.epoch_steps";
+const LOSSES: &str = "training.losses";
+const LOSS_SUM: &str = "training.loss_sum";
 
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
-    /// The run whose state [`Trainer::save`] wrote to `path`: `network` takes the state's values.
+    /// The run whose state [`Trainer::save`] wrote to `path`: `network` takes the state's values. That the data are the same is
+    /// looked at when [`Trainer::run`] goes on.
     ///
     /// # Errors
-    /// As [`Checkpoint::restore`]; [`Error::Checkpoint`] with the name of the setting if the state is of a run with
-    /// other settings than `training`. The network is then of no use.
+    /// As [`Checkpoint::restore`]; [`Error::Checkpoint`] with the name of the setting if the state is of a run with other settings
+    /// than `training`, or with the name of what is missing, unknown, or contradicts the rest. The network is then unchanged.
     pub fn resume(network: &'n mut N, training: Training, path: impl AsRef<Path>) -> Result<Self> {
         let state = Checkpoint::read(path)?;
         let mut trainer = Self::new(network, training);
         for (name, expected) in trainer.settings() {
             state.expect(&name, &expected)?;
         }
-        trainer.epoch = state.setting(&format!("{TRAINING}epoch"), "a whole number")?;
-        trainer.step = state.setting(&format!("{TRAINING}step"), "a whole number")?;
-        trainer.steps = state.setting(&format!("{TRAINING}steps"), "a whole number")?;
-        trainer.images = state.setting(&format!("{TRAINING}images"), "a whole number")?;
-        trainer.optimizer.set_steps(u64::from(trainer.steps));
-        let own = |name: &str| name.starts_with(OPTIMIZER) || name.starts_with(TRAINING);
-        state.restore_except(trainer.network, own)?;
-
         let device = trainer.network.device();
-        let (optimizer, mut outcome) = (&mut trainer.optimizer, Ok(()));
-        let names = optimizer.rule().state_names();
-        trainer.network.visit(&mut |name, param| {
-            let first = format!("{OPTIMIZER}{}.{name}", names[0]);
-            if outcome.is_ok() && param.kind() == Kind::Weight && state.has(&first) {
-                let tensor =
-                    |kept: &&str| state.tensor(&format!("{OPTIMIZER}{kept}.{name}"), param.value().shape(), &device);
-                outcome = names.iter().map(tensor).collect::<Result<_>>().and_then(|t| optimizer.set_state(param, t));
+        let (position, loss_sum) = read_position(&state, &device)?;
+        let sum = loss_sum.as_ref().map(Tensor::to_f64).transpose()?.map(|sum| sum[0]);
+        position.check(trainer.training.epochs, sum)?;
+        trainer.first_batch = if position.steps > 0 { Some(FirstBatch::read(&state)?) } else { None };
+        trainer.optimizer.set_steps(u64::from(position.steps));
+        (trainer.position, trainer.loss_sum) = (position, loss_sum);
+        let kept = trainer.read_optimizer(&state, &device)?;
+
+        let known_settings = trainer.known_settings();
+        let is_own = |name: &str| name.starts_with(OPTIMIZER) || name.starts_with(TRAINING);
+        let unknown = state.config().keys().find(|name| is_own(name) && !known_settings.contains(*name));
+        if let Some(name) = unknown {
+            return Err(Error::Checkpoint { name: name.clone(), message: "no state has such a setting".into() });
+        }
+        let known_tensors = trainer.known_tensors();
+        state.restore_except(trainer.network, |name| known_tensors.contains(name) || kept.contains(name))?;
+        trainer.notes = state.notes();
+        trainer.resumed = true;
+        Ok(trainer)
+    }
+
+    /// Takes over what the optimizer keeps for each weight; the names of the tensors.
+    fn read_optimizer(&mut self, state: &Checkpoint, device: &Device) -> Result<BTreeSet<String>> {
+        let refused = |name: String, message: String| Error::Checkpoint { name, message };
+        let moved: usize = state.setting(MOVED, "a whole number")?;
+        let (optimizer, mut outcome) = (&mut self.optimizer, Ok(()));
+        let parts = optimizer.rule().state_names();
+        let (mut names, mut found) = (BTreeSet::new(), 0);
+        self.network.visit(&mut |name, param| {
+            let full: Vec<String> = parts.iter().map(|part| format!("{OPTIMIZER}{part}.{name}")).collect();
+            if outcome.is_err() || param.kind() != Kind::Weight || !full.iter().any(|full| state.has(full)) {
+                return;
             }
+            let tensor = |full: &String| {
+                let tensor = state.tensor(full, param.value().shape(), device)?;
+                // A mean of squares.
+                if full.starts_with("optimizer.moment2.") && tensor.to_f64()?.iter().any(|&v| v < 0.0) {
+                    return Err(refused(full.clone(), "a second moment is not negative".into()));
+                }
+                Ok(tensor)
+            };
+            outcome = full.iter().map(tensor).collect::<Result<_>>().and_then(|t| optimizer.set_state(param, t));
+            names.extend(full);
+            found += 1;
         });
         outcome?;
-        let sum = format!("{TRAINING}loss_sum");
-        if state.has(&sum) {
-            trainer.loss_sum = Some(state.tensor(&sum, [].into(), &device)?);
+        if found != moved || (found == 0) != (self.position.steps == 0) {
+            let message = format!("{moved} weights after {} steps, but {found} have moments", self.position.steps);
+            return Err(refused(MOVED.into(), message));
         }
-        let losses = state.tensor(&format!("{TRAINING}losses"), [trainer.epoch as usize].into(), &Device::Reference)?;
-        trainer.losses = losses.f64s().to_vec();
-        Ok(trainer)
+        Ok(names)
     }
 
     /// Writes the state to `path`, whole or not at all: the network's tensors under their own names, the rest behind
     /// `optimizer.` and `training.`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Invalid`] if the loss is no longer finite, so that a state that cannot be resumed never
-    /// replaces one that can; what went wrong on the GPU. A former file at `path` is then unharmed.
+    /// [`Error::Io`]; [`Error::Invalid`] if the loss is no longer finite, and [`Error::Checkpoint`] if a tensor is not, so that a
+    /// state that cannot be resumed never replaces one that can; what went wrong on the GPU. A former file at `path` is then
+    /// unharmed.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
         if let Some(sum) = &self.loss_sum {
-            self.expect_finite(sum.to_f64()?[0] / self.images as f64)?;
+            let mean = sum.to_f64()?[0] / self.position.images as f64;
+            if !mean.is_finite() {
+                return Err(self.diverged(mean)?);
+            }
         }
         let mut archive = Encoder::of(self.network)?;
-        let (optimizer, mut outcome) = (&self.optimizer, Ok(()));
+        let (optimizer, mut outcome, mut moved) = (&self.optimizer, Ok(()), 0);
         self.network.visit(&mut |name, param| {
-            for (kept, tensor) in optimizer.rule().state_names().iter().zip(optimizer.state(param).unwrap_or_default())
-            {
+            let Some(tensors) = optimizer.state(param) else { return };
+            for (part, tensor) in optimizer.rule().state_names().iter().zip(tensors) {
                 if outcome.is_ok() {
-                    outcome = archive.tensor(format!("{OPTIMIZER}{kept}.{name}"), tensor);
+                    outcome = archive.tensor(format!("{OPTIMIZER}{part}.{name}"), tensor);
                 }
             }
+            moved += 1;
         });
         outcome?;
         if let Some(sum) = &self.loss_sum {
-            archive.tensor(format!("{TRAINING}loss_sum"), sum)?;
+            archive.tensor(LOSS_SUM.into(), sum)?;
         }
-        let losses = Tensor::reference([self.losses.len()], self.losses.clone());
-        archive.tensor(format!("{TRAINING}losses"), &losses)?;
-        let position = [("epoch", self.epoch.into()), ("step", self.step.into()), ("steps", self.steps.into())];
-        for (name, value) in position.into_iter().chain([("images", self.images)]) {
-            archive.setting(format!("{TRAINING}{name}"), value.to_string());
+        if let Some(batch) = &self.first_batch {
+            batch.write(&mut archive)?;
+        }
+        let Position { epoch, step, steps, images, epoch_steps, losses } = &self.position;
+        let epoch_steps: Vec<f64> = epoch_steps.iter().map(|&steps| f64::from(steps)).collect();
+        for (name, values) in [(EPOCH_STEPS, epoch_steps), (LOSSES, losses.clone())] {
+            archive.tensor(name.into(), &Tensor::reference([values.len()], values))?;
+        }
+        let numbers = [(EPOCH, (*epoch).into()), (STEP, (*step).into()), (STEPS, (*steps).into()), (IMAGES, *images)];
+        for (name, value) in numbers.into_iter().chain([(MOVED, moved)]) {
+            archive.setting(name.into(), value.to_string());
         }
         for (name, value) in self.settings() {
             archive.setting(name, value);
         }
+        archive.notes(&self.notes);
         archive.write(path)
     }
 
@@ -98,4 +148,48 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             named("seed", seed.to_string()),
         ])
     }
+
+    /// The names of all settings behind `training.` that a state at this position has.
+    fn known_settings(&self) -> BTreeSet<String> {
+        let batch = self.first_batch.as_ref().map(|_| format!("{TRAINING}{}", FirstBatch::SETTING));
+        let numbers = [EPOCH, STEP, STEPS, IMAGES, MOVED].map(String::from);
+        self.settings().into_keys().chain(numbers).chain(batch).collect()
+    }
+
+    /// Likewise of all tensors.
+    fn known_tensors(&self) -> BTreeSet<String> {
+        let batch = FirstBatch::TENSORS.iter().filter(|_| self.first_batch.is_some());
+        let sum = self.loss_sum.as_ref().map(|_| LOSS_SUM.to_string());
+        let batch = batch.map(|name| format!("{TRAINING}{name}"));
+        [EPOCH_STEPS, LOSSES].map(String::from).into_iter().chain(sum).chain(batch).collect()
+    }
+
+    /// What else the state keeps for whoever trains: the best accuracy so far, say. See [`Notes`] for known names.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// As [`Trainer::notes`], to change them; what is there is in the next [`Trainer::save`].
+    pub fn notes_mut(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+}
+
+/// The position that a state tells of, unchecked but for its form, and the sum of this epoch's losses.
+fn read_position(state: &Checkpoint, device: &Device) -> Result<(Position, Option<Tensor>)> {
+    let number = "a whole number";
+    let (epoch, step) = (state.setting(EPOCH, number)?, state.setting(STEP, number)?);
+    let (steps, images) = (state.setting(STEPS, number)?, state.setting(IMAGES, number)?);
+    let mut position = Position { epoch, step, steps, images, ..Position::default() };
+    let list = |name: &str, length: usize| state.tensor(name, [length].into(), &Device::Reference);
+    position.losses = list(LOSSES, epoch as usize)?.f64s().to_vec();
+    let epoch_steps = list(EPOCH_STEPS, position.begun())?;
+    let whole = |&steps: &f64| {
+        let message = || format!("{steps} is no number of steps");
+        let number = Some(steps as u32).filter(|&number| f64::from(number) == steps);
+        number.ok_or_else(|| Error::Checkpoint { name: EPOCH_STEPS.into(), message: message() })
+    };
+    position.epoch_steps = epoch_steps.f64s().iter().map(whole).collect::<Result<_>>()?;
+    let loss_sum = state.has(LOSS_SUM).then(|| state.tensor(LOSS_SUM, [].into(), device)).transpose()?;
+    Ok((position, loss_sum))
 }

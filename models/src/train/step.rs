@@ -1,20 +1,14 @@
 //! One step on one batch.
 
-use crate::{Exactness, Mode, Network};
+use crate::{Mode, Network, Trace};
 use quarterturn_autograd::{Optimizer, Tape};
-use quarterturn_core::{Device, Result, Tensor};
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use quarterturn_core::{Device, Error, Result, Tensor};
 
 /// One step on one batch: forward, backward, update. Returns the loss, shape `[]`, still on the device.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the images do not fit; or when the GPU has no room.
-///
-/// # Panics
-/// If there is not one label per image.
+/// [`Error::Invalid`] if the images do not fit, or leave one of the norms a single value per channel to take the statistics of; if
+/// there is not one label per image, or one on the CPU is no class (on a GPU, it makes the loss NaN); or when the GPU has no room.
 pub fn train_step<N: Network + ?Sized>(
     network: &mut N,
     optimizer: &mut Optimizer,
@@ -23,7 +17,7 @@ pub fn train_step<N: Network + ?Sized>(
     images: &Tensor,
     labels: &Tensor,
 ) -> Result<Tensor> {
-    network.output_shape(images.shape())?;
+    expect_fit(network, mode, images, labels)?;
     let mut step = || {
         let tape = Tape::new();
         let loss = network.forward(tape.constant(images.clone()), mode).cross_entropy(labels);
@@ -41,16 +35,44 @@ pub fn train_step<N: Network + ?Sized>(
     }
 }
 
-/// Says on standard error, once per process, that a network breaks its symmetry at the size of `images`, and which sizes do not:
-/// it would learn to profit from that, and nobody would notice.
-pub(super) fn warn_if_inexact<N: Network + ?Sized>(network: &N, images: &Tensor) -> Result<()> {
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    network.output_shape(images.shape())?;
-    let warning = Exactness::of(network, [images.dims()[3], images.dims()[4]])?.warning();
-    if let Some(warning) = warning
-        && TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone())
-    {
-        eprintln!("warning: {warning}");
+fn expect_fit<N: Network + ?Sized>(network: &N, mode: Mode, images: &Tensor, labels: &Tensor) -> Result<()> {
+    let mut trace = Trace::new(network.group());
+    let logits = network.trace(images.shape(), &mut trace)?;
+    let n = images.dims()[0];
+    if let (Mode::Train { .. }, Some(norm)) = (mode, trace.lone_norm()) {
+        return Err(Error::Invalid(format!(
+            "{norm}: a batch of {n} leaves one value per channel, of which no variance can be taken: leave the batch out, or take \
+             another batch size"
+        )));
     }
-    Ok(())
+    let &[_, classes] = logits.dims() else {
+        return Err(Error::Invalid(format!(
+            "the network makes {logits:?} of {n} images, expected logits [N, classes]"
+        )));
+    };
+    if labels.dims() != [n] {
+        return Err(Error::Invalid(format!("{n} images, labels of shape {:?}", labels.shape())));
+    }
+    match labels.device() {
+        Device::Cpu | Device::Reference => expect_labels(labels, classes, 0),
+        // Without waiting for it, a GPU's labels cannot be looked at.
+        #[cfg(feature = "gpu")]
+        Device::Gpu(_) => Ok(()),
+    }
+}
+
+/// Refuses a label that is no class; the first is that of image `first`.
+///
+/// # Errors
+/// [`Error::Invalid`], naming label and image; what went wrong on the GPU.
+pub(super) fn expect_labels(labels: &Tensor, classes: usize, first: u64) -> Result<()> {
+    let labels = labels.to_f64()?;
+    let is_class = |&label: &f64| label == label.trunc() && (0.0..classes as f64).contains(&label);
+    match labels.iter().position(|label| !is_class(label)) {
+        None => Ok(()),
+        Some(at) => {
+            let (label, image, last) = (labels[at], first + at as u64, classes - 1);
+            Err(Error::Invalid(format!("label {label} of image {image}: expected a whole number from 0 to {last}")))
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! The count of correct answers.
 
-use crate::Network;
+use super::step::expect_labels;
+use crate::{Network, check::warn_of_pixels};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Tensor};
 use quarterturn_kernels as kernels;
 use rayon::prelude::*;
 
 /// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
 const CHUNK: usize = 16;
+/// A GPU is never so many batches behind.
+const FURTHEST_BEHIND: usize = 256;
 
 /// How many of the images `[N, C, 1, H, W]` the network classifies as `labels` `[N]` say. Other devices than the CPU
 /// take the images at once: pass a few hundred at a time. To test on several views of each image, or without waiting
@@ -22,11 +25,28 @@ pub fn evaluate<N: Network + ?Sized>(network: &N, images: &Tensor, labels: &Tens
 
 /// Counts of correct answers over the batches of a test set, for several views of each image (rotations, say). On a
 /// GPU they are kept there until somebody reads them.
+///
+/// An image of whose logits one is not a number has no answer: it counts as wrong, [`Tally::has_unanswered`] tells, and so does a
+/// warning through the `log` facade.
 #[derive(Clone, Debug)]
 pub struct Tally {
     counts: Vec<u64>,
-    /// What the counts lack, where it is still on the device.
-    pending: Vec<Option<Tensor>>,
+    has_unanswered: bool,
+    /// Images of each view so far, and classes.
+    images: u64,
+    classes: usize,
+    pending: Pending,
+}
+
+/// What is still on a device.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    /// Of each view, what its count lacks; NaN where a label is no class.
+    counts: Vec<Option<Tensor>>,
+    /// 0, or NaN if there was an image without an answer.
+    answers: Option<Tensor>,
+    /// The labels of each batch, and the number of its first image.
+    labels: Vec<(Tensor, u64)>,
 }
 
 impl Tally {
@@ -37,8 +57,8 @@ impl Tally {
 
     /// Counts on from what [`Tally::read`] gave.
     pub fn from_counts(counts: Vec<u64>) -> Self {
-        let pending = vec![None; counts.len()];
-        Tally { counts, pending }
+        let pending = Pending { counts: vec![None; counts.len()], ..Pending::default() };
+        Tally { counts, has_unanswered: false, images: 0, classes: 0, pending }
     }
 
     /// Adds the images `[N, C, H, W]` or `[N, C, 1, H, W]` with `labels` `[N]`: view `v` of them, as the network gets
@@ -47,7 +67,8 @@ impl Tally {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the views do not fit the network, the images are on another device, or are not as many
-    /// as the labels; or what went wrong on the GPU.
+    /// as the labels, or a label is no class, naming it and its image (of a GPU, [`Tally::wait`] and [`Tally::read`] tell that);
+    /// or what went wrong on the GPU.
     pub fn count<N: Network + ?Sized>(
         &mut self,
         network: &N,
@@ -63,52 +84,141 @@ impl Tally {
         if let Some(other) = [images, labels].into_iter().map(Tensor::device).find(|device| !device.same(&here)) {
             return Err(Error::Invalid(format!("evaluate: the network is on {here}, images or labels are on {other}")));
         }
-        let views = 0..self.counts.len();
-        let correct = |images: &Tensor, labels: &Tensor, v| -> Result<Tensor> {
-            Ok(kernels::count_correct(&network.predict(&view(images, v))?, labels))
-        };
-        if !matches!(here, Device::Cpu) {
-            for v in views {
-                let more = correct(images, labels, v)?;
-                self.pending[v] = Some(match &self.pending[v] {
-                    Some(sum) => kernels::add(sum, &more),
-                    None => more,
-                });
-            }
-            return Ok(());
+        match here {
+            Device::Cpu => self.count_in_chunks(network, images, labels, view)?,
+            _ => self.count_at_once(network, images, labels, view)?,
         }
-        let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
-        let chunk = |from| -> Result<Vec<u64>> {
+        self.images += n as u64;
+        Ok(())
+    }
+
+    fn count_in_chunks<N: Network + ?Sized>(
+        &mut self,
+        network: &N,
+        images: &Tensor,
+        labels: &Tensor,
+        view: impl Fn(&Tensor, usize) -> Tensor + Sync,
+    ) -> Result<()> {
+        let (n, views, first) = (images.dims()[0], self.counts.len(), self.images);
+        // The counts of each view, and whether an image has no answer.
+        let chunk = |from| -> Result<(Vec<u64>, bool)> {
             let count = CHUNK.min(n - from);
             let (images, labels) = (rows(images, from, count), rows(labels, from, count));
-            views.clone().map(|v| Ok(correct(&images, &labels, v)?.f32s()[0] as u64)).collect()
+            let (mut counts, mut has_unanswered) = (Vec::with_capacity(views), false);
+            for v in 0..views {
+                let (logits, classes) = logits(network, &view(&images, v))?;
+                expect_labels(&labels, classes, first + from as u64)?;
+                counts.push(kernels::count_correct(&logits, &labels).f32s()[0] as u64);
+                has_unanswered |= logits.f32s().iter().any(|logit| logit.is_nan());
+            }
+            Ok((counts, has_unanswered))
         };
-        let sum = |a: Vec<u64>, b: Vec<u64>| Ok(a.iter().zip(&b).map(|(a, b)| a + b).collect());
-        let more = starts.into_par_iter().map(chunk).try_reduce(|| vec![0; self.counts.len()], sum)?;
-        self.counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+        let sum = |(a, any): (Vec<u64>, bool), (b, more): (Vec<u64>, bool)| {
+            Ok((a.iter().zip(&b).map(|(a, b)| a + b).collect(), any || more))
+        };
+        let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
+        let (counts, any) = starts.into_par_iter().map(chunk).try_reduce(|| (vec![0; views], false), sum)?;
+        self.counts.iter_mut().zip(counts).for_each(|(count, more)| *count += more);
+        if any {
+            self.tell_of_unanswered();
+        }
         Ok(())
+    }
+
+    fn count_at_once<N: Network + ?Sized>(
+        &mut self,
+        network: &N,
+        images: &Tensor,
+        labels: &Tensor,
+        view: impl Fn(&Tensor, usize) -> Tensor,
+    ) -> Result<()> {
+        let add = |sum: &mut Option<Tensor>, more: Tensor| {
+            *sum = Some(match sum.take() {
+                Some(sum) => kernels::add(&sum, &more),
+                None => more,
+            });
+        };
+        for v in 0..self.counts.len() {
+            let images = view(images, v);
+            let (logits, classes) = logits(network, &images)?;
+            if matches!(labels.device(), Device::Reference) {
+                expect_labels(labels, classes, self.images)?;
+            } else if self.images == 0 && v == 0 {
+                warn_of_pixels(network, &images)?;
+            }
+            self.classes = classes;
+            add(&mut self.pending.counts[v], kernels::count_correct(&logits, labels));
+            add(&mut self.pending.answers, kernels::sum(&kernels::scale(&kernels::argmax(&logits), 0.0)));
+        }
+        self.pending.labels.push((labels.clone(), self.images));
+        if self.pending.labels.len() > FURTHEST_BEHIND { self.wait() } else { Ok(()) }
     }
 
     /// Waits until a GPU has counted what it was given, so that it is never far behind.
     ///
     /// # Errors
-    /// What went wrong on the GPU.
-    pub fn wait(&self) -> Result<()> {
-        self.pending.last().and_then(Option::as_ref).map_or(Ok(()), |last| last.to_vec().map(drop))
+    /// [`Error::Invalid`] if a label was no class, naming it and its image; what went wrong on the GPU.
+    pub fn wait(&mut self) -> Result<()> {
+        if let Some(Some(last)) = self.pending.counts.last()
+            && last.to_f64()?[0].is_nan()
+        {
+            return self.expect_pending_labels();
+        }
+        self.pending.labels.clear();
+        Ok(())
     }
 
     /// The count of each view.
     ///
     /// # Errors
-    /// What went wrong on the GPU.
+    /// As [`Tally::wait`].
     pub fn read(&mut self) -> Result<&[u64]> {
-        for (count, pending) in self.counts.iter_mut().zip(&mut self.pending) {
-            if let Some(more) = pending {
-                *count += more.to_f64()?[0] as u64;
-                *pending = None;
+        for v in 0..self.counts.len() {
+            let Some(more) = self.pending.counts[v].take() else { continue };
+            let more = more.to_f64()?[0];
+            if more.is_nan() {
+                self.expect_pending_labels()?;
             }
+            self.counts[v] += more as u64;
         }
+        if let Some(answers) = self.pending.answers.take()
+            && answers.to_f64()?[0].is_nan()
+        {
+            self.tell_of_unanswered();
+        }
+        self.pending.labels.clear();
         Ok(&self.counts)
+    }
+
+    /// Whether logits of an image, in any view, were not numbers, among those that [`Tally::read`] has read.
+    pub fn has_unanswered(&self) -> bool {
+        self.has_unanswered
+    }
+
+    fn tell_of_unanswered(&mut self) {
+        if !self.has_unanswered {
+            log::warn!("evaluation: there are images whose logits are not numbers; they count as wrong");
+        }
+        self.has_unanswered = true;
+    }
+
+    /// Names the label that is no class, for which a count is NaN.
+    fn expect_pending_labels(&self) -> Result<()> {
+        let mut labels = self.pending.labels.iter();
+        labels.try_for_each(|(labels, first)| expect_labels(labels, self.classes, *first))?;
+        Err(Error::Gpu("a count of right answers is not a number".into()))
+    }
+}
+
+/// The logits of images, and the number of classes.
+fn logits<N: Network + ?Sized>(network: &N, images: &Tensor) -> Result<(Tensor, usize)> {
+    let logits = network.predict(images)?;
+    match *logits.dims() {
+        [_, classes] => Ok((logits, classes)),
+        _ => Err(Error::Invalid(format!(
+            "evaluate: the network makes {:?}, expected logits [N, classes]",
+            logits.shape()
+        ))),
     }
 }
 

@@ -1,11 +1,15 @@
-//! Training, and the states that it leaves.
+//! The training loop.
 
-use super::{Tally, Trainer, Training, evaluate, tally::rows, train};
-use crate::{Checkpoint, MnistCnn, MnistCnnConfig, Network, checkpoint::tests::Folder};
-use quarterturn_autograd::{Optimizer, Schedule};
-use quarterturn_core::{Device, Error, HostBuffer, Result, Shape, Stream, Tensor};
-use quarterturn_kernels as kernels;
-use std::{ops::ControlFlow, path::Path};
+mod states;
+mod tally;
+
+use super::{Training, evaluate, train};
+use crate::{Builder, Init, MnistCnn, MnistCnnConfig, Module, Network, Pass, Sequential, Trace};
+use quarterturn_autograd::{Param, Schedule, Var};
+use quarterturn_core::{Device, Error, HostBuffer, Result, Shape, Stream, Tensor, testing};
+use quarterturn_kernels::{Group, Window};
+
+const KEEPING: Window = Window { kernel_size: 3, stride: 1, padding: 1 };
 
 fn random(shape: impl Into<Shape>, stream: u32) -> Tensor {
     let (shape, stream) = (shape.into(), Stream::new(5, stream, 0));
@@ -48,54 +52,12 @@ fn the_same_seed_makes_the_same_bits_with_1_2_and_3_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let (mut network, losses) = pool.install(|| run(&Training { epochs: 2, ..Training::mnist(3) })).unwrap();
         let mut values = Vec::new();
-        crate::Module::visit(&mut network, &mut |_, param| values.extend_from_slice(param.value().f32s()));
+        Module::visit(&mut network, &mut |_, param| values.extend_from_slice(param.value().f32s()));
         (values, losses)
     };
     let one = bits(1);
     assert!(one == bits(2), "2 threads differ from 1");
     assert!(one == bits(3), "3 threads differ from 1");
-}
-
-#[test]
-fn the_count_does_not_depend_on_the_chunks() {
-    let network = small();
-    let (images, labels) = (random([11, 1, 1, 12, 12], 0), Tensor::cpu([11], HostBuffer::zeros(11)));
-    let together = kernels::count_correct(&network.predict(&images).unwrap(), &labels).f32s()[0] as u64;
-    assert_eq!(evaluate(&network, &images, &labels).unwrap(), together);
-    let logits = network.predict(&images).unwrap();
-    for i in 0..11 {
-        let alone = network.predict(&rows(&images, i, 1)).unwrap();
-        assert_eq!(alone.f32s(), &logits.f32s()[2 * i..2 * i + 2], "image {i} alone has other logits");
-    }
-}
-
-#[test]
-fn a_tally_adds_up_batches_and_views_on_every_device() {
-    let views = |images: &Tensor, v| kernels::scale(images, [1.0, -1.0, 0.0][v]);
-    let batches: Vec<_> = (0..3).map(batch).collect();
-    for device in [Device::Cpu, Device::Reference] {
-        let mut network = small();
-        network.to_device(&device).unwrap();
-        let on = |(images, labels): &(Tensor, Tensor)| {
-            (images.to_device(&device).unwrap(), labels.to_device(&device).unwrap())
-        };
-        let mut tally = Tally::new(3);
-        for batch in &batches {
-            let (images, labels) = on(batch);
-            tally.count(&network, &images, &labels, views).unwrap();
-            tally.wait().unwrap();
-            // Reading in between changes nothing.
-            tally = Tally::from_counts(tally.read().unwrap().to_vec());
-        }
-        let expected = |v| {
-            let alone = |batch| {
-                let (images, labels) = on(batch);
-                evaluate(&network, &views(&images, v), &labels).unwrap()
-            };
-            batches.iter().map(alone).sum::<u64>()
-        };
-        assert_eq!(tally.read().unwrap(), [expected(0), expected(1), expected(2)], "{device}");
-    }
 }
 
 #[test]
@@ -107,146 +69,6 @@ fn progress_tells_each_step_and_each_epochs_loss() {
     let steps: Vec<_> = told.iter().map(|p| (p.epoch, p.step, p.steps, p.loss)).collect();
     let expected = |epoch, loss| [(epoch, 1, 2, None), (epoch, 2, 2, None), (epoch, 2, 2, Some(loss))];
     assert_eq!(steps, [expected(0, losses[0]), expected(1, losses[1])].concat());
-}
-
-/// The file that [`Trainer::save`] writes at the end of a run that is broken off after every `part` steps and
-/// taken up by a new network each time.
-fn in_parts(folder: &Path, part: u32) -> Vec<u8> {
-    let training = Training { epochs: 2, ..Training::mnist(3) };
-    let path = folder.join(format!("{part}.safetensors"));
-    loop {
-        let mut network = small();
-        let mut trainer = match path.exists() {
-            true => Trainer::resume(&mut network, training.clone(), &path).unwrap(),
-            false => Trainer::new(&mut network, training.clone()),
-        };
-        let mut made = 0;
-        let batches =
-            |epoch, from: u32| Ok((from..3).map(move |i| Ok(batch(3 * epoch + i))).collect::<Vec<_>>().into_iter());
-        let outcome = trainer.run(batches, |_, at| {
-            made += u32::from(at.loss.is_none());
-            Ok(if made == part { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        });
-        trainer.save(&path).unwrap();
-        if outcome.unwrap().is_continue() {
-            return std::fs::read(&path).unwrap();
-        }
-    }
-}
-
-#[test]
-fn a_run_in_parts_ends_with_the_same_bits() {
-    let folder = Folder::new("parts");
-    let whole = in_parts(folder.path(), u32::MAX);
-    for part in [1, 2, 3, 5] {
-        assert!(in_parts(folder.path(), part) == whole, "parts of {part} steps");
-    }
-    let state = Checkpoint::read(folder.path().join("1.safetensors")).unwrap();
-    assert!(state.has("optimizer.moment2.linear.weight") && state.has("norm7.running_var"));
-}
-
-/// On a GPU one value is read back per epoch, none per step; a tally reads each view once. And a state that is
-/// saved there and taken up goes on with the same bits.
-#[cfg(feature = "gpu")]
-#[test]
-fn a_gpu_is_not_waited_for_and_resumes_too() {
-    use quarterturn_core::gpu::{Gpu, GpuOptions};
-    let Some(shared) = quarterturn_core::testing::gpu() else { return };
-    // Of its own, so that other tests do not count.
-    let name = Some(shared.adapter().name.clone());
-    let gpu = Gpu::open(&GpuOptions { adapter: name, ..GpuOptions::default() }).unwrap();
-    let device = Device::Gpu(gpu.clone());
-    let folder = Folder::new("gpu");
-    let path = folder.path().join("state.safetensors");
-    let training = Training { epochs: 2, ..Training::mnist(3) };
-    let on = |i| {
-        let (images, labels) = batch(i);
-        Ok((images.to_device(&device)?, labels.to_device(&device)?))
-    };
-    let batches = |epoch, from: u32| Ok((from..3).map(|i| on(3 * epoch + i)).collect::<Vec<_>>().into_iter());
-    let fresh = || {
-        let mut network = small();
-        network.to_device(&device).unwrap();
-        network
-    };
-    let bits = |network: &mut MnistCnn| {
-        let mut values = Vec::new();
-        crate::Module::visit(network, &mut |_, param| values.extend(param.value().to_vec().unwrap()));
-        values
-    };
-
-    let mut whole = fresh();
-    let mut trainer = Trainer::new(&mut whole, training.clone());
-    let before = gpu.statistics().read_backs;
-    let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
-    assert_eq!(gpu.statistics().read_backs - before, 2);
-    let (images, labels) = on(9).unwrap();
-    let mut tally = Tally::new(5);
-    for _ in 0..4 {
-        tally.count(&whole, &images, &labels, |images, _| images.clone()).unwrap();
-    }
-    assert_eq!(gpu.statistics().read_backs - before, 2);
-    tally.read().unwrap();
-    assert_eq!(gpu.statistics().read_backs - before, 2 + 5);
-
-    let mut first = fresh();
-    let stop = |trainer: &mut Trainer<MnistCnn>, at: super::Progress| {
-        trainer.save(&path)?;
-        Ok(if (at.epoch, at.step) == (1, 2) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    };
-    assert!(Trainer::new(&mut first, training.clone()).run(batches, stop).unwrap().is_break());
-    let mut second = fresh();
-    let mut trainer = Trainer::resume(&mut second, training, &path).unwrap();
-    let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
-    assert!(bits(&mut second) == bits(&mut whole));
-}
-
-#[test]
-fn a_state_of_other_settings_or_with_a_broken_tensor_is_refused_by_name() {
-    let folder = Folder::new("states");
-    let path = folder.path().join("state.safetensors");
-    let training = Training { epochs: 2, ..Training::mnist(3) };
-    let mut network = small();
-    let mut trainer = Trainer::new(&mut network, training.clone());
-    let batches = |_, _| Ok([Ok(batch(0)), Ok(batch(1))].into_iter());
-    let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Break(()))).unwrap();
-    trainer.save(&path).unwrap();
-    let refused = |training: Training, name: &str| match Trainer::resume(&mut small(), training, &path) {
-        Err(Error::Checkpoint { name: found, .. }) => assert_eq!(found, name),
-        other => panic!("{other:?}"),
-    };
-    refused(Training { epochs: 3, ..training.clone() }, "training.epochs");
-    refused(Training { seed: 4, ..training.clone() }, "training.seed");
-    refused(Training { rule: Optimizer::adam(0.0).rule(), ..training.clone() }, "training.rule");
-    refused(Training { schedule: Schedule::Constant { lr: 0.1 }, ..training.clone() }, "training.schedule");
-
-    let good = std::fs::read(&path).unwrap();
-    let name = b"optimizer.moment2.norm1.bias";
-    let at = good.windows(name.len()).position(|window| window == name).unwrap();
-    let mut bad = good.clone();
-    bad[at + name.len() - 1] = b'z';
-    std::fs::write(&path, bad).unwrap();
-    refused(training.clone(), "optimizer.moment2.norm1.bias");
-    // The network's checkpoint alone is no state.
-    crate::checkpoint::save(&path, &mut small()).unwrap();
-    refused(training, "training.epochs");
-}
-
-#[test]
-fn a_diverged_state_does_not_replace_a_sound_one() {
-    let folder = Folder::new("diverged");
-    let path = folder.path().join("state.safetensors");
-    let mut network = small();
-    let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..Training::mnist(3) });
-    let batches = |_, _| {
-        let (mut images, labels) = batch(0);
-        images.f32s_mut()[7] = f32::NAN;
-        Ok([Ok(batch(1)), Ok((images, labels)), Ok(batch(2))].into_iter())
-    };
-    let outcome = trainer.run(batches, |trainer, _| trainer.save(&path).map(ControlFlow::Continue));
-    assert!(matches!(&outcome, Err(Error::Invalid(message)) if message.contains("diverged")), "{outcome:?}");
-    let kept: u32 = Checkpoint::read(&path).unwrap().setting("training.steps", "").unwrap();
-    assert_eq!(kept, 1);
 }
 
 #[test]
@@ -265,6 +87,119 @@ fn divergence_and_unfit_data_are_errors() {
     };
     invalid(train(&mut small(), &training, nan, |_| ()), "diverged");
     let wrong = |_| Ok([Ok((random([2, 3, 1, 12, 12], 0), batch(0).1))].into_iter());
-    invalid(train(&mut small(), &training, wrong, |_| ()), "conv1: expected 1 channels");
+    invalid(train(&mut small(), &training, wrong, |_| ()), "epoch 1, batch 1: conv1: expected 1 channels");
+    // An iterator that has fewer batches than it says would shorten the epoch.
+    struct Short;
+    impl Iterator for Short {
+        type Item = Result<(Tensor, Tensor)>;
+        fn next(&mut self) -> Option<Self::Item> {
+            None
+        }
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (3, Some(3))
+        }
+    }
+    impl ExactSizeIterator for Short {}
+    invalid(train(&mut small(), &training, |_| Ok(Short), |_| ()), "epoch 1 ended after 0 of 3 batches");
+    for (label, expected) in [(2.0, "label 2"), (-1.0, "label -1"), (0.5, "label 0.5"), (f32::NAN, "label NaN")] {
+        let labelled = |_| {
+            let (images, mut labels) = batch(0);
+            labels.f32s_mut()[3] = label;
+            Ok([Ok(batch(0)), Ok((images, labels))].into_iter())
+        };
+        let expected = format!("epoch 1, batch 2: {expected} of image 3: expected a whole number from 0 to 1");
+        invalid(train(&mut small(), &training, labelled, |_| ()), &expected);
+    }
+    let fewer = |_| Ok([Ok((batch(0).0, Tensor::cpu([3], HostBuffer::zeros(3))))].into_iter());
+    invalid(train(&mut small(), &training, fewer, |_| ()), "10 images, labels of shape [3]");
     assert!(matches!(evaluate(&small(), &batch(0).0, &Tensor::cpu([3], HostBuffer::zeros(3))), Err(Error::Invalid(_))));
+}
+
+/// On z2 at 8×8, the last map of a network for digits has a single place.
+#[test]
+fn a_batch_that_leaves_a_norm_a_single_value_is_an_error() {
+    let plain = |n: usize| {
+        let mut network =
+            MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::z2cnn() }, 1, &Device::Cpu).unwrap();
+        let of = |n: usize| Ok((random([n, 1, 1, 8, 8], 0), Tensor::cpu([n], HostBuffer::zeros(n))));
+        let training = Training { epochs: 1, ..Training::mnist(3) };
+        train(&mut network, &training, |_| Ok([of(4), of(n)].into_iter()), |_| ())
+    };
+    plain(2).unwrap();
+    match plain(1) {
+        Err(Error::Invalid(message)) => {
+            assert!(
+                message.starts_with("epoch 1, batch 2: norm7: a batch of 1 leaves one value per channel"),
+                "{message}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A layer with a parameter that the loss does not depend on.
+struct Idle(Param);
+
+impl Module for Idle {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        Ok(x)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        f("weight", &mut self.0);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.0.value().device())
+    }
+}
+
+/// Whatever a device makes of NaN in between: a run with a parameter that is not finite has not succeeded.
+#[test]
+fn a_parameter_that_is_not_finite_is_divergence_though_the_loss_is_finite() {
+    let devices = testing::devices().into_iter().chain([Device::Reference]);
+    for device in devices {
+        for value in [f32::NAN, f32::INFINITY, 3e38] {
+            let idle = Idle(Param::weight(Tensor::from_vec([3], vec![1.0, value, 3e38], &device).unwrap()));
+            let builder =
+                Builder::new(Group::C4, 1, Init::new(1), &device).conv("conv", 2, KEEPING).layer("idle", idle);
+            let layers = builder.spatial_mean().coset_max().linear("linear", 2).build().unwrap();
+            let mut network = Sequential::new("idle", layers);
+            let on = |i| {
+                let (images, labels) = batch(i);
+                Ok((images.to_device(&device)?, labels.to_device(&device)?))
+            };
+            let training = Training { epochs: 1, ..Training::mnist(3) };
+            match train(&mut network, &training, |_| Ok([on(0), on(1)].into_iter()), |_| ()) {
+                Ok(losses) => assert!(value.is_finite() && losses[0].is_finite(), "{value} on {device}: {losses:?}"),
+                Err(Error::Invalid(message)) if !value.is_finite() => {
+                    let expected =
+                        "training diverged: idle.weight has a value in epoch 1 that is not finite; try a lower";
+                    assert!(message.starts_with(expected), "{message} on {device}");
+                }
+                Err(other) => panic!("{value} on {device}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_learning_rate_that_is_far_too_high_is_divergence_on_every_device() {
+    for device in testing::devices() {
+        let mut network = small();
+        network.to_device(&device).unwrap();
+        let on = |i| {
+            let (images, labels) = batch(i);
+            Ok((images.to_device(&device)?, labels.to_device(&device)?))
+        };
+        let schedule = Schedule::Constant { lr: 1e30 };
+        let training = Training { epochs: 3, schedule, ..Training::mnist(3) };
+        let outcome = train(&mut network, &training, |_| Ok([on(0), on(1), on(2)].into_iter()), |_| ());
+        let diverged = matches!(&outcome, Err(Error::Invalid(message)) if message.starts_with("training diverged: "));
+        assert!(diverged, "{device}: {outcome:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The training loop.
 
-use super::step::{train_step, warn_if_inexact};
-use crate::{Mode, Network};
+use super::{first_batch::FirstBatch, position::Position, step::train_step};
+use crate::{Mode, Network, check::warn_of, checkpoint::Notes};
 use quarterturn_autograd::{Optimizer, Rule, Schedule};
 use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels as kernels;
@@ -72,7 +72,7 @@ where
             Ok(ControlFlow::Continue(()))
         },
     )?;
-    Ok(trainer.losses)
+    Ok(trainer.position.losses)
 }
 
 /// A training run that can stop after any step and go on, in another process too, with the same bits.
@@ -86,32 +86,44 @@ pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) network: &'n mut N,
     pub(super) training: Training,
     pub(super) optimizer: Optimizer,
-    /// The epoch under way, from 0, and the steps made in it and in all.
-    pub(super) epoch: u32,
-    pub(super) step: u32,
-    pub(super) steps: u32,
-    /// Of this epoch: the sum of the images' losses, still on the device, and their number.
+    pub(super) position: Position,
+    /// The sum of the losses of this epoch's images, still on the device; none before its first step.
     pub(super) loss_sum: Option<Tensor>,
-    pub(super) images: u64,
-    /// The mean loss of each finished epoch.
-    pub(super) losses: Vec<f64>,
+    /// The first batch of the epoch that was begun last.
+    pub(super) first_batch: Option<FirstBatch>,
+    pub(super) notes: Notes,
+    /// The data have yet to be compared with those that the run was begun with.
+    pub(super) resumed: bool,
+    /// What can be said of the images as such has been looked at.
+    looked_at: bool,
 }
 
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// A run that has made no step.
     pub fn new(network: &'n mut N, training: Training) -> Self {
-        let optimizer = Optimizer::new(training.rule);
-        Trainer { network, training, optimizer, epoch: 0, step: 0, steps: 0, loss_sum: None, images: 0, losses: vec![] }
+        Trainer {
+            network,
+            optimizer: Optimizer::new(training.rule),
+            training,
+            position: Position::default(),
+            loss_sum: None,
+            first_batch: None,
+            notes: Notes::new(),
+            resumed: false,
+            looked_at: false,
+        }
     }
 
     /// Trains on to the end of the run, or until `watch` breaks off. `batches(epoch, from)` yields the images
-    /// `[N, C, 1, H, W]` and labels `[N]` of an epoch from its step `from` on, which is not 0 where a run is resumed.
+    /// `[N, C, 1, H, W]` and labels `[N]` of an epoch from its step `from` on, which is not 0 where a run is resumed: the same
+    /// batches whenever it is asked, which is why a resumed run asks it for the first batch of the last epoch once more.
     /// `watch` sees the trainer after each step, and once more after each epoch; it may save the state. The loss is
     /// read back once per epoch only.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if images do not fit, an epoch has no batch, or the loss is no longer finite; whatever
-    /// `batches`, `watch` or the device report.
+    /// [`Error::Invalid`], naming epoch and batch, if images or labels do not fit, an epoch has no batch, or the loss or a parameter
+    /// is no longer finite at its end; [`Error::Checkpoint`], naming what differs, if a resumed run goes on with other data or
+    /// another batch size than it was begun with; whatever `batches`, `watch` or the device report.
     pub fn run<B, I>(
         &mut self,
         mut batches: B,
@@ -121,21 +133,28 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         B: FnMut(u32, u32) -> Result<I>,
         I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
     {
-        while self.epoch < self.training.epochs {
-            let (epoch, from) = (self.epoch, self.step);
+        if self.resumed && self.position.epoch < self.training.epochs {
+            self.expect_same_data(&mut batches)?;
+        }
+        while self.position.epoch < self.training.epochs {
+            let (epoch, from) = (self.position.epoch, self.position.step);
             let batches = batches(epoch, from)?;
-            let steps = from + batches.len() as u32;
+            let steps = self.begin(batches.len())?;
             let lr = |step| self.training.schedule.lr(epoch, step, self.training.epochs, steps);
             let rates: Vec<f64> = (from..steps).map(lr).collect();
             for (batch, &lr) in batches.zip(&rates) {
                 let (images, labels) = batch?;
-                self.step_on(&images, &labels, lr)?;
-                let at = Progress { epoch, step: self.step, steps, lr, loss: None };
+                self.step_on(&images, &labels, lr, steps)?;
+                let at = Progress { epoch, step: self.position.step, steps, lr, loss: None };
                 if watch(self, at)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            let lr = self.training.schedule.lr(epoch, steps.saturating_sub(1), self.training.epochs, steps);
+            if self.position.step != steps {
+                let message = format!("epoch {} ended after {} of {steps} batches", epoch + 1, self.position.step);
+                return Err(Error::Invalid(message));
+            }
+            let lr = self.training.schedule.lr(epoch, steps - 1, self.training.epochs, steps);
             let loss = Some(self.end_epoch()?);
             if watch(self, Progress { epoch, step: steps, steps, lr, loss })?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -144,66 +163,155 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// One step of this epoch.
-    fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64) -> Result<()> {
-        let mode = Mode::Train { seed: self.training.seed, step: self.steps };
-        if self.loss_sum.is_none() {
-            warn_if_inexact(self.network, images)?;
+    /// Makes sure that `batches` are those that the run was begun with, as far as the last epoch's first batch tells.
+    fn expect_same_data<B, I>(&mut self, batches: &mut B) -> Result<()>
+    where
+        B: FnMut(u32, u32) -> Result<I>,
+        I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
+    {
+        let (Some(first), Some(&steps)) = (&self.first_batch, self.position.epoch_steps.last()) else { return Ok(()) };
+        let mut again = batches(self.position.epoch_steps.len() as u32 - 1, 0)?;
+        let found = again.len();
+        if let Some(batch) = again.next() {
+            let (images, labels) = batch?;
+            self.network.output_shape(images.shape())?;
+            first.expect(&FirstBatch::of(&images, &labels))?;
         }
-        let loss = train_step(self.network, &mut self.optimizer, lr, mode, images, labels)?;
+        self.expect_steps(steps, found)?;
+        self.resumed = false;
+        Ok(())
+    }
+
+    /// How many steps the present epoch has in all, of which `more` are still to make.
+    fn begin(&mut self, more: usize) -> Result<u32> {
+        let Position { epoch, step, .. } = self.position;
+        let found = step as usize + more;
+        if step == 0 {
+            let steps = u32::try_from(found).ok().filter(|&steps| self.position.steps.checked_add(steps).is_some());
+            let Some(steps) = steps.filter(|&steps| steps > 0) else {
+                let message = if found == 0 { "no batch to train on" } else { "more batches than can be counted" };
+                return Err(Error::Invalid(format!("epoch {} has {message}", epoch + 1)));
+            };
+            return Ok(steps);
+        }
+        let steps = self.position.epoch_steps[epoch as usize];
+        self.expect_steps(steps, found)?;
+        Ok(steps)
+    }
+
+    fn expect_steps(&self, expected: u32, found: usize) -> Result<()> {
+        if expected as usize == found {
+            return Ok(());
+        }
+        let message = format!("the run was begun with epochs of {expected} batches, and goes on with {found}");
+        Err(Error::Checkpoint { name: "training.epoch_steps".into(), message })
+    }
+
+    /// One step of this epoch, which has `steps`.
+    fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64, steps: u32) -> Result<()> {
+        let Position { epoch, step, .. } = self.position;
+        let in_place = |error| match error {
+            Error::Invalid(message) => Error::Invalid(format!("epoch {}, batch {}: {message}", epoch + 1, step + 1)),
+            other => other,
+        };
+        if !self.looked_at {
+            warn_of(self.network, images).map_err(in_place)?;
+            self.looked_at = true;
+        }
+        let mode = Mode::Train { seed: self.training.seed, step: self.position.steps };
+        let loss = train_step(self.network, &mut self.optimizer, lr, mode, images, labels).map_err(in_place)?;
+        if step == 0 {
+            self.first_batch = Some(FirstBatch::of(images, labels));
+            self.position.epoch_steps.push(steps);
+        }
         let n = images.dims()[0];
         let weighted = kernels::scale(&loss, n as f64);
         self.loss_sum = Some(match &self.loss_sum {
             Some(sum) => kernels::add(sum, &weighted),
             None => weighted,
         });
-        self.images += n as u64;
-        self.step += 1;
-        self.steps += 1;
+        self.position.images += n as u64;
+        self.position.step += 1;
+        self.position.steps += 1;
         Ok(())
     }
 
-    /// Closes this epoch; its mean loss.
+    /// Closes this epoch, which has made its steps; its mean loss.
     fn end_epoch(&mut self) -> Result<f64> {
-        let Some(sum) = &self.loss_sum else {
-            return Err(Error::Invalid(format!("epoch {} has no batch to train on", self.epoch + 1)));
-        };
-        let mean = sum.to_f64()?[0] / self.images as f64;
-        self.expect_finite(mean)?;
-        self.losses.push(mean);
-        self.epoch += 1;
-        (self.step, self.loss_sum, self.images) = (0, None, 0);
+        let sum = self.loss_sum.take().expect("an epoch has a step, and each step a loss");
+        // One value is read back, for losses and parameters together.
+        let both = kernels::add(&sum, &zero_if_finite(self.network)?);
+        let mean = both.to_f64()?[0] / self.position.images as f64;
+        if !mean.is_finite() {
+            let mean = sum.to_f64()?[0] / self.position.images as f64;
+            self.loss_sum = Some(sum);
+            return Err(self.diverged(mean)?);
+        }
+        self.position.losses.push(mean);
+        self.position.epoch += 1;
+        (self.position.step, self.position.images) = (0, 0);
         Ok(mean)
     }
 
-    pub(super) fn expect_finite(&self, loss: f64) -> Result<()> {
-        if loss.is_finite() {
-            return Ok(());
+    /// The error of a run whose mean loss in this epoch is `loss`, or which has a parameter that is not finite.
+    ///
+    /// # Errors
+    /// What went wrong on the GPU.
+    pub(super) fn diverged(&mut self, loss: f64) -> Result<Error> {
+        let (Position { epoch, step, .. }, epochs) = (&self.position, self.training.epochs);
+        let lr = self.training.schedule.lr(*epoch, step.saturating_sub(1), epochs, *step);
+        let mut reasons = Vec::new();
+        if !loss.is_finite() {
+            reasons.push(format!("the mean loss of epoch {} is {loss}", epoch + 1));
         }
-        let epoch = self.epoch + 1;
-        let lr = self.training.schedule.lr(self.epoch, self.step.saturating_sub(1), self.training.epochs, self.step);
-        Err(Error::Invalid(format!(
-            "training diverged: the mean loss of epoch {epoch} is {loss}; try a lower learning rate than {lr}"
-        )))
+        if let Some(name) = first_not_finite(self.network)? {
+            reasons.push(format!("{name} has a value in epoch {} that is not finite", epoch + 1));
+        }
+        let reasons = reasons.join(", and ");
+        Ok(Error::Invalid(format!("training diverged: {reasons}; try a lower learning rate than {lr}")))
     }
 
     /// The epoch under way, from 0; the number of epochs if the run has ended.
     pub fn epoch(&self) -> u32 {
-        self.epoch
+        self.position.epoch
     }
 
     /// Steps made in this epoch.
     pub fn step(&self) -> u32 {
-        self.step
+        self.position.step
     }
 
     /// The mean loss of each finished epoch, over its images as they were met.
     pub fn losses(&self) -> &[f64] {
-        &self.losses
+        &self.position.losses
     }
 
     /// The network in training.
     pub fn network(&self) -> &N {
         self.network
     }
+
+    /// The network in training, for [`crate::checkpoint::save`]. What is changed of it is trained on.
+    pub fn network_mut(&mut self) -> &mut N {
+        self.network
+    }
+}
+
+/// 0 if all of the network's values are finite, NaN if one is not, still on the device: the sum of all values times 0.
+fn zero_if_finite<N: Network + ?Sized>(network: &mut N) -> Result<Tensor> {
+    let mut sum = Tensor::full([], 0.0, &network.device())?;
+    network.visit(&mut |_, param| sum = kernels::add(&sum, &kernels::sum(&kernels::scale(param.value(), 0.0))));
+    Ok(sum)
+}
+
+/// The name of the network's first parameter with a value that is not finite.
+fn first_not_finite<N: Network + ?Sized>(network: &mut N) -> Result<Option<String>> {
+    let mut found = Ok(None);
+    network.visit(&mut |name, param| {
+        if let Ok(None) = found {
+            found =
+                param.value().to_f64().map(|values| values.iter().any(|v| !v.is_finite()).then(|| name.to_string()));
+        }
+    });
+    found
 }
