@@ -68,3 +68,21 @@ fn warn_once(warning: String) {
         told.insert(warning);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quarterturn_core::testing;
+
+    #[test]
+    fn the_largest_value_is_found_on_every_device() {
+        for device in testing::devices().into_iter().chain([Device::Reference]) {
+            for at in [0, 77, 2 * 3 * 5 * 7 - 1] {
+                let mut values = vec![-300.0; 2 * 3 * 5 * 7];
+                values[at] = 51.0;
+                let images = Tensor::from_vec([2, 3, 1, 5, 7], values, &device).unwrap();
+                assert_eq!(largest(&images).unwrap(), 51.0, "{device}");
+            }
+        }
+    }
+}

@@ -56,7 +56,8 @@ impl FirstBatch {
         };
         let name = format!("{TRAINING}{}", Self::SETTING);
         let images = state.config().get(&name).cloned();
-        let images = images.ok_or_else(|| Error::Checkpoint { name, message: "the file has no such setting".into() })?;
+        let images =
+            images.ok_or_else(|| Error::Checkpoint { name, message: "the file has no such setting".into() })?;
         let [labels, thumbnails] = Self::TENSORS.map(tensor);
         Ok(FirstBatch { images, labels: labels?, thumbnails: thumbnails? })
     }

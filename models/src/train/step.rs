@@ -3,6 +3,7 @@
 use crate::{Mode, Network, Trace};
 use quarterturn_autograd::{Optimizer, Tape};
 use quarterturn_core::{Device, Error, Result, Tensor};
+use quarterturn_kernels as kernels;
 
 /// One step on one batch: forward, backward, update. Returns the loss, shape `[]`, still on the device.
 ///
@@ -66,12 +67,10 @@ fn expect_fit<N: Network + ?Sized>(network: &N, mode: Mode, images: &Tensor, lab
 /// # Errors
 /// [`Error::Invalid`], naming label and image; what went wrong on the GPU.
 pub(super) fn expect_labels(labels: &Tensor, classes: usize, first: u64) -> Result<()> {
-    let labels = labels.to_f64()?;
-    let is_class = |&label: &f64| label == label.trunc() && (0.0..classes as f64).contains(&label);
-    match labels.iter().position(|label| !is_class(label)) {
+    match kernels::first_invalid_label(labels, classes)? {
         None => Ok(()),
-        Some(at) => {
-            let (label, image, last) = (labels[at], first + at as u64, classes - 1);
+        Some((at, label)) => {
+            let (image, last) = (first + at as u64, classes - 1);
             Err(Error::Invalid(format!("label {label} of image {image}: expected a whole number from 0 to {last}")))
         }
     }
