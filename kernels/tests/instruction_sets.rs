@@ -19,6 +19,8 @@ fn results() -> Vec<(&'static str, Tensor)> {
         ("sum_axes, rows", sum_axes(&x, &[0, 4], false)),
         ("sum_axes, columns", sum_axes(&x, &[1, 2], false)),
         ("var_axes", var_axes(&x, &[0, 2, 3, 4], 0, false)),
+        ("softmax, columns", softmax(&x, 1)),
+        ("log_softmax, rows", log_softmax(&x, 4)),
         ("relu", relu(&x)),
         ("gelu", map(&x, &GELU, [])),
         ("softplus_vjp", map_vjp(&x, &dy, &SOFTPLUS, [])),

@@ -259,6 +259,17 @@ fn losses() {
     ] {
         row.check();
     }
+    for axis in [0, 1] {
+        let rows = [
+            row("softmax", &[&[3, 5]], move |t| vec![softmax(&t[0], axis), log_softmax(&t[0], axis)]),
+            row("logsumexp", &[&[3, 5]], move |t| vec![logsumexp(&t[0], axis, true)]),
+            row("softmax vjp", &[&[3, 5], &[3, 5]], move |t| {
+                let (y, log_y) = (softmax(&t[0], axis), log_softmax(&t[0], axis));
+                vec![softmax_vjp(&y, &t[1], axis), log_softmax_vjp(&log_y, &t[1], axis)]
+            }),
+        ];
+        rows.iter().for_each(Row::check);
+    }
     // Infinite logits are answers, NaN is none: `argmax` and `count_correct` have a test of their own.
 }
 

@@ -1,4 +1,4 @@
-//! Sums, means, maxima and variances, of all elements or over chosen axes.
+//! Sums, means, maxima and variances, of all elements or over chosen axes; softmax along one.
 
 use crate::Var;
 use quarterturn_kernels as kernels;
@@ -49,6 +49,28 @@ impl<'t> Var<'t> {
         let axes = axes.to_vec();
         self.unary("var_axes", y, move |dy| kernels::var_axes_vjp(&x, &dy, &axes, correction))
     }
+
+    /// The softmax along `axis`: [`kernels::softmax`].
+    #[track_caller]
+    pub fn softmax(&self, axis: usize) -> Var<'t> {
+        let y = kernels::softmax(self.value(), axis);
+        self.unary("softmax", y.clone(), move |dy| kernels::softmax_vjp(&y, &dy, axis))
+    }
+
+    /// The logarithm of the softmax along `axis`: [`kernels::log_softmax`].
+    #[track_caller]
+    pub fn log_softmax(&self, axis: usize) -> Var<'t> {
+        let y = kernels::log_softmax(self.value(), axis);
+        self.unary("log_softmax", y.clone(), move |dy| kernels::log_softmax_vjp(&y, &dy, axis))
+    }
+
+    /// The logarithm of the sum of exponentials along `axis`, which stays with extent 1 if `keep_dims`:
+    /// [`kernels::logsumexp`].
+    #[track_caller]
+    pub fn logsumexp(&self, axis: usize, keep_dims: bool) -> Var<'t> {
+        let (x, y) = (self.value().clone(), kernels::logsumexp(self.value(), axis, keep_dims));
+        self.unary("logsumexp", y, move |dy| kernels::logsumexp_vjp(&x, &dy, axis))
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +94,12 @@ mod tests {
                     table.row(name("var_axes"), NONLINEAR, &[shape], move |_, v| v[0].var_axes(axes, correction, keep));
                 }
             }
+        }
+        for axis in 0..3 {
+            let map: &[&[usize]] = &[&[2, 5, 3]];
+            table.row(format!("softmax {axis}"), NONLINEAR, map, move |_, v| v[0].softmax(axis));
+            table.row(format!("log_softmax {axis}"), NONLINEAR, map, move |_, v| v[0].log_softmax(axis));
+            table.row(format!("logsumexp {axis}"), NONLINEAR, map, move |_, v| v[0].logsumexp(axis, axis == 1));
         }
         table.check();
     }
