@@ -4,8 +4,8 @@
 //! Only unsigned bytes (type 8) are read. What the header announces is believed only as far as data bears it out:
 //! memory grows with the bytes that arrive, and reading stops at the first byte too many.
 
+use crate::gzip::Members;
 use byteorder::{BigEndian, ByteOrder};
-use flate2::bufread::GzDecoder;
 use quarterturn_core::{Error, Result};
 use std::{
     fs::File,
@@ -159,7 +159,7 @@ type Whole<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
 
 enum Source<R> {
     Plain(Whole<R>),
-    Gzip(GzDecoder<Whole<R>>),
+    Gzip(Members<Whole<R>>),
 }
 
 impl<R: BufRead> Content<R> {
@@ -168,7 +168,7 @@ impl<R: BufRead> Content<R> {
         input.by_ref().take(2).read_to_end(&mut start).map_err(|e| Error::io(path, &e))?;
         let compressed = start == [0x1f, 0x8b];
         let whole = io::Cursor::new(start).chain(input);
-        let source = if compressed { Source::Gzip(GzDecoder::new(whole)) } else { Source::Plain(whole) };
+        let source = if compressed { Source::Gzip(Members::new(whole)) } else { Source::Plain(whole) };
         Ok(Content { source, path: path.into(), offset: 0 })
     }
 
@@ -182,7 +182,7 @@ impl<R: BufRead> Content<R> {
         while filled < buffer.len() {
             let read = match &mut self.source {
                 Source::Plain(input) => input.read(&mut buffer[filled..]),
-                Source::Gzip(decoder) => decoder.read(&mut buffer[filled..]),
+                Source::Gzip(members) => members.read(&mut buffer[filled..]),
             };
             match read {
                 Ok(0) => break,
@@ -198,11 +198,11 @@ impl<R: BufRead> Content<R> {
     }
 
     /// Fails unless everything has been read. Asks for one byte more only, however many there may be; for gzip, not
-    /// finding it means that length and CRC of the stream were right.
+    /// finding it means that length and CRC of every member were right and that nothing but zeros follows the last.
     fn expect_end(&mut self, wanted: usize) -> Result<()> {
         let end = self.offset;
         let more = self.fill(&mut [0])? > 0;
-        match &mut self.source {
+        match &self.source {
             Source::Plain(_) if more => {
                 let message = format!("trailing bytes after the {wanted} bytes of data that the header announces");
                 Err(self.corrupt(end, message))
@@ -211,12 +211,7 @@ impl<R: BufRead> Content<R> {
                 let message = format!("decompresses to more than the {wanted} bytes of data that the header announces");
                 Err(self.corrupt(end, message))
             }
-            Source::Plain(_) => Ok(()),
-            Source::Gzip(decoder) => match decoder.get_mut().fill_buf() {
-                Ok([]) => Ok(()),
-                Ok(_) => Err(self.corrupt(end, "trailing bytes after the gzip stream".into())),
-                Err(e) => Err(Error::io(&self.path, &e)),
-            },
+            _ => Ok(()),
         }
     }
 
@@ -360,10 +355,29 @@ mod tests {
     fn trailing_bytes() {
         assert_corrupt(parse_images(&[&IMAGES[..], b"x"].concat()), 28, "trailing bytes after the 12 bytes");
         let compressed = gzip(&IMAGES);
-        let followed = [&compressed[..], b"\0"].concat();
-        assert_corrupt(parse_images(&followed), 28, "trailing bytes after the gzip stream");
+        for rest in [&b"x"[..], b"\0\0x"] {
+            let followed = [&compressed[..], rest].concat();
+            assert_corrupt(parse_images(&followed), 28, "trailing bytes after the gzip stream");
+        }
         let twice = [&compressed[..], &compressed[..]].concat();
-        assert_corrupt(parse_images(&twice), 28, "trailing bytes after the gzip stream");
+        assert_corrupt(parse_images(&twice), 28, "decompresses to more than the 12 bytes");
+    }
+
+    #[test]
+    fn a_gzip_file_may_have_several_members() {
+        let whole = parse_images(&IMAGES).unwrap();
+        let nothing = gzip(&[]);
+        for cut in [0, 3, 16, 20, 28] {
+            let (start, rest) = (gzip(&IMAGES[..cut]), gzip(&IMAGES[cut..]));
+            for file in [[&start[..], &rest].concat(), [&start[..], &nothing, &rest, &nothing, &[0; 512]].concat()] {
+                assert_eq!(parse_images(&file).unwrap(), whole, "cut at {cut}");
+            }
+            // The checksum of each member counts.
+            let mut damaged = [&start[..], &rest].concat();
+            let crc = start.len() - 8;
+            damaged[crc] ^= 1;
+            assert_corrupt(parse_images(&damaged), cut as u64, "corrupt gzip stream");
+        }
     }
 
     #[test]

@@ -202,12 +202,14 @@ fn gather(root: &Path, below: &Path, depth: usize, take: &mut impl FnMut(PathBuf
 mod tests {
     use super::*;
     use crate::{Loader, Recipe, testing::Folder};
-    use image::{Rgb, RgbImage};
+    use image::{ImageFormat, Rgb, RgbImage};
+    use std::io::Cursor;
 
-    /// An image of one colour.
+    /// An image of one colour, a PNG file whatever its name.
     fn write(folder: &Folder, name: &str, grey: u8) {
-        folder.write(name, b"");
-        RgbImage::from_pixel(6, 5, Rgb([grey; 3])).save(folder.path().join(name)).unwrap();
+        let mut bytes = Cursor::new(Vec::new());
+        RgbImage::from_pixel(6, 5, Rgb([grey; 3])).write_to(&mut bytes, ImageFormat::Png).unwrap();
+        folder.write(name, bytes.get_ref());
     }
 
     fn paths(images: &ImageFolder) -> Vec<String> {

@@ -68,6 +68,9 @@ pub mod digits;
 pub mod download;
 #[cfg(feature = "images")]
 pub mod flowers;
+#[cfg(any(feature = "hdf5", feature = "images"))]
+mod guard;
+mod gzip;
 pub mod idx;
 mod image;
 #[cfg(feature = "images")]
