@@ -1,7 +1,10 @@
 //! Flowers-102 (Nilsback and Zisserman 2008): photographs `jpg/image_00001.jpg` and so on, their classes in
 //! `imagelabels.mat`, and the parts of the data set in `setid.mat`.
 
-use crate::{ImageFolder, mat5};
+use crate::{
+    ImageFolder,
+    mat5::{self, Matrix},
+};
 use quarterturn_core::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -28,40 +31,53 @@ pub struct Parts {
 ///
 /// # Errors
 /// [`Error::Io`] if a file is missing, [`Error::Corrupt`] if a list is damaged, lacks a variable, or names an image
-/// without a class or a class that is none.
+/// without a class, a class that is none, or an image that is in a list already.
 pub fn load(folder: &Path) -> Result<Parts> {
     let places = FOLDERS.map(|below| if below.is_empty() { folder.to_path_buf() } else { folder.join(below) });
     let Some(root) = places.iter().find(|place| place.join("setid.mat").is_file()) else {
         let message = "Flowers-102 not found here or in flowers-102: no setid.mat".into();
         return Err(Error::Io { path: folder.into(), message });
     };
-    let labels = list(&root.join("imagelabels.mat"), "labels", CLASSES)?;
-    let part = |name: &str, variables: &[&str]| {
-        let mut files = Vec::new();
-        for variable in variables {
-            for image in list(&root.join("setid.mat"), variable, labels.len())? {
-                let file = PathBuf::from(format!("jpg/image_{image:05}.jpg"));
-                if !root.join(&file).is_file() {
-                    let message = format!("missing, but among the images of {variable} in setid.mat");
-                    return Err(Error::Io { path: root.join(file), message });
-                }
-                files.push((file.into_boxed_path(), labels[image as usize - 1] - 1));
+    let (labels_file, parts_file) = (root.join("imagelabels.mat"), root.join("setid.mat"));
+    let labels = list(&labels_file, &mat5::read(&labels_file)?, "labels", CLASSES)?;
+    let lists = mat5::read(&parts_file)?;
+    let mut parts = Vec::new();
+    // Which list each image is in.
+    let mut home: Vec<Option<&str>> = vec![None; labels.len()];
+    for variable in ["trnid", "valid", "tstid"] {
+        let images = list(&parts_file, &lists, variable, labels.len())?;
+        for image in &images {
+            if let Some(other) = home[*image as usize - 1].replace(variable) {
+                let message = format!("image {image} is in {other} and in {variable}: each is to be in one list, once");
+                return Err(Error::Corrupt { path: parts_file, offset: 0, message });
             }
         }
-        let classes = (1..=CLASSES).map(|class| format!("flower {class}")).collect();
-        ImageFolder::with_files(format!("Flowers-102 {name}"), root.clone(), classes, files)
-    };
-    Ok(Parts {
-        train: part("train", &["trnid"])?,
-        validation: part("val", &["valid"])?,
-        train_and_validation: part("train + val", &["trnid", "valid"])?,
-        test: part("test", &["tstid"])?,
-    })
+        parts.push(files(root, variable, images, &labels)?);
+    }
+    let classes = || (1..=CLASSES).map(|class| format!("flower {class}")).collect();
+    let part = |name, files| ImageFolder::with_files(format!("Flowers-102 {name}"), root.clone(), classes(), files);
+    let both = [&parts[0][..], &parts[1]].concat();
+    let mut next = parts.into_iter();
+    let mut next = |name| part(name, next.next().unwrap_or_default());
+    let (train, validation, test) = (next("train")?, next("val")?, next("test")?);
+    Ok(Parts { train, validation, train_and_validation: part("train + val", both)?, test })
 }
 
-/// The whole numbers 1 to `most` of a variable.
-fn list(path: &Path, variable: &str, most: usize) -> Result<Vec<u32>> {
-    let matrices = mat5::read(path)?;
+/// Path and label of each image of a list.
+fn files(root: &Path, variable: &str, images: Vec<u32>, labels: &[u32]) -> Result<Vec<(Box<Path>, u32)>> {
+    let file = |image: u32| {
+        let file = PathBuf::from(format!("jpg/image_{image:05}.jpg"));
+        if !root.join(&file).is_file() {
+            let message = format!("missing, but among the images of {variable} in setid.mat");
+            return Err(Error::Io { path: root.join(file), message });
+        }
+        Ok((file.into_boxed_path(), labels[image as usize - 1] - 1))
+    };
+    images.into_iter().map(file).collect()
+}
+
+/// The whole numbers 1 to `most` of a variable of the file at `path`.
+fn list(path: &Path, matrices: &[Matrix], variable: &str, most: usize) -> Result<Vec<u32>> {
     let corrupt = |offset, message| Error::Corrupt { path: path.into(), offset, message };
     let found = matrices.iter().find(|matrix| matrix.name == variable);
     let matrix = found.ok_or_else(|| corrupt(0, format!("no numeric matrix {variable} in it")))?;
@@ -121,6 +137,19 @@ mod tests {
         let folder = write_all("");
         std::fs::remove_file(folder.path().join("jpg/image_00004.jpg")).unwrap();
         fails(&folder, "image_00004.jpg: missing, but among the images of tstid");
+        let lists = |lists: [&[u16]; 3]| {
+            let parts = [("trnid", lists[0]), ("valid", lists[1]), ("tstid", lists[2])];
+            file(&parts.map(|(name, ids)| matrix(name, ids, false)), false)
+        };
+        for (ids, wanted) in [
+            ([&[3, 1][..], &[6], &[2, 3, 5]], "image 3 is in trnid and in tstid"),
+            ([&[3, 1], &[1, 6], &[2]], "image 1 is in trnid and in valid"),
+            ([&[3, 1], &[6], &[2, 6]], "image 6 is in valid and in tstid"),
+            ([&[3, 1, 3], &[6], &[2]], "image 3 is in trnid and in trnid"),
+        ] {
+            folder.write("setid.mat", &lists(ids));
+            fails(&folder, wanted);
+        }
         folder.write("setid.mat", &file(&[matrix("trnid", &[1, 7], false)], false));
         fails(&folder, "setid.mat: at byte 128: entry 1 of trnid is 7, not one of 1 to 6");
         folder.write("setid.mat", &file(&[matrix("trnid", &[1], false)], false));

@@ -3,19 +3,23 @@
 //! A file is a header of 128 bytes and then elements: a tag of 8 bytes (type and length), or of 4 bytes if no more than
 //! 4 bytes follow, then the content, padded to 8 bytes. An element of type 15 is a zlib stream that holds another; one
 //! of type 14 is a matrix, made of elements for flags, extents, name and values. Whatever is no real numeric matrix is
-//! left out.
+//! left out. Nothing else may be in a file: no bytes behind what an element holds, and no variable twice.
 
 use byteorder::{BigEndian, ByteOrder, LittleEndian};
-use flate2::read::ZlibDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
 use quarterturn_core::{Error, Result};
 use std::{fs::File, io::Read, path::Path};
 
 const HEADER: usize = 128;
-/// The most bytes of a file, and of what one element decompresses to.
+/// The most bytes of a file, and of what all its compressed elements hold together.
 const MAX_BYTES: usize = 1 << 24;
+/// The most numbers of all matrices together: 16 MiB, as they are kept.
+const MAX_VALUES: usize = 1 << 21;
 
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
+/// How an HDF5 file begins.
+const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
 
 /// A real matrix, values in column-major order.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,11 +34,12 @@ pub struct Matrix {
     pub offset: u64,
 }
 
-/// The numeric matrices of the file at `path`.
+/// The numeric matrices of the file at `path`. Takes at most 48 MiB: of the file, of what it holds compressed, and of numbers
+/// 16 MiB each.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it is no such file, is damaged or cut short, or
-/// holds more than 16 MiB.
+/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it is no such file, is damaged or cut short, holds a
+/// variable twice, or holds more than 16 MiB or 2,097,152 numbers. Files of versions 4 and 7.3 are named as such.
 pub fn read(path: &Path) -> Result<Vec<Matrix>> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut bytes = Vec::new();
@@ -51,6 +56,10 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Matrix>> {
     if bytes.len() > MAX_BYTES {
         return Err(corrupt(MAX_BYTES, format!("more than {MAX_BYTES} bytes")));
     }
+    if let Some(version) = other_version(bytes) {
+        let message = format!("a MATLAB file of version {version}; 5 to 7 are read: save it with save(…, '-v7')");
+        return Err(corrupt(0, message));
+    }
     let Some(header) = bytes.get(..HEADER) else {
         return Err(corrupt(
             bytes.len(),
@@ -66,32 +75,79 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Matrix>> {
         }
     };
     let mut file = Reader { bytes, at: HEADER, origin: 0, compressed: false, big, path };
-    let mut matrices = Vec::new();
+    let mut matrices = Vec::<Matrix>::new();
+    // What is left for the whole file.
+    let (mut room, mut numbers) = (MAX_BYTES, MAX_VALUES);
     while file.at < bytes.len() {
         let offset = file.at;
         let (kind, content) = file.element(COMPRESSED)?;
-        matrices.extend(match kind {
-            MATRIX => file.inner(content, offset).matrix()?,
+        let found = match kind {
+            MATRIX => file.inner(content, offset).matrix(numbers)?,
             COMPRESSED => {
-                let content = inflate(content).map_err(|message| corrupt(offset, message))?;
+                let content = inflate(content, room).map_err(|message| corrupt(offset, message))?;
+                room -= content.len();
                 let mut inner = Reader { bytes: &content, at: 0, origin: offset as u64, compressed: true, big, path };
-                let (kind, content) = inner.element(MATRIX)?;
-                if kind == MATRIX { inner.inner(content, 0).matrix()? } else { None }
+                let (kind, matrix) = inner.element(COMPRESSED)?;
+                if kind != MATRIX {
+                    return inner.corrupt(format!("an element of type {kind} where a matrix is expected"));
+                }
+                inner.expect_end()?;
+                inner.inner(matrix, 0).matrix(numbers)?
             }
-            _ => None,
-        });
+            _ => return Err(corrupt(offset, format!("an element of type {kind} where a matrix is expected"))),
+        };
+        let Some(matrix) = found else { continue };
+        if matrices.iter().any(|known| known.name == matrix.name) {
+            return Err(corrupt(offset, format!("a second variable {}", matrix.name)));
+        }
+        numbers -= matrix.values.len();
+        matrices.push(matrix);
     }
     Ok(matrices)
 }
 
-fn inflate(stream: &[u8]) -> std::result::Result<Vec<u8>, String> {
-    let mut content = Vec::new();
-    let read = ZlibDecoder::new(stream).take(MAX_BYTES as u64 + 1).read_to_end(&mut content);
-    read.map_err(|e| format!("corrupt zlib stream: {e}"))?;
-    if content.len() > MAX_BYTES {
-        return Err(format!("decompresses to more than {MAX_BYTES} bytes"));
+/// The version of a file that MATLAB writes too, but in another format.
+fn other_version(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.get(124..HEADER).is_some_and(|end| matches!(end, b"\x00\x02IM" | b"\x02\x00MI"));
+    if bytes.starts_with(HDF5) || text {
+        return Some("7.3 (HDF5)");
     }
-    Ok(content)
+    // Version 4 has no text: type, rows, columns, whether complex, length of the name.
+    let words = bytes.get(..20)?;
+    let fits = |word: fn(&[u8]) -> u32| {
+        let [kind, _, _, complex, name]: [u32; 5] = [0, 4, 8, 12, 16].map(|at| word(&words[at..]));
+        let (order, reserved, precision, matrix) = (kind / 1000, kind / 100 % 10, kind / 10 % 10, kind % 10);
+        order <= 4 && reserved == 0 && precision <= 5 && matrix <= 2 && complex <= 1 && (1..=64).contains(&name)
+    };
+    (fits(LittleEndian::read_u32) || fits(BigEndian::read_u32)).then_some("4")
+}
+
+/// The content of a zlib stream of at most `room` bytes. Nothing may follow the stream.
+fn inflate(stream: &[u8], room: usize) -> std::result::Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let mut decoder = Decompress::new(true);
+    loop {
+        let rest = &stream[decoder.total_in() as usize..];
+        let left = room.saturating_sub(content.len());
+        content.reserve(left.min(1 << 16) + 1);
+        let before = (decoder.total_in(), decoder.total_out());
+        let status = decoder.decompress_vec(rest, &mut content, FlushDecompress::None);
+        let status = status.map_err(|e| format!("corrupt zlib stream: {e}"))?;
+        if content.len() > room {
+            return Err(format!("decompresses to more than the {MAX_BYTES} bytes that a file may hold"));
+        }
+        match status {
+            Status::StreamEnd if decoder.total_in() < stream.len() as u64 => {
+                let more = stream.len() as u64 - decoder.total_in();
+                return Err(format!("{more} bytes behind the end of the zlib stream"));
+            }
+            Status::StreamEnd => return Ok(content),
+            _ if (decoder.total_in(), decoder.total_out()) == before => {
+                return Err("truncated: the zlib stream ends early".into());
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A place in the content of a file or of an element.
@@ -144,8 +200,15 @@ impl<'a> Reader<'a> {
         Ok((kind, content))
     }
 
-    /// The matrix that an element of that type holds, if it is a real numeric one.
-    fn matrix(mut self) -> Result<Option<Matrix>> {
+    fn expect_end(&self) -> Result<()> {
+        match self.bytes.len() - self.at {
+            0 => Ok(()),
+            more => self.corrupt(format!("{more} bytes behind the matrix")),
+        }
+    }
+
+    /// The matrix that an element of that type holds, if it is a real numeric one, of at most `most` numbers.
+    fn matrix(mut self, most: usize) -> Result<Option<Matrix>> {
         let (offset, (kind, flags)) = (self.origin, self.element(0)?);
         if kind != 6 || flags.len() != 8 {
             return self.corrupt(format!("flags are 8 bytes of type 6, these are {} of type {kind}", flags.len()));
@@ -160,14 +223,24 @@ impl<'a> Reader<'a> {
             return self.corrupt(format!("no extents: {} bytes of type {kind}", extents.len()));
         }
         let extents: Vec<usize> = extents.chunks_exact(4).map(|e| self.word(e) as usize).collect();
-        let name = String::from_utf8_lossy(self.element(0)?.1).into_owned();
+        let (kind, name) = self.element(0)?;
+        if kind != 1 {
+            return self.corrupt(format!("a name of type {kind}, expected 1"));
+        }
+        let name = String::from_utf8_lossy(name).into_owned();
+        let count = extents.iter().try_fold(1usize, |product, &e| product.checked_mul(e));
+        if count.is_none_or(|count| count > most) {
+            return self.corrupt(format!("{name}: extents {extents:?}, at most {MAX_VALUES} numbers in a file"));
+        }
         let (kind, content) = self.element(0)?;
-        let Some(values) = self.numbers(kind, content) else {
+        let Some(width) = width(kind).filter(|width| content.len().is_multiple_of(*width)) else {
             return self.corrupt(format!("{name}: {} bytes of type {kind} are no numbers", content.len()));
         };
-        if extents.iter().try_fold(1usize, |product, &e| product.checked_mul(e)) != Some(values.len()) {
-            return self.corrupt(format!("{name}: extents {extents:?}, but {} values", values.len()));
+        if count != Some(content.len() / width) {
+            return self.corrupt(format!("{name}: extents {extents:?}, but {} values", content.len() / width));
         }
+        self.expect_end()?;
+        let values = self.numbers(kind, content).unwrap_or_default();
         Ok(Some(Matrix { name, extents, values, offset }))
     }
 
@@ -198,6 +271,17 @@ impl<'a> Reader<'a> {
             part
         };
         Some(parts.iter().map(|&part| number(lowest_first(part))).collect())
+    }
+}
+
+/// Bytes of a number of that type.
+fn width(kind: u32) -> Option<usize> {
+    match kind {
+        1 | 2 => Some(1),
+        3 | 4 => Some(2),
+        5..=7 => Some(4),
+        9 | 12 | 13 => Some(8),
+        _ => None,
     }
 }
 
@@ -301,19 +385,96 @@ pub(crate) mod tests {
         let bomb = compressed(&vec![0; MAX_BYTES + 1], false);
         assert!(bomb.len() < 20_000);
         let message = read_all(&file(&[bomb], false)).unwrap_err().to_string();
-        assert_eq!(message, format!("x.mat: at byte 128: decompresses to more than {MAX_BYTES} bytes"));
+        assert_eq!(message, "x.mat: at byte 128: decompresses to more than the 16777216 bytes that a file may hold");
         // An extent of 4 billion.
         let mut lying = matrix("one", &[1, 500, 3], false);
         lying[8 + 16 + 8..8 + 16 + 12].copy_from_slice(&u32::MAX.to_le_bytes());
         let message = read_all(&file(&[lying], false)).unwrap_err().to_string();
-        assert!(message.contains("extents [4294967295, 3], but 3 values"), "{message}");
+        assert!(message.contains("extents [4294967295, 3], at most 2097152 numbers"), "{message}");
+    }
+
+    /// A limit for each element let 131 KB take 1 GiB.
+    #[test]
+    fn all_elements_share_one_limit() {
+        // Text is left out, but was decompressed.
+        let text = |len| {
+            let flags = element(6, &u32s(&[4, 0], false), false);
+            compressed(&element(MATRIX, &[flags, vec![0; len]].concat(), false), false)
+        };
+        assert!(read_all(&file(&[text(MAX_BYTES / 2), text(MAX_BYTES / 2 - 100)], false)).unwrap().is_empty());
+        let message = read_all(&file(&[text(MAX_BYTES / 2), text(MAX_BYTES / 2)], false)).unwrap_err().to_string();
+        assert!(message.contains("decompresses to more than the 16777216 bytes that a file may hold"), "{message}");
+        // A million numbers in 1 MB each, and 8 MB as they are kept.
+        let bytes = |name: &str| {
+            let mut content = element(6, &u32s(&[9, 0], false), false);
+            content.extend(element(5, &u32s(&[1 << 10, 1 << 10], false), false));
+            content.extend(element(1, name.as_bytes(), false));
+            content.extend(element(2, &vec![7; 1 << 20], false));
+            element(MATRIX, &content, false)
+        };
+        assert_eq!(read_all(&file(&[bytes("a"), bytes("b")], false)).unwrap().len(), 2);
+        for elements in [["a", "b", "c"].map(bytes), ["a", "b", "c"].map(|name| compressed(&bytes(name), false))] {
+            let message = read_all(&file(&elements, false)).unwrap_err().to_string();
+            assert!(message.contains("c: extents [1024, 1024], at most 2097152 numbers in a file"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_over_is_an_error() {
+        let fails = |elements: &[Vec<u8>], wanted: &str| {
+            let message = read_all(&file(elements, false)).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message} does not say {wanted}");
+        };
+        let one = matrix("one", &[1, 500, 3], false);
+        // Behind the values of a matrix: another element, or some bytes.
+        let grown = |more: &[u8]| {
+            let mut bytes = [&one[..], more].concat();
+            let len = bytes.len() as u32 - 8;
+            bytes[4..8].copy_from_slice(&len.to_le_bytes());
+            bytes
+        };
+        fails(&[grown(&element(4, &[1, 0], false))], "16 bytes behind the matrix");
+        fails(&[grown(&[0; 8])], "8 bytes behind the matrix");
+        // Behind the matrix of a stream, and behind the stream.
+        fails(&[compressed(&[&one[..], &[0; 3]].concat(), false)], "3 bytes behind the matrix");
+        fails(&[compressed(&[&one[..], &one].concat(), false)], "bytes behind the matrix");
+        let mut stream = compressed(&one, false);
+        stream.extend([0; 5]);
+        let len = stream.len() as u32 - 8;
+        stream[4..8].copy_from_slice(&len.to_le_bytes());
+        fails(&[stream], "5 bytes behind the end of the zlib stream");
+        // Behind the last element of the file.
+        fails(&[one.clone(), vec![1, 2, 3]], "truncated: a tag of 8 bytes ends after 3");
+        fails(&[one.clone(), element(2, &[7], false)], "an element of type 2 where a matrix is expected");
+        fails(&[one.clone(), vec![0; 8]], "an element of type 0 where a matrix is expected");
+        fails(&[compressed(&element(2, &[7], false), false)], "an element of type 2 where a matrix is expected");
+        // A variable may be there once, however it is stored.
+        fails(&[one.clone(), matrix("two", &[1], false), compressed(&one, false)], "a second variable one");
     }
 
     #[test]
     fn other_files_are_named() {
         let message = read_all(b"<html>").unwrap_err().to_string();
         assert_eq!(message, "x.mat: at byte 6: truncated: the header of 128 bytes ends after 6");
-        let hdf5 = read_all(&[b"MATLAB 7.3 MAT-file".to_vec(), vec![0; 105], b"\x00\x02IM".to_vec()].concat());
-        assert!(hdf5.unwrap_err().to_string().contains("not a MATLAB file of version 5: version [00, 02]"));
+        let html = read_all(&[b"<!DOCTYPE html>".to_vec(), vec![b' '; 200]].concat()).unwrap_err().to_string();
+        assert!(html.contains("not a MATLAB file of version 5: version [20, 20]"), "{html}");
+    }
+
+    #[test]
+    fn other_versions_are_named_with_the_way_out() {
+        let says = |bytes: &[u8], version: &str| {
+            let message = read_all(bytes).unwrap_err().to_string();
+            let wanted = format!("a MATLAB file of version {version}; 5 to 7 are read: save it with save(…, '-v7')");
+            assert!(message.ends_with(&wanted), "{message}");
+        };
+        let text = || [&b"MATLAB 7.3 MAT-file, Platform: GLNXA64"[..], &[b' '; 86]].concat();
+        says(&[text(), b"\x00\x02IM".to_vec(), vec![0; 384], HDF5.to_vec()].concat(), "7.3 (HDF5)");
+        says(&[text(), b"\x02\x00MI".to_vec()].concat(), "7.3 (HDF5)");
+        says(&[HDF5, &[0; 100]].concat(), "7.3 (HDF5)");
+        // Version 4: one variable x of two doubles, in either byte order, full or text.
+        for (kind, big) in [(0, false), (1000, true), (1, false), (10, false)] {
+            let header = u32s(&[kind, 1, 2, 0, 2], big);
+            says(&[&header[..], b"x\0", &[0; 16]].concat(), "4");
+        }
     }
 }
