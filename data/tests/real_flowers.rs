@@ -1,27 +1,20 @@
-//! The original lists of Flowers-102, if the variable `QUARTERTURN_FLOWERS` names their folder.
+//! The original lists of Flowers-102, if the variable `QUARTERTURN_FLOWERS` names their folder; see `support::folder`.
 #![cfg(feature = "images")]
 
+mod support;
+
 use quarterturn_data::mat5;
-use std::{
-    collections::BTreeSet,
-    env,
-    io::{self, Write},
-    path::Path,
-};
+use std::collections::BTreeSet;
 
 #[test]
 fn the_original_lists_are_the_known_parts() {
-    let Some(folder) = env::var_os("QUARTERTURN_FLOWERS") else {
-        // Past the capture of the test runner, so that it is seen.
-        let _ = writeln!(io::stderr(), "left out: QUARTERTURN_FLOWERS does not name the folder of imagelabels.mat");
-        return;
-    };
-    let labels = mat5::read(&Path::new(&folder).join("imagelabels.mat")).unwrap();
+    let Some(folder) = support::folder("QUARTERTURN_FLOWERS") else { return };
+    let labels = mat5::read(&folder.join("imagelabels.mat")).unwrap();
     assert_eq!((labels[0].name.as_str(), &labels[0].extents[..]), ("labels", &[1, 8189][..]));
     let labels = &labels[0].values;
     assert_eq!((labels[0], labels.iter().copied().fold(0.0, f64::max)), (77.0, 102.0));
 
-    let parts = mat5::read(&Path::new(&folder).join("setid.mat")).unwrap();
+    let parts = mat5::read(&folder.join("setid.mat")).unwrap();
     let ids = |name: &str| &parts.iter().find(|part| part.name == name).unwrap().values[..];
     let (train, validation, test) = (ids("trnid"), ids("valid"), ids("tstid"));
     assert_eq!((train.len(), validation.len(), test.len()), (1020, 1020, 6149));

@@ -1,20 +1,13 @@
-//! The original MNIST files, if the variable `QUARTERTURN_MNIST` names their folder.
+//! The original MNIST files, if the variable `QUARTERTURN_MNIST` names their folder; see `support::folder`.
+
+mod support;
 
 use quarterturn_data::{Normalization, mnist};
-use std::{
-    env,
-    io::{self, Write},
-    path::Path,
-};
 
 #[test]
 fn the_original_files_have_the_known_statistics() {
-    let Some(folder) = env::var_os("QUARTERTURN_MNIST") else {
-        // Past the capture of the test runner, so that it is seen.
-        let _ = writeln!(io::stderr(), "left out: QUARTERTURN_MNIST does not name the folder of the MNIST files");
-        return;
-    };
-    let mnist = mnist::load(Path::new(&folder)).unwrap();
+    let Some(folder) = support::folder("QUARTERTURN_MNIST") else { return };
+    let mnist = mnist::load(&folder).unwrap();
     assert_eq!((mnist.train.len(), mnist.test.len()), (60_000, 10_000));
     assert_eq!(mnist.train.extents(), [1, 28, 28]);
     assert_eq!(mnist.train.labels()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
@@ -33,14 +26,14 @@ fn the_original_files_have_the_known_statistics() {
 #[test]
 fn the_original_files_need_no_download() {
     use quarterturn_data::download::{Downloader, MNIST, mnist};
-    let Some(folder) = env::var_os("QUARTERTURN_MNIST") else { return };
+    let Some(folder) = support::folder("QUARTERTURN_MNIST") else { return };
     let nowhere = Downloader::new::<&str>([]);
     for item in MNIST {
-        let path = Path::new(&folder).join(item.name);
+        let path = folder.join(item.name);
         if path.exists() {
-            assert_eq!(nowhere.fetch(&item, Path::new(&folder), &mut |_| ()).unwrap(), path);
+            assert_eq!(nowhere.fetch(&item, &folder, &mut |_| ()).unwrap(), path);
         }
     }
-    let loaded = mnist(Path::new(&folder), |progress| panic!("{progress:?}")).unwrap();
+    let loaded = mnist(&folder, |progress| panic!("{progress:?}")).unwrap();
     assert_eq!(loaded.test.len(), 10_000);
 }
