@@ -57,7 +57,8 @@ fn main() {
 
     let [mut w, mut moment1, mut moment2] = [1, 2, 3].map(|seed| random(x.shape(), seed));
     moment2 = mul(&moment2, &moment2);
-    let settings = Adam { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-5, step: 10 };
+    let settings =
+        Adam { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-5, decoupled: false, step: 10 };
     measure("adam", 7 * maps, &mut || adam_step(&mut w, &mut moment1, &mut moment2, &dy, &settings));
     criterion.final_summary();
 }

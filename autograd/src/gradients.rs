@@ -2,7 +2,7 @@
 
 use crate::{Kind, Param, ParamId, Var, tape::TapeId};
 use quarterturn_core::Tensor;
-use quarterturn_kernels as kernels;
+use quarterturn_kernels::{self as kernels, Elementwise};
 use std::collections::{BTreeMap, HashMap};
 
 /// What a step yields: the gradients of weights and variables, and the buffers' new values.
@@ -95,12 +95,47 @@ impl Gradients {
             *gradient = kernels::scale(gradient, factor);
         }
     }
+
+    /// Clips by norm: scales the gradients of weights by `min(1, max / (‖g‖ + 1e-6))`, where `‖g‖` is the root of the sum
+    /// of all their squares, as PyTorch's `clip_grad_norm_`. Returns `‖g‖` as it was, shape `[]`, on the device, where all
+    /// of this happens; `None` if there is no gradient. With NaN among them, all become NaN.
+    ///
+    /// # Panics
+    /// If the gradients are on two devices.
+    #[track_caller]
+    pub fn clip_norm(&mut self, max: f64) -> Option<Tensor> {
+        let squares = self.weights.values().map(|gradient| kernels::sum(&kernels::map(gradient, &kernels::SQUARE, [])));
+        let norm = kernels::map(&squares.reduce(|a, b| kernels::add(&a, &b))?, &kernels::SQRT, []);
+        let factor = kernels::map(&norm, &CLIP_FACTOR, [max]);
+        for gradient in self.weights.values_mut() {
+            *gradient = kernels::mul(gradient, &kernels::broadcast(&factor, gradient.shape()));
+        }
+        Some(norm)
+    }
+
+    /// Clips by value: no element of a weight's gradient is below `-limit` or above `limit` after it. NaN stays.
+    pub fn clip_value(&mut self, limit: f64) {
+        for gradient in self.weights.values_mut() {
+            *gradient = kernels::map(gradient, &kernels::CLAMP, [-limit, limit]);
+        }
+    }
 }
+
+/// By what gradients of a norm are multiplied that is to be at most `max`.
+static CLIP_FACTOR: Elementwise<1> = Elementwise {
+    name: "clip_factor",
+    parameters: ["limit"],
+    value: |norm, [limit]| (limit / (norm + 1e-6)).min(1.0),
+    slope: |norm, [limit]| if norm + 1e-6 > limit { -limit / (norm + 1e-6).powi(2) } else { 0.0 },
+    cpu: None,
+    wgsl: ["min(limit / (x + 1e-6), 1.0)", "select(0.0, -limit / pow(x + 1e-6, 2.0), x + 1e-6 > limit)"],
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Tape;
+    use quarterturn_core::{Device, testing};
 
     fn weight(value: f64) -> Param {
         Param::weight(Tensor::reference([], vec![value]))
@@ -169,5 +204,61 @@ mod tests {
         let (buffer, w) = (Param::buffer(Tensor::reference([], vec![10.0])), weight(1.0));
         let mut sum = count(&buffer, &w);
         sum.add(&count(&buffer, &w));
+    }
+
+    /// The gradients of two weights, made on each device.
+    fn clipped(clip: impl Fn(&mut Gradients) -> Option<Tensor>) -> Vec<[Vec<f64>; 3]> {
+        let mut devices = testing::devices();
+        devices.push(Device::Reference);
+        let on = |device: &Device| {
+            let [a, b] = [vec![3.0, -4.0], vec![0.0, 12.0, 0.5]]
+                .map(|values| Tensor::from_f64([values.len()], values, device).unwrap());
+            let [of_a, of_b] = [&a, &b].map(|value| Param::weight(value.clone()));
+            let mut gradients = Gradients::new();
+            gradients.set(&of_a, a);
+            gradients.set(&of_b, b);
+            let norm = clip(&mut gradients).map_or(vec![], |norm| norm.to_f64().unwrap());
+            [norm, gradients.of(&of_a).unwrap().to_f64().unwrap(), gradients.of(&of_b).unwrap().to_f64().unwrap()]
+        };
+        devices.iter().map(on).collect()
+    }
+
+    fn assert_close(got: &[f64], expected: &[f64]) {
+        assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}, not {expected:?}");
+    }
+
+    #[test]
+    fn the_norm_of_all_gradients_is_clipped() {
+        let norm = 169.25f64.sqrt();
+        for (max, factor) in [(2.0, 2.0 / norm), (20.0, 1.0)] {
+            for [before, a, b] in clipped(|gradients| gradients.clip_norm(max)) {
+                assert_close(&before, &[norm]);
+                assert_close(&a, &[3.0 * factor, -4.0 * factor]);
+                assert_close(&b, &[0.0, 12.0 * factor, 0.5 * factor]);
+            }
+        }
+        assert!(Gradients::new().clip_norm(1.0).is_none());
+    }
+
+    #[test]
+    fn a_gradient_that_is_nan_is_not_clipped_away() {
+        let (a, b) = (weight(1.0), weight(1.0));
+        let mut gradients = Gradients::new();
+        gradients.set(&a, Tensor::reference([], vec![f64::NAN]));
+        gradients.set(&b, Tensor::reference([], vec![1.0]));
+        gradients.clip_value(0.5);
+        assert!(gradients.of(&a).unwrap().f64s()[0].is_nan() && gradients.of(&b).unwrap().f64s()[0] == 0.5);
+        assert!(gradients.clip_norm(1.0).unwrap().f64s()[0].is_nan());
+        assert!(gradients.of(&b).unwrap().f64s()[0].is_nan());
+    }
+
+    #[test]
+    fn values_are_clipped() {
+        for [_, a, b] in clipped(|gradients| {
+            gradients.clip_value(3.5);
+            None
+        }) {
+            assert_eq!((a, b), (vec![3.0, -3.5], vec![0.0, 3.5, 0.5]));
+        }
     }
 }

@@ -17,19 +17,23 @@
 //! # }
 //! ```
 
+mod averages;
 mod gradcheck;
 mod gradients;
 mod ops;
 mod optimizer;
 mod param;
+mod param_group;
 mod schedule;
 mod tape;
 mod var;
 
+pub use averages::Averages;
 pub use gradcheck::{GradientError, gradcheck};
 pub use gradients::Gradients;
 pub use optimizer::{Optimizer, Rule};
 pub use param::{Kind, Param, ParamId};
-pub use schedule::Schedule;
+pub use param_group::ParamGroup;
+pub use schedule::{OwnRate, Position, Schedule};
 pub use tape::Tape;
 pub use var::Var;

@@ -1,21 +1,28 @@
-//! Optimizers: their state per parameter, updated in place.
+//! Optimizers: their state per weight, updated in place.
 
-use crate::{Gradients, Kind, Param, ParamId};
+use crate::{Gradients, Kind, Param, ParamGroup, ParamId};
 use quarterturn_core::{Error, Result, Tensor};
-use quarterturn_kernels as kernels;
-use std::collections::HashMap;
+use quarterturn_kernels::{self as kernels, Adam, Sgd};
+use std::collections::{HashMap, hash_map::Entry};
 
-/// The update rule and its constants; PyTorch's formulas, with the L2 penalty added to the gradient.
+/// The update rule and its constants; PyTorch's formulas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// Stochastic gradient descent: [`kernels::sgd_step`].
+    /// Stochastic gradient descent, with the L2 penalty added to the gradient: [`kernels::sgd_step`].
     Sgd {
         /// Momentum.
         momentum: f64,
         /// L2 penalty.
         weight_decay: f64,
     },
-    /// Adam: [`kernels::adam_step`].
+    /// The same with Nesterov's momentum.
+    Nesterov {
+        /// Momentum.
+        momentum: f64,
+        /// L2 penalty.
+        weight_decay: f64,
+    },
+    /// Adam, with the L2 penalty added to the gradient: [`kernels::adam_step`].
     Adam {
         /// Decay of the first moment.
         beta1: f64,
@@ -26,14 +33,56 @@ pub enum Rule {
         /// L2 penalty.
         weight_decay: f64,
     },
+    /// AdamW: Adam whose weight decay does not go through the moments, `w ← (1 − lr·weight_decay)·w` before each step.
+    AdamW {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root.
+        eps: f64,
+        /// What it takes from a weight, as a part of the learning rate.
+        weight_decay: f64,
+    },
 }
 
 impl Rule {
     /// The names of the tensors it keeps per weight.
     pub fn state_names(&self) -> &'static [&'static str] {
         match self {
-            Rule::Sgd { .. } => &["velocity"],
-            Rule::Adam { .. } => &["moment1", "moment2"],
+            Rule::Sgd { .. } | Rule::Nesterov { .. } => &["velocity"],
+            Rule::Adam { .. } | Rule::AdamW { .. } => &["moment1", "moment2"],
+        }
+    }
+
+    /// The same rule with another weight decay.
+    #[must_use]
+    pub fn with_weight_decay(mut self, decay: f64) -> Self {
+        match &mut self {
+            Rule::Sgd { weight_decay, .. }
+            | Rule::Nesterov { weight_decay, .. }
+            | Rule::Adam { weight_decay, .. }
+            | Rule::AdamW { weight_decay, .. } => *weight_decay = decay,
+        }
+        self
+    }
+
+    /// Step `step` (from 1) of a weight, whose state is in the order of [`Rule::state_names`].
+    fn apply(&self, lr: f64, step: u64, w: &mut Tensor, state: &mut [Tensor], dw: &Tensor) {
+        let nesterov = matches!(self, Rule::Nesterov { .. });
+        let decoupled = matches!(self, Rule::AdamW { .. });
+        match (*self, state) {
+            (Rule::Sgd { momentum, weight_decay } | Rule::Nesterov { momentum, weight_decay }, [velocity]) => {
+                kernels::sgd_step(w, velocity, dw, &Sgd { lr, momentum, weight_decay, nesterov });
+            }
+            (
+                Rule::Adam { beta1, beta2, eps, weight_decay } | Rule::AdamW { beta1, beta2, eps, weight_decay },
+                [moment1, moment2],
+            ) => {
+                let settings = Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step };
+                kernels::adam_step(w, moment1, moment2, dw, &settings);
+            }
+            _ => unreachable!("the state has one tensor per name"),
         }
     }
 }
@@ -42,14 +91,24 @@ impl Rule {
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
+    groups: Vec<ParamGroup>,
     steps: u64,
-    state: HashMap<ParamId, Vec<Tensor>>,
+    state: HashMap<ParamId, State>,
+}
+
+/// What is kept of a weight.
+#[derive(Debug)]
+struct State {
+    /// In the order of [`Rule::state_names`].
+    tensors: Vec<Tensor>,
+    /// Steps in which it had a gradient.
+    steps: u64,
 }
 
 impl Optimizer {
     /// An optimizer that has made no step.
     pub fn new(rule: Rule) -> Self {
-        Optimizer { rule, steps: 0, state: HashMap::new() }
+        Optimizer { rule, groups: Vec::new(), steps: 0, state: HashMap::new() }
     }
 
     /// Stochastic gradient descent.
@@ -62,52 +121,91 @@ impl Optimizer {
         Self::new(Rule::Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay })
     }
 
-    /// One step with learning rate `lr` on every weight that `visit` reaches and that has a gradient; buffers take the
-    /// values that the forward pass noted. Weights are updated in place where no [`crate::Var`] shares them any more.
+    /// AdamW with β = (0.9, 0.999) and ε = 1e-8.
+    pub fn adamw(weight_decay: f64) -> Self {
+        Self::new(Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay })
+    }
+
+    /// The same with groups of weights that it treats in their own way. A weight belongs to the first group that it
+    /// fits; one that fits none follows the rule.
+    #[must_use]
+    pub fn with_groups(self, groups: impl IntoIterator<Item = ParamGroup>) -> Self {
+        Optimizer { groups: groups.into_iter().collect(), ..self }
+    }
+
+    /// One step with learning rate `lr` on every weight that `visit` reaches, that has a gradient and is not frozen;
+    /// buffers take the values that the forward pass noted. Weights are updated in place where no [`crate::Var`] shares
+    /// them any more. `visit` is called twice.
     ///
     /// # Errors
-    /// When the GPU has no room for the state of a new weight. The step is then incomplete.
+    /// [`Error::Invalid`], and nothing is changed, if `gradients` has nothing for any of these parameters, being those
+    /// of another network, or if no weight belongs to one of the groups. When the GPU has no room for the state of a new
+    /// weight; the step is then incomplete.
     pub fn step(
         &mut self,
         gradients: &Gradients,
         lr: f64,
-        visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param)),
+        mut visit: impl FnMut(&mut dyn FnMut(&str, &mut Param)),
     ) -> Result<()> {
+        self.expect_fit(gradients, &mut visit)?;
         self.steps += 1;
         let mut outcome = Ok(());
-        visit(&mut |_, param| {
+        visit(&mut |name, param| {
             if outcome.is_ok() {
-                outcome = self.update(param, gradients, lr);
+                outcome = self.update(name, param, gradients, lr);
             }
         });
         outcome
     }
 
-    fn update(&mut self, param: &mut Param, gradients: &Gradients, lr: f64) -> Result<()> {
-        if param.kind() == Kind::Buffer {
-            if let Some(value) = gradients.buffer(param) {
-                param.set(value.clone());
+    /// Whether the gradients and the groups are of this network.
+    fn expect_fit(
+        &self,
+        gradients: &Gradients,
+        visit: &mut impl FnMut(&mut dyn FnMut(&str, &mut Param)),
+    ) -> Result<()> {
+        let (mut params, mut concerned, mut fits) = (0, 0, vec![false; self.groups.len()]);
+        visit(&mut |name, param| {
+            params += 1;
+            concerned += usize::from(gradients.of(param).or(gradients.buffer(param)).is_some());
+            for (fits, group) in fits.iter_mut().zip(&self.groups) {
+                *fits |= param.kind() == Kind::Weight && group.has(name, param);
             }
+        });
+        if concerned == 0 {
+            return Err(Error::Invalid(format!(
+                "optimizer: there is no gradient of any of the {params} parameters; all weights are frozen, or the \
+                 gradients are of another network"
+            )));
+        }
+        match fits.iter().position(|fits| !fits) {
+            Some(i) => Err(Error::Invalid(format!("optimizer: no weight is {}", self.groups[i].wanted()))),
+            None => Ok(()),
+        }
+    }
+
+    fn update(&mut self, name: &str, param: &mut Param, gradients: &Gradients, lr: f64) -> Result<()> {
+        if let Some(value) = gradients.buffer(param) {
+            param.set(value.clone());
             return Ok(());
         }
-        let Some(dw) = gradients.of(param) else { return Ok(()) };
-        let id = param.id();
-        if !self.state.contains_key(&id) {
-            let zeros = |_: &&str| Tensor::full(param.value().shape(), 0.0, &param.value().device());
-            let tensors = self.rule.state_names().iter().map(zeros).collect::<Result<_>>()?;
-            self.state.insert(id, tensors);
-        }
-        let w = param.value_mut();
-        match (self.rule, &mut self.state.get_mut(&id).expect("just inserted")[..]) {
-            (Rule::Sgd { momentum, weight_decay }, [velocity]) => {
-                kernels::sgd_step(w, velocity, dw, &kernels::Sgd { lr, momentum, weight_decay });
+        let Some(dw) = gradients.of(param).filter(|_| !param.is_frozen()) else { return Ok(()) };
+        let group = self.groups.iter().find(|group| group.has(name, param));
+        let lr = lr * group.map_or(1.0, ParamGroup::lr_factor);
+        let rule = match group.and_then(ParamGroup::weight_decay) {
+            Some(decay) => self.rule.with_weight_decay(decay),
+            None => self.rule,
+        };
+        let state = match self.state.entry(param.id()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let zeros = |_: &&str| Tensor::full(param.value().shape(), 0.0, &param.value().device());
+                let tensors = rule.state_names().iter().map(zeros).collect::<Result<_>>()?;
+                entry.insert(State { tensors, steps: 0 })
             }
-            (Rule::Adam { beta1, beta2, eps, weight_decay }, [moment1, moment2]) => {
-                let settings = kernels::Adam { lr, beta1, beta2, eps, weight_decay, step: self.steps };
-                kernels::adam_step(w, moment1, moment2, dw, &settings);
-            }
-            _ => unreachable!("the state has one tensor per name"),
-        }
+        };
+        state.steps += 1;
+        rule.apply(lr, state.steps, param.value_mut(), &mut state.tensors, dw);
         Ok(())
     }
 
@@ -121,107 +219,45 @@ impl Optimizer {
         self.steps
     }
 
-    /// Continues counting from `steps`, when a run is resumed.
+    /// Continues counting from `steps`, when a run is resumed; before [`Optimizer::set_state`].
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
 
     /// What is kept for `param`, in the order of [`Rule::state_names`]; `None` before its first step.
     pub fn state(&self, param: &Param) -> Option<&[Tensor]> {
-        self.state.get(&param.id()).map(Vec::as_slice)
+        Some(&self.state.get(&param.id())?.tensors)
     }
 
-    /// Takes over the state for `param`, when a run is resumed.
+    /// Steps in which `param` had a gradient and was not frozen: fewer than [`Optimizer::steps`] if that was not always so.
+    pub fn steps_of(&self, param: &Param) -> u64 {
+        self.state.get(&param.id()).map_or(0, |state| state.steps)
+    }
+
+    /// Takes over the state for `param` when a run is resumed, as of a weight that had a gradient in each of
+    /// [`Optimizer::steps`].
     ///
     /// # Errors
     /// [`Error::Invalid`] if the number or the shapes of the tensors do not fit.
     pub fn set_state(&mut self, param: &Param, tensors: Vec<Tensor>) -> Result<()> {
+        self.set_state_after(param, tensors, self.steps)
+    }
+
+    /// As [`Optimizer::set_state`], of a weight that had a gradient in `steps` steps.
+    ///
+    /// # Errors
+    /// As [`Optimizer::set_state`].
+    pub fn set_state_after(&mut self, param: &Param, tensors: Vec<Tensor>, steps: u64) -> Result<()> {
         let names = self.rule.state_names();
         let shape = param.value().shape();
         if tensors.len() != names.len() || tensors.iter().any(|tensor| tensor.shape() != shape) {
             let shapes: Vec<_> = tensors.iter().map(Tensor::shape).collect();
             return Err(Error::Invalid(format!("optimizer state: expected {names:?} of {shape:?}, got {shapes:?}")));
         }
-        self.state.insert(param.id(), tensors);
+        self.state.insert(param.id(), State { tensors, steps });
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Tape;
-    use quarterturn_core::Device;
-
-    /// One step on `L = Σ w²`.
-    fn descend(optimizer: &mut Optimizer, weight: &mut Param, lr: f64) {
-        let tape = Tape::new();
-        let w = tape.param(weight);
-        let loss = w.mul(&w).sum();
-        drop(w);
-        let gradients = loss.backward().unwrap();
-        optimizer.step(&gradients, lr, |f| f("weight", weight)).unwrap();
-    }
-
-    fn weight(device: &Device) -> Param {
-        Param::weight(Tensor::from_vec([3], vec![1.0, -2.0, 0.5], device).unwrap())
-    }
-
-    #[test]
-    fn both_rules_go_downhill() {
-        for device in [Device::Cpu, Device::Reference] {
-            for mut optimizer in [Optimizer::sgd(0.9, 1e-4), Optimizer::adam(1e-4)] {
-                let mut w = weight(&device);
-                for _ in 0..400 {
-                    descend(&mut optimizer, &mut w, 0.02);
-                }
-                let w = w.value().to_f64().unwrap();
-                assert!(w.iter().all(|w| w.abs() < 1e-3), "{:?} on {device}: {w:?}", optimizer.rule());
-            }
-        }
-    }
-
-    /// SGD with momentum by hand: w = 1, dw = 2w; v = 2, w = 0.8; v = 0.9·2 + 1.6 = 3.4, w = 0.46.
-    #[test]
-    fn sgd_agrees_with_two_steps_by_hand() {
-        let mut w = Param::weight(Tensor::reference([1], vec![1.0]));
-        let mut optimizer = Optimizer::sgd(0.9, 0.0);
-        descend(&mut optimizer, &mut w, 0.1);
-        descend(&mut optimizer, &mut w, 0.1);
-        assert!((w.value().f64s()[0] - 0.46).abs() < 1e-15);
-    }
-
-    #[test]
-    fn weights_are_updated_in_place() {
-        let mut w = weight(&Device::Cpu);
-        let mut optimizer = Optimizer::adam(0.0);
-        let address = w.value().f32s().as_ptr();
-        descend(&mut optimizer, &mut w, 0.1);
-        assert_eq!(w.value().f32s().as_ptr(), address);
-    }
-
-    #[test]
-    fn a_resumed_run_goes_on_with_the_same_bits() {
-        let (mut w, mut optimizer) = (weight(&Device::Cpu), Optimizer::adam(1e-3));
-        descend(&mut optimizer, &mut w, 0.1);
-        let mut resumed = Param::weight(w.value().clone());
-        let mut second = Optimizer::new(optimizer.rule());
-        second.set_steps(optimizer.steps());
-        second.set_state(&resumed, optimizer.state(&w).unwrap().to_vec()).unwrap();
-        descend(&mut optimizer, &mut w, 0.1);
-        descend(&mut second, &mut resumed, 0.1);
-        assert_eq!(w.value().f32s(), resumed.value().f32s());
-        let wrong = vec![Tensor::reference([2], vec![0.0; 2])];
-        assert!(matches!(second.set_state(&resumed, wrong), Err(Error::Invalid(_))));
-    }
-
-    #[test]
-    fn buffers_take_the_noted_value() {
-        let tape = Tape::new();
-        let (w, mut buffer) = (weight(&Device::Cpu), Param::buffer(Tensor::full([2], 0.0, &Device::Cpu).unwrap()));
-        tape.update_buffers([&buffer], |_| [Tensor::full([2], 7.0, &Device::Cpu).unwrap()]);
-        let gradients = tape.param(&w).sum().backward().unwrap();
-        Optimizer::sgd(0.0, 0.0).step(&gradients, 0.1, |f| f("running_mean", &mut buffer)).unwrap();
-        assert_eq!(buffer.value().f32s(), [7.0, 7.0]);
-    }
-}
+mod tests;

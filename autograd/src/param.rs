@@ -22,6 +22,7 @@ pub struct Param {
     id: ParamId,
     kind: Kind,
     value: Tensor,
+    frozen: bool,
 }
 
 impl Param {
@@ -37,7 +38,7 @@ impl Param {
 
     fn new(kind: Kind, value: Tensor) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Param { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), kind, value }
+        Param { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), kind, value, frozen: false }
     }
 
     /// Its identity.
@@ -53,6 +54,17 @@ impl Param {
     /// Its present value.
     pub fn value(&self) -> &Tensor {
         &self.value
+    }
+
+    /// Whether the weight stays as it is: see [`Param::set_frozen`].
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Freezes a weight: tapes take it for a constant from now on, so that nothing is computed for its gradient, and
+    /// optimizers leave it alone. With `frozen` false, thaws it. Whether a weight is frozen is not saved with it.
+    pub fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
     }
 
     /// The value, for an update in place.

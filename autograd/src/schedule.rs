@@ -1,5 +1,7 @@
 //! Learning rates as functions of the position in the run.
 
+use std::{f64::consts::PI, fmt, sync::Arc};
+
 /// How the learning rate changes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
@@ -32,6 +34,28 @@ pub enum Schedule {
         /// The highest rate.
         max_lr: f64,
     },
+    /// From `lr` down to `last` along half a cosine, changing each step: `last + (lr − last)·(1 + cos πt)/2`, where t goes
+    /// from 0 to 1 over what follows the first `after` epochs; in those the rate is `lr` (Loshchilov & Hutter 2017,
+    /// without restarts). See [`Schedule::cosine`].
+    Cosine {
+        /// The first rate.
+        lr: f64,
+        /// What it comes down to.
+        last: f64,
+        /// Epochs before it begins to fall.
+        after: u32,
+    },
+    /// `last + (lr − last)·(1 − t)^power`, where t goes from 0 to 1 over the run, changing each step.
+    Polynomial {
+        /// The first rate.
+        lr: f64,
+        /// What it comes down to.
+        last: f64,
+        /// 1: along a line.
+        power: f64,
+    },
+    /// Any function: see [`Schedule::own`].
+    Own(OwnRate),
     /// Linear from `then / epochs` of the first epoch up to `then`, in epochs; after that as `then` says.
     WarmUp {
         /// Length of the rise.
@@ -41,9 +65,71 @@ pub enum Schedule {
     },
 }
 
+/// A step of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The epoch, from 0.
+    pub epoch: u32,
+    /// The step in it, from 0.
+    pub step: u32,
+    /// Epochs of the run.
+    pub epochs: u32,
+    /// Steps of an epoch.
+    pub steps: u32,
+}
+
+impl Position {
+    /// The part of the run that lies before this step, from 0 to 1; counted from the end of the first `after` epochs, and 0
+    /// before that.
+    pub fn progress(&self, after: u32) -> f64 {
+        let [epoch, step, epochs, steps] = [self.epoch, self.step, self.epochs, self.steps].map(f64::from);
+        let total = (epochs - f64::from(after)) * steps;
+        let now = (epoch - f64::from(after)) * steps + step;
+        if total > 0.0 { (now / total).clamp(0.0, 1.0) } else { 0.0 }
+    }
+}
+
+/// A learning rate as a function of one's own, with a name by which runs are compared when one is resumed.
+#[derive(Clone)]
+pub struct OwnRate {
+    name: String,
+    rate: Arc<dyn Fn(Position) -> f64 + Send + Sync>,
+}
+
+impl fmt::Debug for OwnRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
+}
+
+/// Two are taken for equal if their names are.
+impl PartialEq for OwnRate {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 impl Schedule {
+    /// Linear up to `lr` within `warm_up` epochs, then down to 0 along half a cosine.
+    pub fn cosine(lr: f64, warm_up: u32) -> Self {
+        let then = Schedule::Cosine { lr, last: 0.0, after: warm_up };
+        if warm_up == 0 { then } else { Schedule::WarmUp { epochs: warm_up, then: Box::new(then) } }
+    }
+
+    /// `rate` of each step. The name stands for all that decides the rate: a run that is resumed must have the same.
+    ///
+    /// ```
+    /// # use quarterturn_autograd::Schedule;
+    /// let schedule = Schedule::own("1/√epoch from 0.1", |at| 0.1 / f64::from(at.epoch + 1).sqrt());
+    /// assert_eq!(schedule.lr(3, 0, 10, 100), 0.05);
+    /// ```
+    pub fn own(name: impl Into<String>, rate: impl Fn(Position) -> f64 + Send + Sync + 'static) -> Self {
+        Schedule::Own(OwnRate { name: name.into(), rate: Arc::new(rate) })
+    }
+
     /// The rate for step `step` (from 0) of epoch `epoch` (from 0), in a run of `epochs` epochs of `steps` steps.
     pub fn lr(&self, epoch: u32, step: u32, epochs: u32, steps: u32) -> f64 {
+        let at = Position { epoch, step, epochs, steps };
         match self {
             Schedule::Constant { lr } => *lr,
             Schedule::Step { lr, factor, every } => lr * factor.powi((epoch / (*every).max(1)) as i32),
@@ -54,15 +140,17 @@ impl Schedule {
                 let total = f64::from(epochs) * f64::from(steps);
                 let now = f64::from(epoch) * f64::from(steps) + f64::from(step);
                 let top = 0.3 * total - 1.0;
-                let cosine = |from: f64, to: f64, way: f64| {
-                    to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * way.clamp(0.0, 1.0)).cos())
-                };
+                let cosine =
+                    |from: f64, to: f64, way: f64| to + (from - to) / 2.0 * (1.0 + (PI * way.clamp(0.0, 1.0)).cos());
                 if now <= top {
                     cosine(max_lr / 25.0, *max_lr, if top > 0.0 { now / top } else { 1.0 })
                 } else {
                     cosine(*max_lr, max_lr / 250_000.0, (now - top) / (total - 1.0 - top))
                 }
             }
+            Schedule::Cosine { lr, last, after } => last + (lr - last) / 2.0 * (1.0 + (PI * at.progress(*after)).cos()),
+            Schedule::Polynomial { lr, last, power } => last + (lr - last) * (1.0 - at.progress(0)).powf(*power),
+            Schedule::Own(own) => (own.rate)(at),
             Schedule::WarmUp { epochs: rise, then } => {
                 let progress = f64::from(epoch) + f64::from(step + 1) / f64::from(steps.max(1));
                 then.lr(epoch, step, epochs, steps) * (progress / f64::from((*rise).max(1))).min(1.0)
@@ -100,5 +188,39 @@ mod tests {
         assert!((warm.lr(0, 0, 90, 10) - 0.1 / 50.0).abs() < 1e-15);
         assert!((warm.lr(4, 9, 90, 10) - 0.1).abs() < 1e-15);
         assert_eq!(warm.lr(7, 0, 90, 10), 0.1);
+    }
+
+    fn assert_rates(schedule: &Schedule, expected: &[(u32, f64)]) {
+        for &(step, rate) in expected {
+            let got = schedule.lr(step / 10, step % 10, 10, 10);
+            assert!((got - rate).abs() < 1e-12, "step {step}: {got}, not {rate}");
+        }
+    }
+
+    /// PyTorch's CosineAnnealingLR(T_max=100, eta_min=0.1), and transformers' cosine schedule with 20 steps of warm-up.
+    #[test]
+    fn cosine_falls_along_half_a_wave() {
+        let cosine = Schedule::Cosine { lr: 0.5, last: 0.1, after: 0 };
+        assert_rates(&cosine, &[(0, 0.5), (25, 0.3 + 0.2 * 0.5f64.sqrt()), (50, 0.3), (75, 0.3 - 0.2 * 0.5f64.sqrt())]);
+        let warm = Schedule::cosine(0.8, 2);
+        assert_rates(&warm, &[(0, 0.04), (9, 0.4), (19, 0.8), (20, 0.8), (60, 0.4)]);
+        assert_rates(&Schedule::cosine(0.8, 0), &[(0, 0.8), (50, 0.4)]);
+    }
+
+    /// PyTorch's PolynomialLR(total_iters=100).
+    #[test]
+    fn polynomials_fall_to_their_last_rate() {
+        let polynomial = Schedule::Polynomial { lr: 0.5, last: 0.0, power: 2.0 };
+        assert_rates(&polynomial, &[(0, 0.5), (50, 0.125), (90, 0.005)]);
+        let line = Schedule::Polynomial { lr: 0.5, last: 0.1, power: 1.0 };
+        assert_rates(&line, &[(0, 0.5), (25, 0.4), (99, 0.104)]);
+    }
+
+    #[test]
+    fn functions_of_ones_own_are_compared_by_name() {
+        let own = |name: &str| Schedule::own(name, |at| f64::from(at.epoch) + 0.5 * at.progress(5));
+        assert_rates(&own("a"), &[(0, 0.0), (39, 3.0), (75, 7.25)]);
+        assert!(own("a") == own("a") && own("a") != own("b"));
+        assert_eq!(format!("{:?}", own("a")), "Own(\"a\")");
     }
 }

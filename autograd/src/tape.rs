@@ -104,14 +104,14 @@ impl Tape {
         Var::new(self, value, node)
     }
 
-    /// The parameter's value; tracked if it is a weight.
+    /// The parameter's value; tracked if it is a weight and not frozen.
     ///
     /// # Panics
     /// If backward has consumed the tape.
     #[track_caller]
     pub fn param(&self, param: &Param) -> Var<'_> {
         let value = param.value().clone();
-        if param.kind() != Kind::Weight {
+        if param.kind() != Kind::Weight || param.is_frozen() {
             return self.constant(value);
         }
         let node = self.record().map(|mut record| {

@@ -1,4 +1,4 @@
-//! One optimizer step on one parameter, in a single sweep. PyTorch's formulas (L2 weight decay added to the gradient).
+//! One optimizer step on one parameter, in a single sweep, by PyTorch's formulas; and the mean of a parameter over the steps.
 use crate::{simd::wide, sweep::PIECE};
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
@@ -6,7 +6,8 @@ use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
-/// SGD: `g ← dw + weight_decay·w; v ← momentum·v + g; w ← w − lr·v` (v starts as g).
+/// SGD: `g ← dw + weight_decay·w; v ← momentum·v + g; w ← w − lr·v` (v starts as g); with Nesterov's momentum
+/// `w ← w − lr·(g + momentum·v)` instead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Step size.
@@ -15,10 +16,13 @@ pub struct Sgd {
     pub momentum: f64,
     /// L2 penalty.
     pub weight_decay: f64,
+    /// Nesterov's momentum: the step looks ahead by one.
+    pub nesterov: bool,
 }
 
 /// Adam: `g ← dw + weight_decay·w; m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;
-/// w ← w − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps)`, t the step (Kingma & Ba 2015, with PyTorch's L2 penalty).
+/// w ← w − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + eps)`, t the step (Kingma & Ba 2015, with PyTorch's L2 penalty). AdamW
+/// (Loshchilov & Hutter 2019): `g = dw`, and `w ← w − lr·weight_decay·w` first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Step size.
@@ -29,8 +33,10 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root.
     pub eps: f64,
-    /// L2 penalty.
+    /// L2 penalty, or what AdamW takes from a weight.
     pub weight_decay: f64,
+    /// AdamW: the decay does not go through the moments.
+    pub decoupled: bool,
     /// Number of this step, from 1.
     pub step: u64,
 }
@@ -42,17 +48,17 @@ pub struct Adam {
 #[track_caller]
 pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &Sgd) {
     assert_same_shapes("sgd_step", &[w, velocity, dw]);
-    let Sgd { lr, momentum, weight_decay } = *settings;
+    let Sgd { lr, momentum, weight_decay, nesterov } = *settings;
     match common_device("sgd_step", &[w, velocity, dw]) {
         Device::Cpu => {
             let factors = [lr, momentum, weight_decay].map(|v| v as f32);
             let (w, velocity, dw) = (w.f32s_mut(), velocity.f32s_mut(), dw.f32s());
             if w.len() <= PIECE {
-                sgd_sweep(w, velocity, dw, factors);
+                sgd_sweep(w, velocity, dw, factors, nesterov);
             } else {
                 (w.par_chunks_mut(PIECE), velocity.par_chunks_mut(PIECE), dw.par_chunks(PIECE))
                     .into_par_iter()
-                    .for_each(|(w, velocity, dw)| sgd_sweep(w, velocity, dw, factors));
+                    .for_each(|(w, velocity, dw)| sgd_sweep(w, velocity, dw, factors, nesterov));
             }
         }
         Device::Reference => {
@@ -60,26 +66,26 @@ pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &S
             for (i, dw) in dw.f64s().iter().enumerate() {
                 let g = dw + weight_decay * new_w[i];
                 new_velocity[i] = momentum * new_velocity[i] + g;
-                new_w[i] -= lr * new_velocity[i];
+                new_w[i] -= lr * if nesterov { g + momentum * new_velocity[i] } else { new_velocity[i] };
             }
             *velocity = Tensor::reference(w.shape(), new_velocity);
             *w = Tensor::reference(w.shape(), new_w);
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let uniform = [lr, momentum, weight_decay].map(|v| (v as f32).to_bits());
+            let uniform = [lr, momentum, weight_decay, f64::from(u8::from(nesterov))].map(|v| (v as f32).to_bits());
             gpu_update(&gpu, "sgd_step", dw, &mut [w, velocity], &uniform);
         }
     }
 }
 
 wide! {
-    fn sgd_sweep(w: &mut [f32], velocity: &mut [f32], dw: &[f32], factors: [f32; 3]) {
+    fn sgd_sweep(w: &mut [f32], velocity: &mut [f32], dw: &[f32], factors: [f32; 3], nesterov: bool) {
         let [lr, momentum, weight_decay] = factors;
         for ((w, v), &dw) in w.iter_mut().zip(velocity).zip(dw) {
             let g = dw + weight_decay * *w;
             *v = momentum * *v + g;
-            *w -= lr * *v;
+            *w -= lr * if nesterov { g + momentum * *v } else { *v };
         }
     }
 }
@@ -92,7 +98,9 @@ wide! {
 pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw: &Tensor, settings: &Adam) {
     assert_same_shapes("adam_step", &[w, moment1, moment2, dw]);
     assert!(settings.step > 0, "adam_step: expected steps from 1, got 0");
-    let Adam { lr, beta1, beta2, eps, weight_decay, step } = *settings;
+    let Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step } = *settings;
+    // One of the two does nothing, to the last bit.
+    let (penalty, shrink) = if decoupled { (0.0, 1.0 - lr * weight_decay) } else { (weight_decay, 1.0) };
     let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
     match common_device("adam_step", &[w, moment1, moment2, dw]) {
         Device::Cpu => {
@@ -104,7 +112,8 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
                 step_size: (lr / correction1) as f32,
                 root_correction2: correction2.sqrt() as f32,
                 eps: eps as f32,
-                weight_decay: weight_decay as f32,
+                penalty: penalty as f32,
+                shrink: shrink as f32,
             };
             let (w, moment1, moment2, dw) = (w.f32s_mut(), moment1.f32s_mut(), moment2.f32s_mut(), dw.f32s());
             if w.len() <= PIECE {
@@ -120,10 +129,11 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
             let mut new_w = w.f64s().to_vec();
             let (mut m, mut v) = (moment1.f64s().to_vec(), moment2.f64s().to_vec());
             for (i, dw) in dw.f64s().iter().enumerate() {
-                let g = dw + weight_decay * new_w[i];
+                let g = dw + penalty * new_w[i];
                 m[i] = beta1 * m[i] + (1.0 - beta1) * g;
                 v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
-                new_w[i] -= lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);
+                let step = lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);
+                new_w[i] = shrink * new_w[i] - step;
             }
             let shape = w.shape();
             *w = Tensor::reference(shape, new_w);
@@ -132,10 +142,9 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let root_correction2 = correction2.sqrt();
-            let uniform =
-                [beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr / correction1, root_correction2, eps, weight_decay];
-            let uniform = uniform.map(|v| (v as f32).to_bits());
+            let moments = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr / correction1, correction2.sqrt(), eps];
+            let uniform: Vec<u32> =
+                moments.into_iter().chain([penalty, shrink]).map(|v| (v as f32).to_bits()).collect();
             gpu_update(&gpu, "adam_step", dw, &mut [w, moment1, moment2], &uniform);
         }
     }
@@ -151,16 +160,52 @@ struct AdamFactors {
     step_size: f32,
     root_correction2: f32,
     eps: f32,
-    weight_decay: f32,
+    penalty: f32,
+    shrink: f32,
 }
 
 wide! {
     fn adam_sweep(w: &mut [f32], moment1: &mut [f32], moment2: &mut [f32], dw: &[f32], f: AdamFactors) {
         for (((w, m), v), &dw) in w.iter_mut().zip(moment1).zip(moment2).zip(dw) {
-            let g = dw + f.weight_decay * *w;
+            let g = dw + f.penalty * *w;
             *m = f.beta1 * *m + f.rest1 * g;
             *v = f.beta2 * *v + f.rest2 * g * g;
-            *w -= f.step_size * *m / (v.sqrt() / f.root_correction2 + f.eps);
+            *w = f.shrink * *w - f.step_size * *m / (v.sqrt() / f.root_correction2 + f.eps);
+        }
+    }
+}
+
+/// `mean ← decay·mean + (1 − decay)·value`, in place where the mean is not shared.
+///
+/// # Panics
+/// If shapes or devices differ.
+#[track_caller]
+pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
+    assert_same_shapes("average_step", &[mean, value]);
+    let factors = [decay as f32, (1.0 - decay) as f32];
+    match common_device("average_step", &[mean, value]) {
+        Device::Cpu => {
+            let (mean, value) = (mean.f32s_mut(), value.f32s());
+            if mean.len() <= PIECE {
+                average_sweep(mean, value, factors);
+            } else {
+                let pieces = (mean.par_chunks_mut(PIECE), value.par_chunks(PIECE)).into_par_iter();
+                pieces.for_each(|(mean, value)| average_sweep(mean, value, factors));
+            }
+        }
+        Device::Reference => {
+            let next = mean.f64s().iter().zip(value.f64s()).map(|(mean, value)| decay * mean + (1.0 - decay) * value);
+            *mean = Tensor::reference(mean.shape(), next.collect());
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu_update(&gpu, "average_step", value, &mut [mean], &factors.map(f32::to_bits)),
+    }
+}
+
+wide! {
+    fn average_sweep(mean: &mut [f32], value: &[f32], factors: [f32; 2]) {
+        for (mean, value) in mean.iter_mut().zip(value) {
+            *mean = factors[0] * *mean + factors[1] * value;
         }
     }
 }
@@ -195,7 +240,7 @@ mod tests {
     };
 
     fn adam(step: u64) -> Adam {
-        Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, step }
+        Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decoupled: false, step }
     }
 
     #[test]
@@ -203,18 +248,27 @@ mod tests {
         for n in EXTENTS.into_iter().chain([SHARED_EXTENT]) {
             let (w, m, dw) = (random([n], 1), random([n], 2), random([n], 3));
             let v = mul(&random([n], 4), &random([n], 4));
-            check(&format!("sgd {n}"), &[&w, &m, &dw], Tolerance::Terms(4), |t| {
-                let (mut w, mut velocity) = (t[0].clone(), t[1].clone());
-                let settings = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01 };
-                sgd_step(&mut w, &mut velocity, &t[2], &settings);
-                vec![w, velocity]
+            for nesterov in [false, true] {
+                check(&format!("sgd {n}, {nesterov}"), &[&w, &m, &dw], Tolerance::Terms(4), |t| {
+                    let (mut w, mut velocity) = (t[0].clone(), t[1].clone());
+                    let settings = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov };
+                    sgd_step(&mut w, &mut velocity, &t[2], &settings);
+                    vec![w, velocity]
+                });
+            }
+            check(&format!("average {n}"), &[&w, &m], Tolerance::Terms(2), |t| {
+                let mut mean = t[0].clone();
+                average_step(&mut mean, &t[1], 0.9);
+                vec![mean]
             });
             // √v is nearly 0 here and there, where m/√v magnifies its rounding.
-            check(&format!("adam {n}"), &[&w, &m, &v, &dw], Tolerance::Terms(16), |t| {
-                let (mut w, mut m, mut v) = (t[0].clone(), t[1].clone(), t[2].clone());
-                adam_step(&mut w, &mut m, &mut v, &t[3], &adam(7));
-                vec![w, m, v]
-            });
+            for decoupled in [false, true] {
+                check(&format!("adam {n}, {decoupled}"), &[&w, &m, &v, &dw], Tolerance::Terms(16), |t| {
+                    let (mut w, mut m, mut v) = (t[0].clone(), t[1].clone(), t[2].clone());
+                    adam_step(&mut w, &mut m, &mut v, &t[3], &Adam { decoupled, ..adam(7) });
+                    vec![w, m, v]
+                });
+            }
         }
     }
 
@@ -226,7 +280,7 @@ mod tests {
         adam_step(&mut w, &mut m, &mut v, &one(-3.0), &Adam { weight_decay: 0.0, ..adam(1) });
         assert!((w.f64s()[0] - 1.01).abs() < 1e-10 && (m.f64s()[0] + 0.3).abs() < 1e-12);
         let (mut w, mut velocity) = (one(1.0), one(0.0));
-        let settings = Sgd { lr: 0.5, momentum: 0.5, weight_decay: 1.0 };
+        let settings = Sgd { lr: 0.5, momentum: 0.5, weight_decay: 1.0, nesterov: false };
         sgd_step(&mut w, &mut velocity, &one(1.0), &settings);
         assert_eq!((w.f64s()[0], velocity.f64s()[0]), (0.0, 2.0));
         sgd_step(&mut w, &mut velocity, &one(1.0), &settings);

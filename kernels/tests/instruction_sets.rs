@@ -54,7 +54,8 @@ fn results() -> Vec<(&'static str, Tensor)> {
         results.extend([("adaptive_max_pool", y), ("choice", choice.weights().clone())]);
     }
     let (mut w, mut m, mut v) = (x.clone(), dy.clone(), mul(&x, &x));
-    let settings = Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, step: 3 };
+    let settings =
+        Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decoupled: false, step: 3 };
     adam_step(&mut w, &mut m, &mut v, &dy, &settings);
     results.extend([("adam w", w), ("adam m", m), ("adam v", v)]);
     results

@@ -301,8 +301,8 @@ fn norms() {
 
 #[test]
 fn optimizers() {
-    let sgd = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 1e-3 };
-    let adam = Adam { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3, step: 3 };
+    let sgd = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 1e-3, nesterov: false };
+    let adam = Adam { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-3, decoupled: false, step: 3 };
     for row in [
         row("sgd_step", &[&[5], &[5], &[5]], move |t| {
             let (mut w, mut velocity) = (t[0].clone(), t[1].clone());
