@@ -28,11 +28,13 @@ pub use check::{
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
-    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm, CosetMax,
-    CosetMean, Description, GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node,
-    Pass, Relu, Scheme, Sequential, Site, SpatialMean, Sum,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm,
+    CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Join, Layer, Layers, Linear, MaxPool, Mode,
+    Module, Network, Node, Parallel, Pass, Relu, Scheme, Sequential, Site, SpatialMean, Upsample,
 };
-pub use zoo::{Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet};
+pub use zoo::{
+    Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,
+};
 
 pub mod training {
     //! The training loop and the count of correct answers.

@@ -5,7 +5,7 @@ use quarterturn_core::{Device, Stream, Tensor, testing};
 use quarterturn_kernels::{Group, Window, transform_feature_map, transform_plane};
 use quarterturn_models::{
     Builder, Exactness, Init, MnistCnn, MnistCnnConfig, Mode, Module, Network, ResNet, ResNetConfig, Sequential, Stem,
-    Subsampling, Verdict,
+    Subsampling, UNetConfig, Verdict, unet,
 };
 
 fn images(shape: [usize; 5], device: &Device) -> Tensor {
@@ -16,7 +16,11 @@ fn images(shape: [usize; 5], device: &Device) -> Tensor {
 /// Whether `network(T x)` has the same bits as `network(x)`, moved if it is a map, for every element of the group.
 fn is_exact(network: &dyn Network, images: &Tensor) -> bool {
     let (group, outputs) = (network.group(), network.predict(images).unwrap());
-    let moved = |g| if outputs.dims().len() == 2 { outputs.clone() } else { transform_feature_map(&outputs, g, group) };
+    let moved = |g| match outputs.dims().len() {
+        2 => outputs.clone(),
+        4 => transform_plane(&outputs, g),
+        _ => transform_feature_map(&outputs, g, group),
+    };
     let bits = |t: &Tensor| t.to_vec().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     group.elements().all(|g| bits(&network.predict(&transform_plane(images, g)).unwrap()) == bits(&moved(g)))
 }
@@ -84,6 +88,24 @@ fn what_goes_down_comes_back_to_its_places() {
                 assert!(is_exact(&network, &x), "{group} on {device} at {extent}");
                 let exactness = Exactness::of(&network, [extent; 2]).unwrap();
                 assert_eq!(exactness.verdict(), Verdict::Equivariant);
+            }
+        }
+    }
+}
+
+/// The mask of a turned image is the turned mask.
+#[test]
+fn a_u_net_turns_with_the_image_at_every_size() {
+    for group in [Group::C4, Group::D4] {
+        for device in testing::devices() {
+            let config = UNetConfig { group, in_channels: 2, classes: 3, widths: vec![2, 3, 3] };
+            let network = unet(&config, Init::kaiming(1), &device).unwrap();
+            for extent in [11, 12, 14] {
+                let x = images([2, 2, 1, extent, extent], &device);
+                assert_eq!(network.output_shape(x.shape()).unwrap().dims(), [2, 3, extent, extent]);
+                let verdict = Exactness::of(&network, [extent; 2]).unwrap().verdict();
+                assert_eq!(verdict, Verdict::Equivariant);
+                assert!(is_exact(&network, &x), "{group} on {device} at {extent}");
             }
         }
     }

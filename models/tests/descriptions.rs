@@ -2,7 +2,7 @@
 //! checker calls it exact, and only there, `==` holds for every element of its group.
 
 use quarterturn_core::{Device, Stream, Tensor};
-use quarterturn_kernels::{Group, Window, transform_feature_map, transform_plane};
+use quarterturn_kernels::{Group, SILU, Window, transform_feature_map, transform_plane};
 use quarterturn_models::{Builder, Checkpoint, Exactness, Init, Module, Network, Sequential, Verdict, checkpoint};
 use std::cell::Cell;
 
@@ -31,7 +31,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x = x.conv("first", channels, same);
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 8 } else { 6 }) {
+        x = match draw.below(if depth < 2 { 11 } else { 6 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25),
@@ -39,6 +39,12 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
             4 => x.avg_pool(&name, draw.window()),
             5 => x.relu(),
             6 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            7 => {
+                let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());
+                wide.conv(&format!("narrow{i}"), channels, Window { kernel_size: 1, stride: 1, padding: 0 })
+            }
+            8 => x.upsample(&name, 2).activation(&SILU),
+            9 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
             _ => {
                 let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
                 let step = if kept { 1 } else { 2 };

@@ -2,17 +2,17 @@
 //! convolution before them, a ReLU part of the sum before it. Names, files and the checker never see that.
 
 use crate::{
-    BatchNorm, Chain, ConvNorm, GroupConv, Layer, MaxPool, Module, Node, Relu, Site, Sum,
+    BatchNorm, Chain, ConvNorm, GroupConv, Layer, MaxPool, Module, Node, Parallel, Relu, Site,
     nn::chain::Link,
     nn::description::{DEEPEST, is_name},
+    nn::layer::Place,
+    nn::parallel::Join,
 };
 use quarterturn_core::Result;
 use std::mem;
 
 /// Layers under a common name.
 pub(crate) const CHAIN: &str = "chain";
-/// The sum of branches, each of them a chain.
-pub(crate) const SUM: &str = "sum";
 /// Dropout behind a norm and its ReLU.
 pub(crate) const DROPOUT: &str = "dropout";
 
@@ -45,7 +45,7 @@ enum Open {
     Conv(GroupConv),
     ConvNorm(ConvNorm),
     Norm(BatchNorm),
-    Sum(Sum),
+    Parallel(Parallel),
 }
 
 /// The layers of a chain so far.
@@ -125,9 +125,13 @@ impl Assembly {
                 let chain = assemble(children, site)?;
                 self.push(node.name, Box::new(chain));
             }
-            SUM => {
-                let sum = Sum::new(branches(children, site)?);
-                self.open(node.name, Open::Sum(sum));
+            kind if kind == Join::Sum.kind() => {
+                let sum = Parallel::new(branches(children, Join::Sum, site)?, Join::Sum);
+                self.open(node.name, Open::Parallel(sum));
+            }
+            kind if kind == Join::Concat.kind() => {
+                let concat = Parallel::new(branches(children, Join::Concat, site)?, Join::Concat);
+                self.open(node.name, Open::Parallel(concat));
             }
             _ => {
                 let module = site.layers().make(&node, site)?;
@@ -141,7 +145,7 @@ impl Assembly {
         self.last = match self.last.take() {
             Some((name, Open::Norm(norm))) => Some((name, Open::Norm(norm.with_relu()))),
             Some((name, Open::ConvNorm(both))) => Some((name, Open::ConvNorm(both.map_norm(BatchNorm::with_relu)))),
-            Some((name, Open::Sum(sum))) => Some((name, Open::Sum(sum.with_relu()))),
+            Some((name, Open::Parallel(block))) => Some((name, Open::Parallel(block.with_relu()))),
             last => {
                 self.last = last;
                 self.push(name, Box::new(Relu));
@@ -187,17 +191,17 @@ impl Assembly {
                 Open::Conv(conv) => Box::new(conv),
                 Open::ConvNorm(both) => Box::new(both),
                 Open::Norm(norm) => Box::new(norm),
-                Open::Sum(sum) => Box::new(sum),
+                Open::Parallel(block) => Box::new(block),
             };
             self.links.push(Link { name, module });
         }
     }
 }
 
-/// Chains that all read what is read at `site`, and make the same channels and group axis.
-fn branches(plans: Vec<Plan>, site: &mut Site<'_>) -> Result<Vec<(String, Chain)>> {
+/// Chains that all read what is read at `site`, and whose results can be joined.
+fn branches(plans: Vec<Plan>, join: Join, site: &mut Site<'_>) -> Result<Vec<(String, Chain)>> {
     let start = site.place();
-    let mut end = None;
+    let mut end: Option<Place> = None;
     let mut branches = Vec::with_capacity(plans.len());
     for mut plan in plans {
         if plan.node.kind != CHAIN {
@@ -207,17 +211,20 @@ fn branches(plans: Vec<Plan>, site: &mut Site<'_>) -> Result<Vec<(String, Chain)
         site.enter(&plan.node.name)?;
         let chain = assemble(mem::take(&mut plan.children), site)?;
         site.leave();
-        let (a, b) = (*end.get_or_insert(site.place()), site.place());
-        if a != b {
+        let (a, b) = (end.unwrap_or(site.place()), site.place());
+        if a.elements != b.elements || (join == Join::Sum && a != b) {
             return Err(site.unfit(format!(
                 "the branch makes {} channels on a group axis of {}, the {} {} on {}",
                 a.channels, a.elements, plan.node.name, b.channels, b.elements
             )));
         }
+        end = Some(match (join, end) {
+            (Join::Concat, Some(_)) => Place { channels: a.channels + b.channels, ..a },
+            _ => b,
+        });
         branches.push((plan.node.name, chain));
     }
-    if branches.is_empty() {
-        return Err(site.unfit("expected at least one branch"));
-    }
+    let Some(end) = end else { return Err(site.unfit("expected at least one branch")) };
+    site.makes(end.channels, end.elements)?;
     Ok(branches)
 }

@@ -1,14 +1,14 @@
 //! Describes a network once, layer by layer.
 
 use crate::{
-    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean, GridUpsample,
-    GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean,
-    nn::assembly::{CHAIN, DROPOUT, Plan, SUM, assemble},
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean,
+    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean, Upsample,
+    nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
-    nn::parallel::SHORTCUT,
+    nn::parallel::{Join, SHORTCUT},
 };
 use quarterturn_core::{Device, Error, Result};
-use quarterturn_kernels::{Group, Window};
+use quarterturn_kernels::{Elementwise, Group, Window};
 use std::{collections::BTreeSet, fmt, iter, mem};
 
 /// Layers in the order in which they read each other. Keeps count of channels, lifts the first convolution to the group, and
@@ -19,7 +19,7 @@ use std::{collections::BTreeSet, fmt, iter, mem};
 ///
 /// ```
 /// use quarterturn_core::{Device, Result};
-/// use quarterturn_kernels::{Group, Window};
+/// use quarterturn_kernels::{Elementwise, Group, Window};
 /// use quarterturn_models::{Builder, Exactness, Init, Network, Sequential};
 ///
 /// # fn main() -> Result<()> {
@@ -186,8 +186,40 @@ impl Builder {
     ) -> Self {
         let (builder, branch) = self.nested("", branch);
         let (mut builder, shortcut) = builder.nested(SHORTCUT, shortcut);
-        builder.plans.push(Plan { node: Node::new(SUM, name), own: None, children: vec![branch, shortcut] });
+        let node = Node::new(Join::Sum.kind(), name);
+        builder.plans.push(Plan { node, own: None, children: vec![branch, shortcut] });
         builder
+    }
+
+    /// The channels of `first` and then those of `second`, which both read the same value; `|x| x` passes it on. The layers of
+    /// `first` are called `name.first.…`, those of `second` `name.…`.
+    #[must_use]
+    pub fn concat(
+        self,
+        name: &str,
+        first: impl FnOnce(Builder) -> Builder,
+        second: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let (builder, mut first) = self.nested("first", first);
+        if first.children.is_empty() {
+            first.node.name.clear(); // there is nothing to name
+        }
+        let (mut builder, second) = builder.nested("", second);
+        let node = Node::new(Join::Concat.kind(), name);
+        builder.plans.push(Plan { node, own: None, children: vec![first, second] });
+        builder
+    }
+
+    /// An elementwise function: silu, gelu, sigmoid, tanh, softplus, …
+    #[must_use]
+    pub fn activation(self, function: &'static Elementwise) -> Self {
+        self.described(Node::new(Activation::KIND, "").with("function", function.name))
+    }
+
+    /// Maps `factor` times as high and wide, interpolated bilinearly between the centres of pixels: exact at every size.
+    #[must_use]
+    pub fn upsample(self, name: &str, factor: usize) -> Self {
+        self.described(Node::new(Upsample::KIND, name).with("factor", factor))
     }
 
     /// The mean over space.

@@ -1,8 +1,8 @@
 //! Types of layers that a description can name, and the place where one is made.
 
 use crate::{
-    AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, CosetMax, CosetMean, GridUpsample, GroupConv,
-    Init, Linear, MaxPool, Module, Node, Relu, SpatialMean,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, CosetMax, CosetMean, GridUpsample,
+    GroupConv, Init, Linear, MaxPool, Module, Node, Relu, SpatialMean, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::Group;
@@ -91,6 +91,7 @@ impl Layers {
         let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
         let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
+        let layers = layers.with::<Activation>().with::<Upsample>();
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }
 

@@ -1,5 +1,6 @@
 //! Layers, and what makes networks of them.
 
+mod activation;
 mod adaptive;
 pub(crate) mod assembly;
 mod batch_norm;
@@ -17,7 +18,9 @@ mod parallel;
 mod pool;
 mod relu;
 mod sequential;
+mod upsample;
 
+pub use activation::Activation;
 pub use adaptive::{AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, GridUpsample};
 pub use batch_norm::BatchNorm;
 pub use builder::Builder;
@@ -32,7 +35,8 @@ pub(crate) use module::Path;
 pub use module::{Mode, Module, Pass};
 pub use network::{Config, Network};
 pub(crate) use network::{expect_model, setting, setting_or_default};
-pub use parallel::Sum;
+pub use parallel::{Join, Parallel};
 pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
 pub use relu::Relu;
 pub use sequential::Sequential;
+pub use upsample::Upsample;

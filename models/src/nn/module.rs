@@ -25,7 +25,7 @@ pub enum Mode {
 ///
 /// A layer implements the views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes,
 /// [`Module::symmetry`] for the checker, and [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`],
-/// [`crate::Sum`]) passes each of them on.
+/// [`crate::Parallel`]) passes each of them on.
 ///
 /// A layer of one's own, without parameters:
 ///

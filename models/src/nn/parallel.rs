@@ -5,23 +5,45 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
 
+/// The axis of channels.
+const CHANNELS: usize = 1;
 /// What the shortcut of a residual block is called in names of layers and parameters; the branch's layers belong to the block
 /// itself.
 pub(crate) const SHORTCUT: &str = "shortcut";
 
-/// `y = branch₁(x) + branch₂(x) + …`, or `max(·, 0)` of it. A branch without layers is the identity: a residual block has two
-/// branches, one of them often empty.
+/// Branches that read the same value, and what becomes of their results. A branch without layers is the identity. A residual block
+/// has two branches and takes their sum, and one of them is often empty. A U-Net's levels join what went down and came up again
+/// with what did not.
 #[derive(Debug)]
-pub struct Sum {
-    /// Names (empty: the layers belong to the block itself) and layers.
+pub struct Parallel {
+    /// Names (empty: the layers belong to the block itself) and layers; at least one.
     branches: Vec<(String, Chain)>,
+    join: Join,
     relu: bool,
 }
 
-impl Sum {
-    /// The sum of these, of which there is at least one.
-    pub(crate) fn new(branches: Vec<(String, Chain)>) -> Self {
-        Sum { branches, relu: false }
+/// What becomes of the results of branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// `y = branch₁(x) + branch₂(x) + …`
+    Sum,
+    /// One after another along the channels, in the order of the branches.
+    Concat,
+}
+
+impl Join {
+    /// What descriptions call it.
+    pub(crate) const fn kind(self) -> &'static str {
+        match self {
+            Join::Sum => "sum",
+            Join::Concat => "concat",
+        }
+    }
+}
+
+impl Parallel {
+    pub(crate) fn new(branches: Vec<(String, Chain)>, join: Join) -> Self {
+        Parallel { branches, join, relu: false }
     }
 
     /// Followed by a ReLU.
@@ -37,34 +59,57 @@ fn shown((name, chain): &(String, Chain)) -> &str {
     if chain.is_empty() { "" } else { name }
 }
 
-impl Module for Sum {
+impl Module for Parallel {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let last = self.branches.len() - 1;
         // The last branch takes the input itself, which is then freed as early as can be.
-        let (mut x, mut sum) = (Some(x), None::<Var<'t>>);
-        for (i, branch) in self.branches.iter().enumerate() {
+        let mut x = Some(x);
+        let mut results = self.branches.iter().enumerate().map(|(i, branch)| {
             let input = if i == last { x.take() } else { x.clone() };
-            let y = pass.through(shown(branch), &branch.1, input.expect("taken by the last branch"));
-            sum = Some(match sum {
-                Some(sum) if i == last && self.relu => sum.add_relu(&y),
-                Some(sum) => sum.add(&y),
-                None if i == last && self.relu => y.relu(),
-                None => y,
-            });
+            pass.through(shown(branch), &branch.1, input.expect("taken by the last branch"))
+        });
+        match self.join {
+            Join::Concat => {
+                let results: Vec<_> = results.collect();
+                let y = Var::concat(&results.iter().collect::<Vec<_>>(), CHANNELS);
+                if self.relu { y.relu() } else { y }
+            }
+            Join::Sum => {
+                let first = results.next().expect("a block has a branch");
+                let (sum, number) = results.fold((first, 0), |(sum, number), y| {
+                    let fused = self.relu && number + 1 == last;
+                    (if fused { sum.add_relu(&y) } else { sum.add(&y) }, number + 1)
+                });
+                if self.relu && number == 0 { sum.relu() } else { sum }
+            }
         }
-        sum.expect("a block has a branch")
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        let mut first = None;
+        let mut results = Vec::with_capacity(self.branches.len());
         for branch in &self.branches {
-            let y = trace.through(shown(branch), &branch.1, x)?;
-            let first = *first.get_or_insert(y);
-            if first != y {
-                return Err(trace.unfit(format!("the branch makes {first:?} of {x:?}, the {} {y:?}", branch.0)));
-            }
+            results.push(trace.through(shown(branch), &branch.1, x)?);
         }
-        Ok(first.expect("a block has a branch"))
+        let joined = |shape: &Shape| match (self.join, shape.dims()) {
+            (Join::Sum, dims) => dims.to_vec(),
+            // All but the channels.
+            (Join::Concat, dims) => {
+                dims.iter().enumerate().filter(|(axis, _)| *axis != CHANNELS).map(|(_, n)| *n).collect()
+            }
+        };
+        let first = results[0];
+        if let Some(i) = results.iter().position(|shape| joined(shape) != joined(&first)) {
+            let (name, other) = (&self.branches[i].0, results[i]);
+            return Err(trace.unfit(format!("the branch makes {first:?} of {x:?}, the {name} {other:?}")));
+        }
+        let mut dims = first.dims().to_vec();
+        if self.join == Join::Concat {
+            if dims.len() <= CHANNELS {
+                return Err(trace.unfit(format!("expected branches that make [N, C, …], got {first:?}")));
+            }
+            dims[CHANNELS] = results.iter().map(|shape| shape[CHANNELS]).sum();
+        }
+        Ok(Shape::new(&dims))
     }
 
     // What its layers do, they say themselves.

@@ -1,0 +1,44 @@
+//! Elementwise functions as layers.
+
+use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Result, Shape};
+use quarterturn_kernels::{self as kernels, Elementwise, Group};
+
+/// The functions that a description can name.
+static FUNCTIONS: [&Elementwise; 5] =
+    [&kernels::SILU, &kernels::GELU, &kernels::SIGMOID, &kernels::TANH, &kernels::SOFTPLUS];
+
+/// `y = f(x)` for each value. (A ReLU has a layer of its own, [`crate::Relu`], which convolutions and norms take in.)
+#[derive(Clone, Copy, Debug)]
+pub struct Activation(pub &'static Elementwise);
+
+impl Layer for Activation {
+    const KIND: &'static str = "activation";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["function"])?;
+        let name: String = node.setting("function")?;
+        let known = FUNCTIONS.into_iter().find(|function| function.name == name);
+        known.map(Activation).ok_or_else(|| {
+            let names = FUNCTIONS.map(|function| function.name).join(", ");
+            site.unfit(format!("no function is called '{name}'; there are {names}"))
+        })
+    }
+}
+
+impl Module for Activation {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.map(self.0)
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        Ok(x)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
