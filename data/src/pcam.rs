@@ -2,27 +2,18 @@
 //! whether there is tumour tissue in the middle of them, `y` of `[N, 1, 1, 1]`.
 //!
 //! Labels are read at once, images one by one (of a file whose images are stored in chunks of several, the chunk), so
-//! that the 7 GB of the training images need no memory.
+//! that the 7 GB of the training images need no memory. What a file says of its chunks is compared with the file when it is
+//! opened.
+
+mod array;
 
 use crate::{Image, Samples, image::checked_len};
-use hdf5_pure::{DType, FormatError, Source};
-use quarterturn_core::{Error, Result};
-use std::{
-    fmt, fs,
-    io::{Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use array::Array;
+use quarterturn_core::Result;
+use std::{fmt, path::Path};
 
 /// No tumour, tumour.
 const CLASSES: usize = 2;
-/// The most images of a part: the training images are 262,144.
-const MAX_IMAGES: u64 = 1 << 22;
-/// The most bytes of a chunk, which is decompressed at once.
-const MAX_CHUNK: u64 = 1 << 26;
 
 /// The training, validation and test images.
 #[derive(Debug)]
@@ -58,10 +49,14 @@ pub struct Pcam {
 impl Pcam {
     /// Opens a file of images and the file of their labels. Images may have any size.
     ///
+    /// Opening takes memory for the labels and for the index of the chunks, at most 64 bytes for each byte of a file and
+    /// 1 GiB; reading an image takes the image, and three chunks of at most 64 MiB.
+    ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read; [`Error::Corrupt`], with the place up to which the file had been read, if
-    /// one is no HDF5 file, is damaged, holds something else than such an array of bytes, if there are not as many
-    /// labels as images, or a label is neither 0 nor 1.
+    /// one is no HDF5 file, is damaged, holds something else than such an array of bytes, if parts of the array were never
+    /// written, if there are not as many labels as images, or a label is neither 0 nor 1. What is sound HDF5 but is not
+    /// read (an index that is a version-2 B-tree, some compressions) is named, with the way out.
     pub fn open(name: &str, images: &Path, labels: &Path) -> Result<Self> {
         let images = Array::open(images, "x")?;
         let labels = Array::open(labels, "y")?;
@@ -110,107 +105,12 @@ impl fmt::Debug for Pcam {
     }
 }
 
-/// An array of bytes on four axes, in a file.
-struct Array {
-    path: PathBuf,
-    place: Arc<AtomicU64>,
-    dataset: hdf5_pure::Dataset,
-    extents: [usize; 4],
-}
-
-impl Array {
-    fn open(path: &Path, name: &str) -> Result<Self> {
-        let file = fs::File::open(path).map_err(|e| {
-            let packed = PathBuf::from(format!("{}.gz", path.display()));
-            let hint =
-                if packed.is_file() { format!("; decompress {} first", packed.display()) } else { String::new() };
-            Error::Io { path: path.into(), message: format!("{e}{hint}") }
-        })?;
-        let len = file.metadata().map_err(|e| Error::io(path, &e))?.len();
-        let place = Arc::new(AtomicU64::new(0));
-        let source = Tracked { file: Mutex::new(file), len, place: place.clone() };
-        let told = |e| error(path, &place, &e);
-        let dataset = hdf5_pure::File::from_source(source).and_then(|file| file.dataset(name)).map_err(told)?;
-        let shape = dataset.shape().map_err(told)?;
-        let kind = dataset.dtype().map_err(told)?;
-        let chunk = dataset.chunk_shape().map_err(told)?;
-        let mut array = Array { path: path.into(), place: place.clone(), dataset, extents: [0; 4] };
-        if kind != DType::U8 {
-            return Err(array.corrupt(format!("{name}: elements are {kind}, expected bytes (u8)")));
-        }
-        let extents: Option<Vec<usize>> = shape.iter().map(|&e| usize::try_from(e).ok()).collect();
-        match extents.as_deref() {
-            Some(&[n, a, b, c]) if (1..=MAX_IMAGES).contains(&shape[0]) => array.extents = [n, a, b, c],
-            _ => {
-                let message = format!("{name}: the extents are {shape:?}, expected [1 to {MAX_IMAGES}, …] on 4 axes");
-                return Err(array.corrupt(message));
-            }
-        }
-        let chunk_len = chunk.iter().flatten().try_fold(1u64, |product, &e| product.checked_mul(e));
-        if chunk_len.is_none_or(|len| len > MAX_CHUNK) {
-            return Err(
-                array.corrupt(format!("{name}: chunks of {chunk:?}, at most {MAX_CHUNK} bytes are read at once"))
-            );
-        }
-        Ok(array)
-    }
-
-    /// Bytes of the entries `first..first + count` of the first axis.
-    fn rows(&self, first: usize, count: usize) -> Result<Vec<u8>> {
-        let wanted = count * self.extents[1..].iter().product::<usize>();
-        let bytes = self.dataset.read_u8_rows(first as u64, count as u64);
-        let bytes = bytes.map_err(|e| error(&self.path, &self.place, &e))?;
-        if bytes.len() != wanted {
-            return Err(self.corrupt(format!("entry {first}: {wanted} bytes are expected, there are {}", bytes.len())));
-        }
-        Ok(bytes)
-    }
-
-    fn corrupt(&self, message: String) -> Error {
-        Error::Corrupt { path: self.path.clone(), offset: self.place.load(Ordering::Relaxed), message }
-    }
-}
-
-fn error(path: &Path, place: &AtomicU64, error: &hdf5_pure::Error) -> Error {
-    match error {
-        hdf5_pure::Error::Io(e) => Error::io(path, e),
-        hdf5_pure::Error::Format(FormatError::Source(message)) => {
-            Error::Io { path: path.into(), message: message.clone() }
-        }
-        e => Error::Corrupt { path: path.into(), offset: place.load(Ordering::Relaxed), message: e.to_string() },
-    }
-}
-
-/// A file that knows where it was last read, for errors to name a place.
-struct Tracked {
-    file: Mutex<fs::File>,
-    len: u64,
-    place: Arc<AtomicU64>,
-}
-
-impl Source for Tracked {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), FormatError> {
-        self.place.store(offset.min(self.len), Ordering::Relaxed);
-        let length = buffer.len() as u64;
-        let end = offset.checked_add(length).ok_or(FormatError::OffsetOverflow { offset, length })?;
-        if end > self.len {
-            let count = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-            return Err(FormatError::UnexpectedEof { expected: count(end), available: count(self.len) });
-        }
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(buffer));
-        read.map_err(|e| FormatError::Source(e.to_string()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Loader, Recipe, testing::Folder};
+    use quarterturn_core::Error;
+    use std::{fs, path::PathBuf};
 
     /// Written by the reference library; see `make_pcam.py` beside them.
     fn fixture(name: &str) -> PathBuf {
