@@ -101,7 +101,7 @@ impl GroupConv {
     pub(crate) fn trace_at_every_place(&self, x: Shape, trace: &Trace) -> Result<[usize; 5]> {
         let w = self.weight.value().shape();
         let &[n, c, g, height, width] = x.dims() else {
-            return Err(trace.unfit(format!("expected an input [N, C, G, H, W], got {x:?}")));
+            return Err(trace.unfit(format!("expected an input [N, C, G, H, W] (images with G = 1), got {x:?}")));
         };
         if n == 0 {
             return Err(trace.unfit(format!("expected at least one image, got {x:?}")));

@@ -61,6 +61,11 @@ impl Module for Linear {
         match *x.dims() {
             [n, c] if c == features => Ok(Shape::from([n, self.bias.value().len()])),
             [n, c, g] if c * g == features => Ok(Shape::from([n, self.bias.value().len()])),
+            [_, _, _, _, ..] => {
+                let message =
+                    format!("expected {features} features of each image, got maps {x:?}: a mean over space is missing");
+                Err(trace.unfit(message))
+            }
             _ => Err(trace.unfit(format!("expected {features} features of each image, got {x:?}"))),
         }
     }

@@ -245,7 +245,7 @@ mod tests {
             (vec![1, 1, 1, 7, 28], "conv7: a 4×4 filter does not fit"),
             (vec![1, 1, 1, 1, 1], "pool2"),
             (vec![1, 3, 1, 28, 28], "conv1: expected 1 channels"),
-            (vec![1, 1, 28, 28], "conv1: expected an input [N, C, G, H, W]"),
+            (vec![1, 1, 28, 28], "conv1: expected an input [N, C, G, H, W] (images with G = 1), got [1, 1, 28, 28]"),
         ] {
             let images = Tensor::full(&shape[..], 0.0, &Device::Cpu).unwrap();
             let Err(Error::Invalid(message)) = network.predict(&images) else { panic!("{shape:?} is accepted") };
