@@ -35,9 +35,22 @@ impl Along {
         Shape::new(&dims)
     }
 
+    /// `shape` without this axis.
+    pub fn without(self, shape: Shape) -> Shape {
+        let mut dims = shape.dims().to_vec();
+        dims.remove(self.axis);
+        Shape::new(&dims)
+    }
+
     /// Where these indices lie.
     pub fn index(self, outer: usize, place: usize, inner: usize) -> usize {
         (outer * self.extent + place) * self.inner + inner
+    }
+
+    /// The values along the axis at `place` of outer and inner indices together.
+    pub fn column<T: Copy>(self, x: &[T], place: usize) -> Vec<T> {
+        let (outer, inner) = (place / self.inner, place % self.inner);
+        (0..self.extent).map(|k| x[self.index(outer, k, inner)]).collect()
     }
 
     /// The outer index, the place along the axis and the inner index of element `i`.

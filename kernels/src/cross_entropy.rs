@@ -1,314 +1,424 @@
-//! Log-softmax cross-entropy, and accuracy.
-#[cfg(feature = "gpu")]
-use crate::launch;
-use crate::order::first_maximum;
-#[cfg(feature = "gpu")]
-use quarterturn_core::{
-    Shape,
-    gpu::{Gpu, Kernel, Size},
+//! Log-softmax cross-entropy at every place of a map, and how many places are right.
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    argmax,
+    axis::Along,
+    order::greater,
+    softmax::{exp_columns, for_each_block},
+    sweep::PIECE,
 };
+#[cfg(feature = "gpu")]
+use crate::{div, launch, narrow, sum, sum_axes};
+#[cfg(any(feature = "gpu", test))]
+use quarterturn_core::Shape;
+#[cfg(feature = "gpu")]
+use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
-use quarterturn_core::{Device, Result, Tensor, common_device};
+use quarterturn_core::{Device, HostBuffer, Result, Tensor, common_device};
+use rayon::prelude::*;
 
-/// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`: `[N, K]`, `[N]` (class indices stored as
-/// numbers) → `[]`. The largest logit of a row is subtracted first, so no finite logit overflows; on the CPU the
-/// few exponentials are taken in `f64`. A row with a NaN or +∞ among its logits, or with no finite one, makes the loss NaN.
+/// How the losses of places become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reduction {
+    /// Their mean; where places have weights, the weighted mean.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// What [`cross_entropy_with`] can do beside the plain loss. The default is [`cross_entropy`].
+#[derive(Clone, Debug, Default)]
+pub struct CrossEntropy {
+    /// A factor for each class, `[K]`, where the logits are.
+    pub weights: Option<Tensor>,
+    /// ε: how much of each target is spread evenly over all classes (Szegedy et al. 2016).
+    pub smoothing: f64,
+    /// A label that is no class, such as 255 or −1: its places count for nothing.
+    pub ignored: Option<i32>,
+    /// Mean or sum.
+    pub reduction: Reduction,
+}
+
+/// The mean cross-entropy of logits: [`cross_entropy_with`] without weights, smoothing and ignored label,
+/// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`.
 ///
 /// # Panics
-/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ. Labels on the GPU cannot be
-/// looked at without waiting for it: there such a label makes the result NaN. [`first_invalid_label`] names it.
+/// As [`cross_entropy_with`].
 #[track_caller]
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let (n, classes) = batch("cross_entropy", logits, labels);
-    let mean = |rows: &mut dyn Iterator<Item = (Vec<f64>, usize)>| {
-        rows.map(|(row, label)| log_sum_exp(&row) - row[label]).sum::<f64>() / n as f64
-    };
-    match common_device("cross_entropy", &[logits, labels]) {
-        Device::Cpu => {
-            let labels = class_indices("cross_entropy", labels.f32s().iter().map(|&v| f64::from(v)), classes);
-            let rows = logits.f32s().chunks_exact(classes).map(|row| row.iter().map(|&v| f64::from(v)).collect());
-            Tensor::cpu([], vec![mean(&mut rows.zip(labels)) as f32].into())
-        }
-        Device::Reference => {
-            let labels = class_indices("cross_entropy", labels.f64s().iter().copied(), classes);
-            let rows = logits.f64s().chunks_exact(classes).map(<[f64]>::to_vec);
-            Tensor::reference([], vec![mean(&mut rows.zip(labels))])
-        }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_reduction(&gpu, "cross_entropy", logits, labels, gpu_batch(n, classes)),
-    }
+    CrossEntropy::default().loss("cross_entropy", logits, labels)
 }
 
-/// `dlogits[n, k] = (softmax(logits[n])[k] − [k = label_n]) · dloss / N`.
+/// Gradient of [`cross_entropy`].
 ///
 /// # Panics
-/// As [`cross_entropy`], or if `dloss` is not a scalar.
+/// As [`cross_entropy_with`], or if `dloss` is not a scalar.
 #[track_caller]
 pub fn cross_entropy_vjp(logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Tensor {
-    let (n, classes) = batch("cross_entropy_vjp", logits, labels);
-    assert_eq!(dloss.len(), 1, "cross_entropy_vjp: expected a scalar dloss, got {:?}", dloss.shape());
-    let gradient = |row: &[f64], label: usize, dloss: f64| -> Vec<f64> {
-        let log_sum = log_sum_exp(row);
-        let error = |(k, &v): (usize, &f64)| (v - log_sum).exp() - if k == label { 1.0 } else { 0.0 };
-        row.iter().enumerate().map(|at| error(at) * dloss / n as f64).collect()
-    };
-    match common_device("cross_entropy_vjp", &[logits, labels, dloss]) {
-        Device::Cpu => {
-            let labels = class_indices("cross_entropy_vjp", labels.f32s().iter().map(|&v| f64::from(v)), classes);
-            let dloss = f64::from(dloss.f32s()[0]);
-            let mut dlogits = Vec::with_capacity(logits.len());
-            for (row, label) in logits.f32s().chunks_exact(classes).zip(labels) {
-                let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-                dlogits.extend(gradient(&row, label, dloss).into_iter().map(|v| v as f32));
-            }
-            Tensor::cpu(logits.shape(), dlogits.into())
-        }
-        Device::Reference => {
-            let labels = class_indices("cross_entropy_vjp", labels.f64s().iter().copied(), classes);
-            let rows = logits.f64s().chunks_exact(classes).zip(labels);
-            let dlogits = rows.flat_map(|(row, label)| gradient(row, label, dloss.f64s()[0])).collect();
-            Tensor::reference(logits.shape(), dlogits)
-        }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            let (kernel, rows) = (Kernel::new("cross_entropy_vjp", SHADER), Size::Threads(n));
-            let operands = [logits, labels, dloss];
-            launch::result(&gpu, kernel, &[], &operands, logits.shape(), &gpu_batch(n, classes), rows)
-        }
-    }
+    CrossEntropy::default().gradient("cross_entropy_vjp", logits, labels, dloss)
 }
 
-/// `y[n] = argmax_k logits[n, k]`, the first of equals, as a number: `[N, K]` → `[N]`. NaN where a logit of the row is NaN,
-/// of which there is no greatest.
+/// The cross-entropy of logits `[N, K, …]` with labels `[N, …]` (class indices stored as numbers) → `[]`, as PyTorch's. With a
+/// place p of image n, its label y, the targets `q_k = (1 − ε)·[k = y] + ε/K` and the weights w:
+///
+/// `loss[n, p] = −Σ_k w_k q_k log softmax(logits[n, ·, p])_k`,
+///
+/// of which the sum is taken over all places that are not ignored, for a mean divided by `Σ w_y` over these (their number,
+/// where there are no weights; so NaN where all are ignored).
+///
+/// The largest logit is subtracted first, so no finite one overflows. A place with NaN or +∞ among its logits, or without a
+/// finite one, makes the loss NaN unless it is ignored.
 ///
 /// # Panics
-/// If `logits` is not `[N, K]` with K > 0.
+/// If the shapes do not fit, ε is not in [0, 1], a label on the host is not an index below K (nor the ignored one), or the
+/// devices differ. Labels on the GPU cannot be looked at without waiting for it: there such a label makes the result NaN.
+/// [`CrossEntropy::first_invalid_label`] names it.
 #[track_caller]
-pub fn argmax(logits: &Tensor) -> Tensor {
-    let [n, classes] = *logits.dims() else { panic!("argmax: expected logits [N, K], got {:?}", logits.shape()) };
-    assert!(classes > 0, "argmax: expected at least one class, got {:?}", logits.shape());
-    match logits.device() {
-        Device::Cpu => Tensor::cpu([n], logits.f32s().chunks_exact(classes).map(|row| answer(row) as f32).collect()),
-        Device::Reference => {
-            let best = logits.f64s().chunks_exact(classes).map(answer);
-            Tensor::reference([n], best.collect())
+pub fn cross_entropy_with(logits: &Tensor, labels: &Tensor, options: &CrossEntropy) -> Tensor {
+    options.loss("cross_entropy", logits, labels)
+}
+
+/// Gradient of [`cross_entropy_with`]:
+/// `dlogits[n, k, p] = (Σ_j w_j q_j · softmax(logits[n, ·, p])_k − w_k q_k) · dloss`, for a mean divided as the loss is; 0 at
+/// ignored places.
+///
+/// # Panics
+/// As [`cross_entropy_with`], or if `dloss` is not a scalar.
+#[track_caller]
+pub fn cross_entropy_with_vjp(logits: &Tensor, labels: &Tensor, options: &CrossEntropy, dloss: &Tensor) -> Tensor {
+    options.gradient("cross_entropy_vjp", logits, labels, dloss)
+}
+
+/// Stands for the ignored label among class indices.
+const IGNORED: u32 = u32::MAX;
+
+impl CrossEntropy {
+    /// The first of these labels that is neither a class, an index below `classes`, nor the ignored one, and its place (in the
+    /// order of the elements): none if all are. For what takes labels from a user: one look at all of them, before they are
+    /// used. Waits for the GPU if they lie there.
+    ///
+    /// # Errors
+    /// What the GPU reports.
+    pub fn first_invalid_label(&self, labels: &Tensor, classes: usize) -> Result<Option<(usize, f64)>> {
+        let labels = labels.to_f64()?;
+        Ok(labels.into_iter().enumerate().find(|&(_, label)| self.class(label, classes).is_none()))
+    }
+
+    /// A label as an index, or [`IGNORED`].
+    fn class(&self, label: f64, classes: usize) -> Option<u32> {
+        if self.ignored.is_some_and(|ignored| label == f64::from(ignored)) {
+            return Some(IGNORED);
         }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            launch::each(&gpu, Kernel::new("argmax", SHADER), &[], &[logits], Shape::from([n]), &gpu_batch(n, classes))
+        let index = label as u32;
+        (f64::from(index) == label && (index as usize) < classes).then_some(index)
+    }
+
+    #[track_caller]
+    fn classes(&self, op: &str, labels: &Tensor, classes: usize) -> Vec<u32> {
+        let class = |(place, label): (usize, f64)| {
+            self.class(label, classes)
+                .unwrap_or_else(|| panic!("{op}: expected labels 0 to {}, got {label} in row {place}", classes - 1))
+        };
+        match labels.device() {
+            Device::Reference => labels.f64s().iter().copied().enumerate().map(class).collect(),
+            _ => labels.f32s().iter().map(|&label| f64::from(label)).enumerate().map(class).collect(),
         }
+    }
+
+    /// The logits as `[N, K, places]`.
+    #[track_caller]
+    fn along(&self, op: &str, logits: &Tensor, labels: &Tensor) -> Along {
+        let along = batch(op, logits, labels);
+        assert!((0.0..=1.0).contains(&self.smoothing), "{op}: expected a smoothing in [0, 1], got {}", self.smoothing);
+        if let Some(weights) = &self.weights {
+            let classes = along.extent;
+            assert_eq!(weights.dims(), [classes], "{op}: expected weights [{classes}], got {:?}", weights.shape());
+            common_device(op, &[logits, weights]);
+        }
+        along
+    }
+
+    /// The weight of each class, on the host.
+    fn weights(&self, classes: usize) -> Vec<f64> {
+        match &self.weights {
+            None => vec![1.0; classes],
+            Some(weights) if matches!(weights.device(), Device::Reference) => weights.f64s().to_vec(),
+            Some(weights) => weights.f32s().iter().map(|&w| f64::from(w)).collect(),
+        }
+    }
+
+    /// What a loss is divided by.
+    fn divisor(&self, classes: &[u32], weights: &[f64]) -> f64 {
+        match self.reduction {
+            Reduction::Sum => 1.0,
+            Reduction::Mean => classes.iter().filter(|&&y| y != IGNORED).map(|&y| weights[y as usize]).sum(),
+        }
+    }
+
+    #[track_caller]
+    fn loss(&self, op: &str, logits: &Tensor, labels: &Tensor) -> Tensor {
+        let along = self.along(op, logits, labels);
+        match common_device(op, &[logits, labels]) {
+            Device::Cpu => {
+                let (classes, weights) = (self.classes(op, labels, along.extent), self.weights(along.extent));
+                let targets = Targets::new(self.smoothing, &weights);
+                let image = |x: &[f32], y: &[u32]| targets.loss(x, along.inner, y);
+                // Each image's sum is its own, so that the order does not depend on the threads.
+                let images = (logits.f32s(), &classes[..]);
+                let (x_len, y_len) = (along.len(), along.inner);
+                let sums: Vec<f64> = if logits.len() <= PIECE {
+                    images.0.chunks(x_len).zip(images.1.chunks(y_len)).map(|(x, y)| image(x, y)).collect()
+                } else {
+                    let images = images.0.par_chunks(x_len).zip(images.1.par_chunks(y_len));
+                    images.with_min_len(PIECE.div_ceil(x_len)).map(|(x, y)| image(x, y)).collect()
+                };
+                let loss = sums.iter().sum::<f64>() / self.divisor(&classes, &weights);
+                Tensor::cpu([], vec![loss as f32].into())
+            }
+            Device::Reference => {
+                let (classes, weights) = (self.classes(op, labels, along.extent), self.weights(along.extent));
+                let places = classes.iter().enumerate().filter(|&(_, &y)| y != IGNORED);
+                let loss = |(place, &y): (usize, &u32)| -> f64 {
+                    let column = along.column(logits.f64s(), place);
+                    let log_sum = log_sum_exp(&column);
+                    let targets = (0..).zip(&weights).map(|(k, w)| w * self.target(k == y, along.extent));
+                    // What is no target counts for nothing, even if its logit is −∞.
+                    column.iter().zip(targets).filter(|&(_, q)| q != 0.0).map(|(v, q)| q * (log_sum - v)).sum()
+                };
+                Tensor::reference([], vec![places.map(loss).sum::<f64>() / self.divisor(&classes, &weights)])
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => self.gpu_loss(&gpu, logits, labels, along),
+        }
+    }
+
+    #[track_caller]
+    fn gradient(&self, op: &str, logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Tensor {
+        let along = self.along(op, logits, labels);
+        assert_eq!(dloss.len(), 1, "{op}: expected a scalar dloss, got {:?}", dloss.shape());
+        match common_device(op, &[logits, labels, dloss]) {
+            Device::Cpu => {
+                let (classes, weights) = (self.classes(op, labels, along.extent), self.weights(along.extent));
+                let part = f64::from(dloss.f32s()[0]) / self.divisor(&classes, &weights);
+                let targets = Targets::new(self.smoothing, &weights);
+                let image = |(x, y, dx): (&[f32], &[u32], &mut [f32])| targets.gradient(x, along.inner, y, part, dx);
+                let mut dlogits = HostBuffer::scratch(logits.len());
+                let (x, y, x_len, y_len) = (logits.f32s(), &classes[..], along.len(), along.inner);
+                if x.len() <= PIECE {
+                    let images = x.chunks(x_len).zip(y.chunks(y_len)).zip(dlogits.chunks_mut(x_len));
+                    images.for_each(|((x, y), dx)| image((x, y, dx)));
+                } else {
+                    let images = (x.par_chunks(x_len), y.par_chunks(y_len), dlogits.par_chunks_mut(x_len));
+                    images.into_par_iter().with_min_len(PIECE.div_ceil(x_len)).for_each(image);
+                }
+                Tensor::cpu(logits.shape(), dlogits)
+            }
+            Device::Reference => {
+                let (classes, weights) = (self.classes(op, labels, along.extent), self.weights(along.extent));
+                let part = dloss.f64s()[0] / self.divisor(&classes, &weights);
+                let mut dlogits = vec![0.0; logits.len()];
+                for (place, &y) in classes.iter().enumerate().filter(|&(_, &y)| y != IGNORED) {
+                    let column = along.column(logits.f64s(), place);
+                    let log_sum = log_sum_exp(&column);
+                    let target = |k: usize| weights[k] * self.target(k as u32 == y, along.extent);
+                    let whole: f64 = (0..along.extent).map(target).sum();
+                    for (k, v) in column.iter().enumerate() {
+                        let at = along.index(place / along.inner, k, place % along.inner);
+                        dlogits[at] = (whole * (v - log_sum).exp() - target(k)) * part;
+                    }
+                }
+                Tensor::reference(logits.shape(), dlogits)
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => self.gpu_gradient(&gpu, logits, labels, dloss, along),
+        }
+    }
+
+    /// `q_k`, of the label's class or another.
+    fn target(&self, is_label: bool, classes: usize) -> f64 {
+        self.smoothing / classes as f64 + if is_label { 1.0 - self.smoothing } else { 0.0 }
     }
 }
 
-/// How many rows' [`argmax`] is their label: `[N, K]`, `[N]` → `[]`. A row with a NaN among its logits is not counted.
+/// The targets of a place, by the weights of the classes: `w_k q_k` is `even[k]`, and at the label `sure[k]` more.
+struct Targets {
+    even: Vec<f64>,
+    sure: Vec<f64>,
+    /// `Σ_k even[k]`.
+    spread: f64,
+}
+
+impl Targets {
+    fn new(smoothing: f64, weights: &[f64]) -> Self {
+        let even: Vec<f64> = weights.iter().map(|w| w * smoothing / weights.len() as f64).collect();
+        let sure = weights.iter().map(|w| w * (1.0 - smoothing)).collect();
+        Targets { spread: even.iter().sum(), even, sure }
+    }
+
+    /// The sum of an image's losses.
+    fn loss(&self, x: &[f32], inner: usize, classes: &[u32]) -> f64 {
+        let mut total = 0.0;
+        for_each_block(x, inner, |first, max, sum| {
+            for (i, (&max, &sum)) in max.iter().zip(sum.iter()).enumerate() {
+                let y = classes[first + i];
+                if y == IGNORED {
+                    continue;
+                }
+                let shifted = |k: usize| f64::from(x[k * inner + first + i] - max);
+                let label = y as usize;
+                let sure = self.sure[label];
+                // A target of 0 counts for nothing, even if its logit is −∞.
+                let mut loss = (sure + self.spread) * sum.ln() - if sure == 0.0 { 0.0 } else { sure * shifted(label) };
+                if self.spread != 0.0 {
+                    let even = self.even.iter().enumerate().filter(|&(_, &even)| even != 0.0);
+                    loss -= even.map(|(k, even)| even * shifted(k)).sum::<f64>();
+                }
+                total += loss;
+            }
+        });
+        total
+    }
+
+    /// The gradient of an image's logits, where that of each place's loss is `part`.
+    fn gradient(&self, x: &[f32], inner: usize, classes: &[u32], part: f64, dx: &mut [f32]) {
+        for_each_block(x, inner, |first, max, sum| {
+            let classes = &classes[first..first + max.len()];
+            for (sum, &y) in sum.iter_mut().zip(classes) {
+                *sum = if y == IGNORED { 0.0 } else { part * (self.sure[y as usize] + self.spread) / *sum };
+            }
+            exp_columns(x, inner, first, max, sum, dx);
+            for (i, &y) in classes.iter().enumerate() {
+                if y == IGNORED {
+                    dx[first + i..].iter_mut().step_by(inner).for_each(|dx| *dx = 0.0);
+                    continue;
+                }
+                if self.spread != 0.0 {
+                    for (dx, even) in dx[first + i..].iter_mut().step_by(inner).zip(&self.even) {
+                        *dx -= (even * part) as f32;
+                    }
+                }
+                // The label's own is a small difference where the network is sure: all of it in `f64`.
+                let (label, at) = (y as usize, y as usize * inner + first + i);
+                let target = (self.sure[label] + self.even[label]) * part;
+                dx[at] = (f64::from(x[at] - max[i]).exp() * sum[i] - target) as f32;
+            }
+        });
+    }
+}
+
+/// How many places' [`crate::argmax`] over the classes is their label: logits `[N, K, …]`, labels `[N, …]` → `[]`. A place with
+/// a NaN among its logits is not counted.
 ///
 /// # Panics
-/// As [`cross_entropy`]; on the GPU, a label that is not an index below K makes the count NaN.
+/// If the shapes do not fit, a label on the host is not an index below K, or the devices differ; on the GPU, such a label makes
+/// the count NaN.
 #[track_caller]
 pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
-    let (_, classes) = batch("count_correct", logits, labels);
+    let along = batch("count_correct", logits, labels);
+    let plain = CrossEntropy::default();
     match common_device("count_correct", &[logits, labels]) {
         Device::Cpu => {
-            let labels = class_indices("count_correct", labels.f32s().iter().map(|&v| f64::from(v)), classes);
-            let rows = logits.f32s().chunks_exact(classes).zip(labels);
-            let correct = rows.filter(|&(row, label)| answer(row) == label as f64).count();
+            let labels = plain.classes("count_correct", labels, along.extent);
+            let answers = argmax(logits, 1);
+            let correct = answers.f32s().iter().zip(labels).filter(|&(&answer, label)| answer == label as f32).count();
             Tensor::cpu([], vec![correct as f32].into())
         }
         Device::Reference => {
-            let labels = class_indices("count_correct", labels.f64s().iter().copied(), classes);
-            let rows = logits.f64s().chunks_exact(classes).zip(labels);
-            let correct = rows.filter(|&(row, label)| answer(row) == label as f64).count();
-            Tensor::reference([], vec![correct as f64])
+            let labels = plain.classes("count_correct", labels, along.extent);
+            let answers = argmax(logits, 1);
+            let right = |&(&answer, label): &(&f64, u32)| answer == f64::from(label);
+            Tensor::reference([], vec![answers.f64s().iter().zip(labels).filter(right).count() as f64])
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_reduction(&gpu, "count_correct", logits, labels, gpu_batch(labels.len(), classes)),
+        Device::Gpu(gpu) => {
+            let kernel = Kernel::new("count_correct", SHADER).workgroup(64, 4 * 64);
+            let (uniform, answers) = (plain.uniform(labels.len(), along, 0, 0), argmax(logits, 1));
+            launch::result(&gpu, kernel, &[], &[&answers, labels], Shape::new(&[]), &uniform, Size::Groups(1))
+        }
     }
 }
 
-/// (N, K) of logits and labels that belong together.
-#[track_caller]
-fn batch(op: &str, logits: &Tensor, labels: &Tensor) -> (usize, usize) {
-    match (logits.dims(), labels.dims()) {
-        _ if logits.is_empty() => panic!("{op}: expected logits that are not empty, got {:?}", logits.shape()),
-        (&[n, classes], &[m]) if n == m => (n, classes),
-        _ => panic!("{op}: expected logits [N, K] and labels [N], got {:?} and {:?}", logits.shape(), labels.shape()),
-    }
-}
-
-/// The first of these labels `[N]` that is no class, an index below `classes`, and its place: none if all are. For what
-/// takes labels from a user: one look at all of them, before they are used. Waits for the GPU if they lie there.
+/// The first of these labels that is no class: [`CrossEntropy::first_invalid_label`] where none is ignored.
 ///
 /// # Errors
 /// What the GPU reports.
 pub fn first_invalid_label(labels: &Tensor, classes: usize) -> Result<Option<(usize, f64)>> {
-    let labels = labels.to_f64()?;
-    Ok(labels.into_iter().enumerate().find(|&(_, label)| class_index(label, classes).is_none()))
+    CrossEntropy::default().first_invalid_label(labels, classes)
 }
 
-/// Labels as indices.
+/// Logits and labels that belong together, the logits as `[N, K, places]`.
 #[track_caller]
-fn class_indices(op: &str, labels: impl Iterator<Item = f64>, classes: usize) -> Vec<usize> {
-    let index = |(n, label)| {
-        class_index(label, classes)
-            .unwrap_or_else(|| panic!("{op}: expected labels 0 to {}, got {label} in row {n}", classes - 1))
+fn batch(op: &str, logits: &Tensor, labels: &Tensor) -> Along {
+    assert!(!logits.is_empty(), "{op}: expected logits that are not empty, got {:?}", logits.shape());
+    let fit = match (logits.dims(), labels.dims()) {
+        ([n, _, places @ ..], [m, label_places @ ..]) => n == m && places == label_places,
+        _ => false,
     };
-    labels.enumerate().map(index).collect()
-}
-
-fn class_index(label: f64, classes: usize) -> Option<usize> {
-    let index = label as usize;
-    (index as f64 == label && index < classes).then_some(index)
+    let got = (logits.shape(), labels.shape());
+    assert!(fit, "{op}: expected logits [N, K, ...] and labels [N, ...], got {:?} and {:?}", got.0, got.1);
+    Along::of(op, logits.shape(), 1)
 }
 
 /// `log Σ exp(v)`.
-fn log_sum_exp(row: &[f64]) -> f64 {
-    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    max + row.iter().map(|v| (v - max).exp()).sum::<f64>().ln()
-}
-
-/// The class that a row of logits means, or NaN if one of them is.
-fn answer<T: Copy + PartialOrd + Into<f64>>(row: &[T]) -> f64 {
-    let best = first_maximum(row.iter().copied());
-    if row[best].into().is_nan() { f64::NAN } else { best as f64 }
+fn log_sum_exp(column: &[f64]) -> f64 {
+    let max = column.iter().fold(f64::NEG_INFINITY, |max, &v| greater(v, max));
+    max + column.iter().map(|v| (v - max).exp()).sum::<f64>().ln()
 }
 
 #[cfg(feature = "gpu")]
 static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("cross_entropy.wgsl"));
 
-/// Rows, classes, and what an invalid label gives, or a row without an answer.
 #[cfg(feature = "gpu")]
-fn gpu_batch(rows: usize, classes: usize) -> [u32; 3] {
-    [rows as u32, classes as u32, f32::NAN.to_bits()]
-}
+impl CrossEntropy {
+    /// Places that a workgroup sums up.
+    const PLACES: usize = 1024;
 
-/// A kernel that sums over the batch in one workgroup.
-#[cfg(feature = "gpu")]
-fn gpu_reduction(gpu: &Gpu, name: &'static str, logits: &Tensor, labels: &Tensor, batch: [u32; 3]) -> Tensor {
-    let kernel = Kernel::new(name, SHADER).workgroup(64, 4 * 64);
-    launch::result(gpu, kernel, &[], &[logits, labels], Shape::new(&[]), &batch, Size::Groups(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        parity::{Tolerance, check, devices_and_reference, random, random_labels},
-        scale,
-    };
-
-    #[test]
-    fn parity() {
-        for (n, classes) in [(1, 1), (1, 10), (2, 2), (15, 10), (64, 10), (65, 3), (257, 10), (17, 65), (3, 1000)] {
-            let name = format!("{n} {classes}");
-            // Some confident rows, so that exponentials spread.
-            let logits = scale(&random([n, classes], 1), 8.0);
-            let (labels, dloss) = (random_labels(n, classes, 2), random([], 3));
-            check(&format!("cross_entropy {name}"), &[&logits, &labels], Tolerance::Terms(4), |t| {
-                vec![cross_entropy(&t[0], &t[1])]
-            });
-            check(&format!("cross_entropy_vjp {name}"), &[&logits, &labels, &dloss], Tolerance::Terms(4), |t| {
-                vec![cross_entropy_vjp(&t[0], &t[1], &t[2])]
-            });
-            check(&format!("argmax {name}"), &[&logits, &labels], Tolerance::Exact, |t| {
-                vec![argmax(&t[0]), count_correct(&t[0], &t[1])]
-            });
-        }
+    /// The words of the shader's `Batch`.
+    fn uniform(&self, places: usize, along: Along, groups: usize, divisor: u32) -> [u32; 10] {
+        let words = [places, along.extent, along.inner, groups].map(|v| v as u32);
+        let ignored = self.ignored.map_or(f32::NAN, |ignored| ignored as f32);
+        let numbers = [f32::NAN, self.smoothing as f32, ignored].map(f32::to_bits);
+        let flags = [u32::from(self.ignored.is_some()), u32::from(self.weights.is_some()), divisor];
+        [words[0], words[1], words[2], words[3], numbers[0], numbers[1], numbers[2], flags[0], flags[1], flags[2]]
     }
 
-    #[test]
-    fn two_classes_by_hand() {
-        let logits = Tensor::reference([2, 2], vec![0.0, 0.0, 3f64.ln(), 0.0]);
-        let labels = Tensor::reference([2], vec![1.0, 0.0]);
-        let loss = cross_entropy(&logits, &labels).f64s()[0];
-        assert!((loss - (2f64.ln() + (4f64 / 3.0).ln()) / 2.0).abs() < 1e-15);
-        let dlogits = cross_entropy_vjp(&logits, &labels, &Tensor::reference([], vec![2.0]));
-        for (got, expected) in dlogits.f64s().iter().zip([0.5, -0.5, -0.25, 0.25]) {
-            assert!((got - expected).abs() < 1e-15);
+    fn gpu_loss(&self, gpu: &Gpu, logits: &Tensor, labels: &Tensor, along: Along) -> Tensor {
+        let groups = labels.len().div_ceil(Self::PLACES);
+        let kernel = Kernel::new("cross_entropy", SHADER).workgroup(64, 4 * 64);
+        let operands = [logits, labels, self.weights.as_ref().unwrap_or(labels)];
+        let uniform = self.uniform(labels.len(), along, groups, u32::from(self.reduction == Reduction::Mean));
+        let shape = if groups == 1 { Shape::new(&[]) } else { Shape::from([2, groups]) };
+        let y = launch::result(gpu, kernel, &[], &operands, shape, &uniform, Size::Groups(groups));
+        if groups == 1 {
+            return y;
         }
-        assert_eq!(argmax(&logits).f64s(), [0.0, 0.0]);
-        assert_eq!(count_correct(&logits, &labels).f64s(), [1.0]);
+        // Losses and weights of the groups.
+        let totals = sum_axes(&y, &[1], false);
+        let [loss, weight] = [0, 1].map(|i| narrow(&totals, 0, i, 1).reshape([]));
+        if self.reduction == Reduction::Mean { div(&loss, &weight) } else { loss }
     }
 
-    #[test]
-    fn the_first_of_equal_logits_wins() {
-        for device in devices_and_reference() {
-            let logits = Tensor::from_vec([2, 3], vec![1.0, 2.0, 2.0, 0.0, 0.0, 0.0], &device).unwrap();
-            assert_eq!(argmax(&logits).to_vec().unwrap(), [1.0, 0.0], "{device}");
-            let labels = Tensor::from_vec([2], vec![1.0, 2.0], &device).unwrap();
-            assert_eq!(count_correct(&logits, &labels).to_vec().unwrap(), [1.0], "{device}");
-        }
-    }
-
-    /// The host cannot look at labels on the GPU without waiting for it.
-    #[cfg(feature = "gpu")]
-    #[test]
-    fn a_label_beyond_the_classes_makes_loss_and_count_nan_on_the_gpu() {
-        let Some(gpu) = quarterturn_core::testing::gpu() else { return };
-        let device = Device::Gpu(gpu);
-        for label in [3.0, -1.0, 0.5, f32::NAN] {
-            let logits = Tensor::full([2, 3], 0.0, &device).unwrap();
-            let labels = Tensor::from_vec([2], vec![1.0, label], &device).unwrap();
-            assert!(cross_entropy(&logits, &labels).to_vec().unwrap()[0].is_nan(), "{label}");
-            assert!(count_correct(&logits, &labels).to_vec().unwrap()[0].is_nan(), "{label}");
-            let dloss = Tensor::full([], 1.0, &device).unwrap();
-            let dlogits = cross_entropy_vjp(&logits, &labels, &dloss).to_vec().unwrap();
-            assert!(dlogits[..3].iter().all(|v| v.is_finite()) && dlogits[3..].iter().all(|v| v.is_nan()), "{label}");
-        }
-    }
-
-    #[test]
-    fn nan_is_no_answer() {
-        let (nan, inf) = (f32::NAN, f32::INFINITY);
-        let rows = [[nan; 3], [0.0, nan, 5.0], [5.0, 0.0, nan], [-nan, 1.0, 2.0], [-inf, inf, inf], [-inf; 3]];
-        for device in devices_and_reference() {
-            let logits = Tensor::from_vec([6, 3], rows.concat(), &device).unwrap();
-            let answers = argmax(&logits).to_vec().unwrap();
-            assert!(answers[..4].iter().all(|v| v.is_nan()) && answers[4..] == [1.0, 0.0], "{answers:?} on {device}");
-            for label in [0.0, 1.0, 2.0] {
-                let labels = Tensor::full([6], label, &device).unwrap();
-                let expected = [1.0, 1.0, 0.0][label as usize];
-                assert_eq!(count_correct(&logits, &labels).to_vec().unwrap(), [expected], "{label} on {device}");
+    fn gpu_gradient(&self, gpu: &Gpu, logits: &Tensor, labels: &Tensor, dloss: &Tensor, along: Along) -> Tensor {
+        let places = labels.len();
+        let weights = self.weights.as_ref().unwrap_or(labels);
+        // The number of places is known; what they weigh has to be summed first.
+        let known = self.weights.is_none() && self.ignored.is_none();
+        let (divisor, dloss) = match self.reduction {
+            Reduction::Sum => (1, dloss.clone()),
+            Reduction::Mean if known => (places as u32, dloss.clone()),
+            Reduction::Mean => {
+                let uniform = self.uniform(places, along, 0, 1);
+                let kernel = Kernel::new("label_weights", SHADER);
+                let each = launch::each(gpu, kernel, &[], &[labels, weights], labels.shape(), &uniform);
+                (1, div(&dloss.reshape([]), &sum(&each)))
             }
-            for row in rows {
-                let logits = Tensor::from_vec([1, 3], row.to_vec(), &device).unwrap();
-                let label = Tensor::full([1], 0.0, &device).unwrap();
-                assert!(cross_entropy(&logits, &label).to_vec().unwrap()[0].is_nan(), "{row:?} on {device}");
-                let dlogits = cross_entropy_vjp(&logits, &label, &Tensor::full([], 1.0, &device).unwrap());
-                assert!(dlogits.to_vec().unwrap().iter().all(|v| v.is_nan()), "{row:?} on {device}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_invalid_label_is_named() {
-        for device in devices_and_reference() {
-            let find = |labels: &[f32]| {
-                let labels = Tensor::from_vec([labels.len()], labels.to_vec(), &device).unwrap();
-                first_invalid_label(&labels, 3).unwrap()
-            };
-            assert_eq!(find(&[0.0, 1.0, 2.0]), None);
-            for label in [3.0, -1.0, 0.5, f32::INFINITY] {
-                assert_eq!(find(&[0.0, label, 9.0]), Some((1, f64::from(label))), "{device}");
-            }
-            assert!(find(&[f32::NAN]).unwrap().1.is_nan());
-        }
-    }
-
-    #[test]
-    fn huge_logits_do_not_overflow() {
-        let logits = Tensor::cpu([1, 3], vec![3e38, -3e38, 0.0].into());
-        assert_eq!(cross_entropy(&logits, &Tensor::cpu([1], vec![0.0].into())).f32s(), [0.0]);
-    }
-
-    #[test]
-    #[should_panic(expected = "cross_entropy: expected labels 0 to 2, got 3 in row 0")]
-    fn a_label_beyond_the_classes_is_refused() {
-        cross_entropy(&random([1, 3], 1), &Tensor::reference([1], vec![3.0]));
-    }
-
-    #[test]
-    #[should_panic(expected = "count_correct: expected labels 0 to 2, got -1 in row 1")]
-    fn a_label_beyond_the_classes_is_not_counted_as_missed() {
-        count_correct(&random([2, 3], 1), &Tensor::reference([2], vec![0.0, -1.0]));
+        };
+        let (kernel, size) = (Kernel::new("cross_entropy_vjp", SHADER), Size::Threads(places));
+        let uniform = self.uniform(places, along, 0, divisor);
+        launch::result(gpu, kernel, &[], &[logits, labels, weights, &dloss], logits.shape(), &uniform, size)
     }
 }

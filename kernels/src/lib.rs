@@ -1,6 +1,7 @@
 //! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
 
 mod adaptive;
+mod argmax;
 mod arithmetic;
 mod axis;
 mod batch_norm;
@@ -37,6 +38,7 @@ mod transform;
 mod warp;
 
 pub use adaptive::*;
+pub use argmax::*;
 pub use arithmetic::*;
 pub use batch_norm::*;
 pub use concat::*;

@@ -132,37 +132,49 @@ impl Kind {
         }
     }
 
-    /// One outer index: `inner` columns side by side, a block of them at a time.
+    /// One outer index.
     fn host(self, x: &[f32], inner: usize, y: &mut [f32]) {
-        const BLOCK: usize = 256;
-        let (mut max, mut sum) = ([0f32; BLOCK], [0f64; BLOCK]);
-        for first in (0..inner).step_by(BLOCK) {
-            let len = BLOCK.min(inner - first);
-            let (max, sum) = (&mut max[..len], &mut sum[..len]);
-            match inner {
-                1 => [sum[0]] = [row_sum(x, &mut max[0])],
-                _ => column_sums(x, inner, first, max, sum),
-            }
-            for (max, sum) in max.iter_mut().zip(sum.iter_mut()) {
+        for_each_block(x, inner, |first, max, sum| {
+            for (max, sum) in max.iter().zip(sum.iter_mut()) {
                 *sum = match self {
+                    Kind::LogSumExp if !max.is_finite() => 0.0,
+                    _ if !max.is_finite() => f64::NAN,
                     Kind::Softmax => 1.0 / *sum,
                     Kind::LogSoftmax | Kind::LogSumExp => f64::from(math::ln(*sum as f32)),
                 };
-                if !max.is_finite() {
-                    *sum = if self == Kind::LogSumExp { 0.0 } else { f64::NAN };
-                }
             }
             match self {
-                Kind::Softmax => each_column(x, y, inner, first, max, sum, &|v, norm| math::exp(v) * norm),
-                Kind::LogSoftmax => each_column(x, y, inner, first, max, sum, &|v, norm| v - norm),
+                Kind::Softmax => exp_columns(x, inner, first, max, sum, y),
+                Kind::LogSoftmax => each_column(x, inner, first, max, sum, y, &|v, norm| v - norm),
                 Kind::LogSumExp => {
                     for ((y, max), sum) in y[first..].iter_mut().zip(max).zip(sum) {
                         *y = *max + *sum as f32;
                     }
                 }
             }
-        }
+        });
     }
+}
+
+/// Calls `f(first, max, sum)` for blocks of the columns of `x`, of which there are `inner` side by side: each column's maximum
+/// and `Σ exp(x − max)`, for those from `first` on.
+pub(crate) fn for_each_block(x: &[f32], inner: usize, mut f: impl FnMut(usize, &[f32], &mut [f64])) {
+    const BLOCK: usize = 256;
+    let (mut max, mut sum) = ([0f32; BLOCK], [0f64; BLOCK]);
+    for first in (0..inner).step_by(BLOCK) {
+        let len = BLOCK.min(inner - first);
+        let (max, sum) = (&mut max[..len], &mut sum[..len]);
+        match inner {
+            1 => sum[0] = row_sum(x, &mut max[0]),
+            _ => column_sums(x, inner, first, max, sum),
+        }
+        f(first, max, sum);
+    }
+}
+
+/// `y = exp(x − max)·factor` in the columns from `first` on.
+pub(crate) fn exp_columns(x: &[f32], inner: usize, first: usize, max: &[f32], factor: &[f64], y: &mut [f32]) {
+    each_column(x, inner, first, max, factor, y, &|v, factor| math::exp(v) * factor);
 }
 
 wide! {
@@ -199,11 +211,11 @@ wide! {
     /// `y = f(x − max, norm)` in the columns from `first` on.
     fn each_column<F: Fn(f32, f32) -> f32>(
         x: &[f32],
-        y: &mut [f32],
         inner: usize,
         first: usize,
         max: &[f32],
         norm: &[f64],
+        y: &mut [f32],
         f: &F,
     ) {
         if inner == 1 {

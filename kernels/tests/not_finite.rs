@@ -259,6 +259,10 @@ fn losses() {
     ] {
         row.check();
     }
+    let smooth = || CrossEntropy { smoothing: 0.1, ..CrossEntropy::default() };
+    row("cross_entropy, smooth", &[&[3, 5]], move |t| vec![cross_entropy_with(&t[0], &t[1], &smooth())])
+        .beside(labels())
+        .check();
     for axis in [0, 1] {
         let rows = [
             row("softmax", &[&[3, 5]], move |t| vec![softmax(&t[0], axis), log_softmax(&t[0], axis)]),

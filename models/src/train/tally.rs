@@ -148,7 +148,7 @@ impl Tally {
             }
             self.classes = classes;
             add(&mut self.pending.counts[v], kernels::count_correct(&logits, labels));
-            add(&mut self.pending.answers, kernels::sum(&kernels::scale(&kernels::argmax(&logits), 0.0)));
+            add(&mut self.pending.answers, kernels::sum(&kernels::scale(&kernels::argmax(&logits, 1), 0.0)));
         }
         self.pending.labels.push((labels.clone(), self.images));
         if self.pending.labels.len() > FURTHEST_BEHIND { self.wait() } else { Ok(()) }
