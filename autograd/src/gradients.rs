@@ -108,7 +108,7 @@ impl Gradients {
         let norm = kernels::map(&squares.reduce(|a, b| kernels::add(&a, &b))?, &kernels::SQRT, []);
         let factor = kernels::map(&norm, &CLIP_FACTOR, [max]);
         for gradient in self.weights.values_mut() {
-            *gradient = kernels::mul(gradient, &kernels::broadcast(&factor, gradient.shape()));
+            *gradient = kernels::mul(gradient, &factor);
         }
         Some(norm)
     }

@@ -224,13 +224,7 @@ fn binary(
     reference: impl Fn(f64, f64) -> f64,
 ) -> Tensor {
     let device = common_device(name, &[a, b]);
-    let Some(shape) = common_shape(a.shape(), b.shape()) else {
-        panic!(
-            "{name}: expected operands of one shape, or of extents that are 1 where they differ, got {:?} and {:?}",
-            a.shape(),
-            b.shape()
-        )
-    };
+    let shape = common_shape(name, a.shape(), b.shape());
     if matches!(device, Device::Cpu) && a.shape() == b.shape() {
         return Tensor::cpu(shape, sweep::zip(a.f32s(), b.f32s(), f));
     }
@@ -302,20 +296,23 @@ fn gpu_unary(gpu: &Gpu, name: &'static str, x: &Tensor, number: f64) -> Tensor {
     launch::each(gpu, Kernel::new(name, SHADER), &[], &[x], x.shape(), &words)
 }
 
-/// The shape that both spread over.
-fn common_shape(a: Shape, b: Shape) -> Option<Shape> {
+/// The shape that both operands of `op` spread over.
+#[track_caller]
+pub(crate) fn common_shape(op: &str, a: Shape, b: Shape) -> Shape {
     let (long, short) = if a.rank() >= b.rank() { (a, b) } else { (b, a) };
     let missing = long.rank() - short.rank();
     let mut dims = long.dims().to_vec();
     for (axis, &extent) in short.dims().iter().enumerate() {
         let common = &mut dims[missing + axis];
-        match (*common, extent) {
-            (a, b) if a == b || b == 1 => {}
-            (1, b) => *common = b,
-            _ => return None,
+        assert!(
+            *common == extent || *common == 1 || extent == 1,
+            "{op}: expected operands of one shape, or of extents that are 1 where they differ, got {a:?} and {b:?}"
+        );
+        if *common == 1 {
+            *common = extent;
         }
     }
-    Some(Shape::new(&dims))
+    Shape::new(&dims)
 }
 
 #[cfg(feature = "gpu")]

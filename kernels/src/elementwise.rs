@@ -3,9 +3,13 @@
 mod check;
 mod functions;
 mod map;
+#[cfg(any(feature = "gpu", test))]
+mod shader;
+mod zip;
 
 pub use functions::*;
 pub use map::*;
+pub use zip::*;
 
 #[cfg(feature = "gpu")]
 use crate::launch;

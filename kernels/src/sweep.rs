@@ -120,6 +120,15 @@ pub(crate) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Sen
 }
 
 wide! {
+    /// `y[i] ← y[i]·factors[i]`.
+    pub(crate) fn multiply(y: &mut [f32], factors: &[f32]) {
+        for (y, factor) in y.iter_mut().zip(factors) {
+            *y *= factor;
+        }
+    }
+}
+
+wide! {
     /// The sum of a piece: [`LANES`] accumulators in `f32`, added up in `f64`.
     pub(crate) fn lane_sum(x: &[f32]) -> f64 {
         lane_sums(x, |v| v)

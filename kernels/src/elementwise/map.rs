@@ -2,20 +2,20 @@
 //!
 //! NaN passes by itself: no definition needs to care.
 
-#[cfg(feature = "gpu")]
-use crate::launch;
+#[cfg(any(feature = "gpu", test))]
+use super::shader::Expression;
 use crate::{
     simd::wide,
     sweep::{self, PIECE},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 
 /// An operation `y = f(x)` on each element, with `P` numbers that it depends on; `f(NaN)` is NaN whatever it says.
 ///
 /// ```
-/// use quarterturn_kernels::{Elementwise, each, map, math};
+/// use quarterturn_kernels::{Elementwise, map};
 /// # use quarterturn_core::{Device, Tensor};
 ///
 /// /// `x·tanh(ln(1 + eˣ))` (Misra 2019).
@@ -112,7 +112,7 @@ pub fn map_vjp<const P: usize>(x: &Tensor, dy: &Tensor, f: &Elementwise<P>, para
                         Some(slope) => slope(x, dx, numbers),
                         None => one_by_one(x, dx, f.slope, parameters),
                     }
-                    multiply(dx, dy);
+                    sweep::multiply(dx, dy);
                 }
             });
             Tensor::cpu(x.shape(), dx)
@@ -134,94 +134,35 @@ fn one_by_one<const P: usize>(x: &[f32], y: &mut [f32], f: fn(f64, [f64; P]) -> 
     }
 }
 
-wide! {
-    fn multiply(dx: &mut [f32], dy: &[f32]) {
-        for (dx, dy) in dx.iter_mut().zip(dy) {
-            *dx *= dy;
-        }
-    }
-}
-
-/// Which kernel of an operation.
+/// What of an operation is wanted.
 #[cfg(any(feature = "gpu", test))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Part {
     Value,
     Slope,
 }
 
 #[cfg(any(feature = "gpu", test))]
-impl<const P: usize> Elementwise<P> {
-    /// The entry point, and the shader that has it alone.
-    pub(super) fn shader(&self, part: Part) -> (String, String) {
-        let name = self.name;
-        let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        assert!(is_word && !name.is_empty(), "Elementwise: expected a name of letters, digits and _, got {name:?}");
-        let (entry, expression, operands, result) = match part {
-            Part::Value => (format!("map_{name}"), self.wgsl[0], 1, "f(v)"),
-            Part::Slope => (format!("map_{name}_vjp"), self.wgsl[1], 2, "f(v) * dy[i]"),
-        };
-        let bind = |i: usize, (name, access): (&str, &str)| {
-            format!("@group(0) @binding({i}) var<storage, {access}> {name}: array<f32>;\n")
-        };
-        let buffers = [("x", "read"), ("dy", "read")].into_iter().take(operands).chain([("y", "read_write")]);
-        let buffers: String = buffers.enumerate().map(|(i, buffer)| bind(i, buffer)).collect();
-        // The first two words make the numbers that WGSL cannot write down.
-        let lets = self.parameters.iter().zip(2..);
-        let lets: String = lets.map(|(name, i)| format!("    let {name} = numbers[{}][{}];\n", i / 4, i % 4)).collect();
-        let vectors = (2 + P).div_ceil(4);
-        let source = format!(
-            "{}{}
-{buffers}@group(1) @binding(0) var<uniform> numbers: array<vec4f, {vectors}>;
-
-fn f(x: f32) -> f32 {{
-    let infinity = numbers[0][0];
-    let nan = numbers[0][1];
-{lets}    return {expression};
-}}
-
-@compute @workgroup_size(WORKGROUP)
-fn {entry}(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-    @builtin(local_invocation_index) lane: u32) {{
-    let i = linear_index(group, groups, lane);
-    if (i < arrayLength(&y)) {{
-        let v = x[i];
-        y[i] = select({result}, v, is_nan(v));
-    }}
-}}
-",
-            PRELUDE[0], PRELUDE[1]
-        );
-        (entry, source)
+impl Part {
+    pub fn name(self) -> &'static str {
+        ["map", "map_vjp"][self as usize]
     }
 }
 
 #[cfg(any(feature = "gpu", test))]
-const PRELUDE: [&str; 2] = [include_str!("../prelude.wgsl"), include_str!("functions.wgsl")];
-
-#[cfg(feature = "gpu")]
 impl<const P: usize> Elementwise<P> {
-    fn launch(&self, gpu: &Gpu, part: Part, operands: &[&Tensor], parameters: [f64; P]) -> Tensor {
-        let mut uniform = vec![f32::INFINITY.to_bits(), f32::NAN.to_bits()];
-        uniform.extend(parameters.map(|p| (p as f32).to_bits()));
-        uniform.resize(uniform.len().next_multiple_of(4), 0);
-        launch::each(gpu, self.kernel(part), &[], operands, operands[0].shape(), &uniform)
+    pub(super) fn expression(&self, part: Part) -> Expression<'_> {
+        Expression {
+            name: self.name,
+            operands: &["x"],
+            parameters: &self.parameters,
+            wgsl: self.wgsl[part as usize],
+            is_slope: matches!(part, Part::Slope),
+        }
     }
 
-    /// The kernel, whose source is made once for each expression and kept.
-    fn kernel(&self, part: Part) -> Kernel {
-        use std::{
-            collections::HashMap,
-            sync::{LazyLock, Mutex, PoisonError},
-        };
-        type Key = (Part, &'static str, &'static str, Vec<&'static str>);
-        static MADE: LazyLock<Mutex<HashMap<Key, Kernel>>> = LazyLock::new(Mutex::default);
-        let key = (part, self.name, self.wgsl[part as usize], self.parameters.to_vec());
-        let make = || {
-            // Kernels name their source for as long as the process lives, and so do the strings that it is made of.
-            let [entry, source] = <[String; 2]>::from(self.shader(part)).map(|text| &*Box::leak(text.into_boxed_str()));
-            Kernel::new(entry, source)
-        };
-        *MADE.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(make)
+    #[cfg(feature = "gpu")]
+    fn launch(&self, gpu: &Gpu, part: Part, operands: &[&Tensor], parameters: [f64; P]) -> Tensor {
+        self.expression(part).launch(gpu, part.name(), operands, &parameters)
     }
 }
