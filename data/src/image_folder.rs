@@ -1,6 +1,6 @@
 //! Folders of images, a subfolder for each class, as ImageNet is usually kept.
 
-use crate::{Image, Samples, image_file};
+use crate::{Image, Samples, image_file, normal_form::composed};
 use quarterturn_core::{Error, Result};
 use std::{
     fs,
@@ -13,6 +13,8 @@ const MAX_DEPTH: usize = 8;
 const TRAIN: [&str; 2] = ["train", "training"];
 const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
 const TEST: [&str; 2] = ["test", "testing"];
+/// Folders that systems and archives leave among those of the user.
+const FOREIGN: [&str; 5] = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"];
 
 /// Image files with a class each. The files are read when their images are asked for; what is kept of each is its
 /// path. All images have three channels; see [`image_file::read`].
@@ -39,36 +41,41 @@ pub struct Parts {
 impl ImageFolder {
     /// All images below `folder`: `folder/<class>/…/<name>`, ending in jpg, jpeg, png, tif or tiff in small or capital
     /// letters. Classes are the subfolders, numbered in the order of their names; images are in the order of their
-    /// paths. Other files, and names that begin with a dot, are left out. Without subfolders, images right in `folder`
-    /// are all of one class, named as the folder is.
+    /// paths. Left out are other files, names that begin with a dot, and folders that systems and archives leave
+    /// (`__MACOSX` and the like). Without subfolders, images right in `folder` are all of one class, named as the folder is.
+    ///
+    /// Names are compared and ordered in Unicode's normal form C, so that classes are the same, and have the same numbers, on
+    /// every system.
     ///
     /// # Errors
-    /// [`Error::Io`] if a folder cannot be looked into, or there is no image in it or in one of its classes.
+    /// [`Error::Io`] if a folder cannot be looked into, or there is no image in it or in one of its classes;
+    /// [`Error::Invalid`] if there are images beside the folders of the classes, or two of these have the same name in
+    /// different normal forms.
     pub fn open(folder: &Path) -> Result<Self> {
-        let (folders, images) = list(folder)?;
+        let (folders, images) = list_classes(folder)?;
         let name = last_name(folder);
         if folders.is_empty() {
-            let files = images.into_iter().map(|file| (file.into_boxed_path(), 0)).collect();
-            return Self::with_files(name.clone(), folder.into(), vec![name], files);
-        }
-        if let Some(image) = images.first() {
-            let message = format!("an image beside the folders of the classes, {} among them", folders[0].display());
-            return Err(Error::Io { path: folder.join(image), message });
+            return Self::flat(folder, vec![name], images);
         }
         let class_names = folders.iter().map(|class| last_name(class)).collect();
         Self::with_classes(folder, class_names)
     }
 
     /// As [`ImageFolder::open`], for classes that are known: a subfolder that is none of them is an error, and a class
-    /// without a subfolder has no images.
+    /// without a subfolder has no images. Images right in `folder` are an error, unless there is only one class.
     ///
     /// # Errors
-    /// As [`ImageFolder::open`]; [`Error::Invalid`] for a subfolder that is no class.
+    /// As [`ImageFolder::open`]; [`Error::Invalid`] for a subfolder that is no class, and for images in no folder of a class.
     pub fn with_classes(folder: &Path, class_names: Vec<String>) -> Result<Self> {
+        let (folders, images) = list_classes(folder)?;
+        if folders.is_empty() && !images.is_empty() {
+            return Self::flat(folder, class_names, images);
+        }
+        let known: Vec<String> = class_names.iter().map(|name| composed(name)).collect();
         let mut files = Vec::new();
-        for class in list(folder)?.0 {
-            let name = last_name(&class);
-            let Some(label) = class_names.iter().position(|known| *known == name) else {
+        for class in folders {
+            let name = composed(&last_name(&class));
+            let Some(label) = known.iter().position(|known| *known == name) else {
                 let message = format!("not one of the {} classes: {}", class_names.len(), class_names.join(", "));
                 return Err(Error::Invalid(format!("{}: {message}", folder.join(class).display())));
             };
@@ -79,6 +86,17 @@ impl ImageFolder {
                 return Err(Error::Io { path: folder.join(class), message: no_images() });
             }
         }
+        Self::with_files(last_name(folder), folder.into(), class_names, files)
+    }
+
+    /// Images that lie right in `folder`, which must all be of one class.
+    fn flat(folder: &Path, class_names: Vec<String>, images: Vec<PathBuf>) -> Result<Self> {
+        if class_names.len() != 1 {
+            let message = format!("expected in a folder for each class: {}", class_names.join(", "));
+            let count = images.len();
+            return Err(Error::Invalid(format!("{}: {count} images right in the folder; {message}", folder.display())));
+        }
+        let files = images.into_iter().map(|file| (file.into_boxed_path(), 0)).collect();
         Self::with_files(last_name(folder), folder.into(), class_names, files)
     }
 
@@ -95,21 +113,34 @@ impl ImageFolder {
         Ok(ImageFolder { name, root, class_names, files })
     }
 
-    /// The parts below `folder`, with the classes of the training images. Their name is the folder's, and the part's.
+    /// The parts below `folder`, with the classes of the training images. Their name is the folder's, and the part's. The
+    /// folders of the parts may be written in capital letters.
     ///
     /// # Errors
-    /// As [`ImageFolder::open`]; [`Error::Io`] if there is no folder with training images; [`Error::Invalid`] if
-    /// another part has a class that these do not have.
+    /// As [`ImageFolder::open`] and [`ImageFolder::with_classes`]; [`Error::Io`] if there is no folder with training images;
+    /// [`Error::Invalid`] if there are two folders for one part, such as `val` and `validation`.
     pub fn parts(folder: &Path) -> Result<Parts> {
-        let find = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_dir());
+        let (folders, _) = list(folder)?;
+        let find = |names: &[&str]| {
+            let one_of = |path: &&PathBuf| names.contains(&last_name(path).to_lowercase().as_str());
+            let found: Vec<&PathBuf> = folders.iter().filter(one_of).collect();
+            match found[..] {
+                [] => Ok(None),
+                [part] => Ok(Some(folder.join(part))),
+                [a, b, ..] => {
+                    let message = format!("{} and {}: which of them is it?", a.display(), b.display());
+                    Err(Error::Invalid(format!("{}: {message}", folder.display())))
+                }
+            }
+        };
         let named = |part: Self, name: &str| Self { name: format!("{} {name}", last_name(folder)), ..part };
-        let Some(train) = find(&TRAIN) else {
+        let Some(train) = find(&TRAIN)? else {
             let message = format!("no folder of training images ({})", TRAIN.join(" or "));
             return Err(Error::Io { path: folder.into(), message });
         };
         let train = named(Self::open(&train)?, TRAIN[0]);
         let other = |names: &[&str]| {
-            let part = find(names).map(|path| Self::with_classes(&path, train.class_names.clone()));
+            let part = find(names)?.map(|path| Self::with_classes(&path, train.class_names.clone()));
             part.transpose().map(|part| part.map(|part| named(part, names[0])))
         };
         Ok(Parts { validation: other(&VALIDATION)?, test: other(&TEST)?, train })
@@ -160,14 +191,33 @@ fn last_name(path: &Path) -> String {
     name(path).or_else(|| name(&path.canonicalize().ok()?)).unwrap_or_else(|| path.display().to_string())
 }
 
-/// Names of the subfolders and of the images in a folder, each in order; nothing that begins with a dot.
+/// As [`list`], of a folder whose subfolders are classes: no image may lie beside them, and no two may have one name.
+fn list_classes(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (folders, images) = list(folder)?;
+    if let (Some(class), Some(image)) = (folders.first(), images.first()) {
+        let message = format!("an image beside the folders of the classes, {} among them", class.display());
+        return Err(Error::Invalid(format!("{}: {message}", folder.join(image).display())));
+    }
+    let same = |pair: &&[PathBuf]| composed(&last_name(&pair[0])) == composed(&last_name(&pair[1]));
+    match folders.windows(2).find(same) {
+        Some(pair) => {
+            let name = pair[0].display();
+            let message = format!("two folders {name}, whose names differ only in how accents are stored");
+            Err(Error::Invalid(format!("{}: {message}", folder.display())))
+        }
+        None => Ok((folders, images)),
+    }
+}
+
+/// Names of the subfolders and of the images in a folder, each in order; nothing that begins with a dot or is foreign.
 fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut folders, mut images) = (Vec::new(), Vec::new());
     let io = |e: std::io::Error| Error::io(folder, &e);
     for entry in fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = PathBuf::from(entry.file_name());
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if hidden || FOREIGN.iter().any(|foreign| name.as_os_str() == *foreign) {
             continue;
         }
         let extension = name.extension().map(|e| e.to_string_lossy().to_lowercase());
@@ -182,8 +232,9 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
             images.push(name);
         }
     }
-    folders.sort_unstable();
-    images.sort_unstable();
+    for names in [&mut folders, &mut images] {
+        names.sort_by_cached_key(|name| (composed(&name.to_string_lossy()), name.clone()));
+    }
     Ok((folders, images))
 }
 
@@ -267,6 +318,104 @@ mod tests {
         write(&folder, "val/d/1.png", 9);
         let message = ImageFolder::parts(folder.path()).unwrap_err().to_string();
         assert!(message.ends_with("val/d: not one of the 3 classes: a, b, c"), "{message}");
+    }
+
+    /// In `val` they were dropped without a word, and a folder full of images had "no images in it".
+    #[test]
+    fn images_in_no_class_are_errors_in_every_part() {
+        for part in ["train", "val", "test"] {
+            let folder = Folder::new();
+            for name in ["train/a/1.png", "train/b/1.png", "val/a/1.png", "test/b/1.png"] {
+                write(&folder, name, 9);
+            }
+            write(&folder, &format!("{part}/stray.png"), 9);
+            let message = ImageFolder::parts(folder.path()).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("{part}/stray.png: an image beside the folders of the classes")),
+                "{message}"
+            );
+        }
+        for part in ["val", "test"] {
+            let folder = Folder::new();
+            for name in
+                ["train/a/1.png", "train/b/1.png"].map(String::from).into_iter().chain([format!("{part}/1.png")])
+            {
+                write(&folder, &name, 9);
+            }
+            let message = ImageFolder::parts(folder.path()).unwrap_err().to_string();
+            let wanted = format!("{part}: 1 images right in the folder; expected in a folder for each class: a, b");
+            assert!(message.ends_with(&wanted), "{message}");
+        }
+        // Of one class only, there is no doubt.
+        for (train, test) in
+            [("train/a/1.png", "test/2.png"), ("train/1.png", "test/2.png"), ("train/1.png", "test/train/2.png")]
+        {
+            let folder = Folder::new();
+            write(&folder, train, 9);
+            write(&folder, test, 9);
+            let parts = ImageFolder::parts(folder.path()).unwrap();
+            assert_eq!((parts.train.len(), parts.test.unwrap().label(0)), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_no_class() {
+        let folder = Folder::new();
+        for name in ["train/a/1.png", "train/b/1.png", "val/a/1.png"] {
+            write(&folder, name, 9);
+        }
+        for foreign in FOREIGN.into_iter().chain([".git", ".ipynb_checkpoints"]) {
+            for place in ["", "train", "train/a", "val"] {
+                write(&folder, format!("{place}/{foreign}/._x.png").trim_start_matches('/'), 1);
+                write(&folder, format!("{place}/{foreign}/x.png").trim_start_matches('/'), 1);
+            }
+        }
+        for name in [".DS_Store", "Thumbs.db", "desktop.ini", "._1.png"] {
+            for place in ["train", "train/a", "val"] {
+                folder.write(Path::new(place).join(name), b"\0");
+            }
+        }
+        let parts = ImageFolder::parts(folder.path()).unwrap();
+        assert_eq!((paths(&parts.train), parts.train.classes()), (vec!["a/1.png=0".into(), "b/1.png=1".into()], 2));
+        assert_eq!(paths(&parts.validation.unwrap()), ["a/1.png=0"]);
+    }
+
+    /// macOS stores accents as characters of their own. (So there both names are one, and nothing to be told apart.)
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn classes_are_the_same_in_both_normal_forms() {
+        const C: [&str; 3] = ["eau", "\u{e9}t\u{e9}", "f\u{fc}r"];
+        const D: [&str; 3] = ["eau", "e\u{301}te\u{301}", "fu\u{308}r"];
+        for (train, test) in [(C, D), (D, C)] {
+            let folder = Folder::new();
+            for class in 0..3 {
+                write(&folder, &format!("train/{}/1.png", train[class]), 1);
+                write(&folder, &format!("test/{}/2.png", test[class]), 1);
+            }
+            let parts = ImageFolder::parts(folder.path()).unwrap();
+            // Numbered as in form C, in which é comes behind f.
+            assert_eq!(parts.train.class_names(), [train[0], train[2], train[1]]);
+            let test = parts.test.unwrap();
+            let labels: Vec<usize> = (0..3).map(|i| test.label(i)).collect();
+            assert_eq!(labels, [0, 1, 2]);
+        }
+        let folder = Folder::new();
+        for class in [C[1], D[1]] {
+            write(&folder, &format!("{class}/1.png"), 1);
+        }
+        let message = ImageFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("differ only in how accents are stored"), "{message}");
+    }
+
+    #[test]
+    fn the_folder_of_a_part_is_one() {
+        let folder = Folder::new();
+        write(&folder, "Train/a/1.png", 1);
+        write(&folder, "VAL/a/1.png", 1);
+        assert_eq!(ImageFolder::parts(folder.path()).unwrap().validation.unwrap().len(), 1);
+        write(&folder, "validation/a/1.png", 1);
+        let message = ImageFolder::parts(folder.path()).unwrap_err().to_string();
+        assert!(message.ends_with("VAL and validation: which of them is it?"), "{message}");
     }
 
     #[test]

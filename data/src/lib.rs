@@ -81,6 +81,8 @@ mod loader;
 #[cfg(feature = "images")]
 pub mod mat5;
 pub mod mnist;
+#[cfg(feature = "images")]
+mod normal_form;
 mod normalization;
 mod part;
 #[cfg(feature = "hdf5")]
