@@ -1,6 +1,6 @@
 //! Labelled images in memory, and parts of them.
 
-use crate::Batches;
+use crate::{Batches, image};
 use quarterturn_core::{Error, Result, Stream};
 use std::{fmt, sync::Arc};
 
@@ -18,12 +18,13 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// A data set of `labels.len()` images; `extents` are channels, height and width, and `pixels` holds the images
-    /// one after the other.
+    /// A data set of `labels.len()` images; `extents` are channels, height and width, `[C, H, W]`, and `pixels` holds the
+    /// images one after the other, each one channel after the other.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an extent is zero, the number of pixels is not that of the labels times the extents, or
-    /// a label is not below `classes`.
+    /// [`Error::Invalid`] if an extent is zero, the number of pixels is not that of the labels times the extents, a label is
+    /// not below `classes`, or the extents look like `[H, W, C]`: the last is at most 4 and the others are more. (Images
+    /// of more than 4 channels that are so narrow can be given to [`Dataset::from_interleaved`].)
     pub fn new(
         name: impl Into<String>,
         pixels: Vec<u8>,
@@ -32,6 +33,34 @@ impl Dataset {
         classes: usize,
     ) -> Result<Self> {
         let name = name.into();
+        image::expect_planes(extents).map_err(|e| Error::Invalid(format!("{name}: {e}")))?;
+        Self::of_planes(name, pixels, labels, extents, classes)
+    }
+
+    /// As [`Dataset::new`], from images whose channels are next to each other: `extents` are height, width and channels,
+    /// `[H, W, C]`, as NumPy and most image libraries have them.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`], for extents that look like `[C, H, W]`: the first is at most 4 and the others are more.
+    pub fn from_interleaved(
+        name: impl Into<String>,
+        pixels: &[u8],
+        labels: Vec<u8>,
+        extents: [usize; 3],
+        classes: usize,
+    ) -> Result<Self> {
+        let (name, [height, width, channels]) = (name.into(), extents);
+        image::expect_interleaved(extents).map_err(|e| Error::Invalid(format!("{name}: {e}")))?;
+        let mut planes = Vec::with_capacity(pixels.len());
+        // What is no whole image, or none at all, is told by the number of pixels.
+        let size = extents.iter().try_fold(1usize, |product, &e| product.checked_mul(e)).unwrap_or(0).max(1);
+        for image in pixels.chunks(size) {
+            (0..channels).for_each(|channel| planes.extend(image.iter().skip(channel).step_by(channels)));
+        }
+        Self::of_planes(name, planes, labels, [channels, height, width], classes)
+    }
+
+    fn of_planes(name: String, pixels: Vec<u8>, labels: Vec<u8>, extents: [usize; 3], classes: usize) -> Result<Self> {
         if extents.contains(&0) {
             return Err(Error::Invalid(format!("{name}: an image of {extents:?} has no pixels")));
         }
@@ -181,6 +210,44 @@ mod tests {
             (make(4, vec![0, 9], [usize::MAX, 2, 2]), "do not have 4 pixels"),
         ] {
             let message = result.unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+    }
+
+    /// `[H, W, C]` became so many channels, without a word.
+    #[test]
+    fn the_order_of_extents_is_not_guessed() {
+        for [height, width, channels] in [[28, 28, 1], [32, 32, 3], [8, 8, 3], [5, 7, 4], [96, 64, 2]] {
+            let (size, extents) = (height * width * channels, [height, width, channels]);
+            let message = Dataset::new("x", vec![0; 2 * size], vec![0, 1], extents, 2).unwrap_err().to_string();
+            assert!(message.starts_with("x: [") && message.contains("from_interleaved takes"), "{message}");
+            let pixels: Vec<u8> = (0..2 * size).map(|i| (i % 251) as u8).collect();
+            let dataset = Dataset::from_interleaved("x", &pixels, vec![0, 1], extents, 2).unwrap();
+            assert_eq!(dataset.extents(), [channels, height, width]);
+            let place = |n: usize, c: usize, y: usize, x: usize| ((n * channels + c) * height + y) * width + x;
+            for (at, &pixel) in pixels.iter().enumerate() {
+                let (c, x) = (at % channels, at / channels % width);
+                let (y, n) = (at / channels / width % height, at / size);
+                assert_eq!(dataset.pixels()[place(n, c, y, x)], pixel);
+            }
+            let planes = dataset.extents();
+            assert!(Dataset::new("x", pixels.clone(), vec![0, 1], planes, 2).is_ok());
+            assert!(Dataset::from_interleaved("x", &pixels, vec![0, 1], planes, 2).is_err());
+        }
+        // What is not doubtful is taken, and what is can be given the other way.
+        for extents in [[512, 1, 1], [9, 4, 4], [8, 3, 8], [1, 1, 2], [40, 9, 9]] {
+            assert!(Dataset::new("x", vec![0; extents.iter().product()], vec![0], extents, 1).is_ok(), "{extents:?}");
+        }
+        let narrow = Dataset::from_interleaved("x", &[1; 192], vec![0], [8, 3, 8], 1).unwrap();
+        assert_eq!(narrow.extents(), [8, 8, 3]);
+        assert_eq!(crate::Samples::decode(&narrow, 0).unwrap().extents(), [8, 8, 3]);
+        for (pixels, extents, wanted) in [
+            (5, [1, 2, 3], "do not have 5 pixels"),
+            (6, [1, 2, 0], "has no pixels"),
+            (0, [usize::MAX, 2, 2], "do not have"),
+        ] {
+            let message =
+                Dataset::from_interleaved("x", &vec![0; pixels], vec![0], extents, 1).unwrap_err().to_string();
             assert!(message.contains(wanted), "{message}");
         }
     }

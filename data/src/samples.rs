@@ -78,6 +78,6 @@ impl Samples for Dataset {
         usize::from(self.labels()[index])
     }
     fn decode(&self, index: usize) -> Result<Image> {
-        Image::new(self.image(index).to_vec(), self.extents())
+        Image::of_planes(self.image(index).to_vec(), self.extents())
     }
 }
