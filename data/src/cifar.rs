@@ -1,7 +1,8 @@
 //! CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their binary files.
 //!
 //! A file is a sequence of records: one label, or for CIFAR-100 a coarse and a fine one, then 3 × 32 × 32 pixels, red,
-//! green and blue plane. Records are counted by the file's length; both data sets fit in memory (180 MB).
+//! green and blue plane. Records are counted by the file's length; both data sets fit in memory (180 MB). The versions
+//! for Python and MATLAB are not read, but named.
 
 use crate::Dataset;
 use quarterturn_core::{Error, Result};
@@ -81,6 +82,25 @@ impl Cifar {
             Cifar::Hundred => "cifar-100-binary",
         }
     }
+
+    /// The archive.
+    fn archive(self) -> &'static str {
+        match self {
+            Cifar::Ten => "cifar-10-binary.tar.gz",
+            Cifar::Hundred => "cifar-100-binary.tar.gz",
+        }
+    }
+
+    /// Where the archives of other versions unpack to, and a file of each by which it is told.
+    fn others(self) -> [(&'static str, &'static str, &'static str); 2] {
+        match self {
+            Cifar::Ten => [
+                ("Python", "cifar-10-batches-py", "data_batch_1"),
+                ("MATLAB", "cifar-10-batches-mat", "data_batch_1.mat"),
+            ],
+            Cifar::Hundred => [("Python", "cifar-100-python", "train"), ("MATLAB", "cifar-100-matlab", "train.mat")],
+        }
+    }
 }
 
 /// Tells by the files in `folder`, or in the folder that the archive makes there, which of the two it holds.
@@ -91,14 +111,22 @@ pub fn detect(folder: &Path) -> Option<Cifar> {
 /// Reads the files from `folder`, or from the folder in it that the archive unpacks to.
 ///
 /// # Errors
-/// [`Error::Io`] if a file is missing or cannot be read, [`Error::Corrupt`] if one is cut short or a label is no
-/// class, [`Error::OutOfMemory`].
+/// [`Error::Io`] if a file is missing or cannot be read (files for Python or MATLAB are named as such), [`Error::Corrupt`] if
+/// one is cut short or a label is no class, [`Error::OutOfMemory`].
 pub fn load(folder: &Path, which: Cifar) -> Result<Parts> {
     let place = find(folder, which);
     let missing = lacking(which, &place);
     if !missing.is_empty() {
         let (name, below) = (which.name(), which.folder());
-        let message = format!("{name} not found here or in {below}: {} lacks {}", place.display(), missing.join(", "));
+        let mut message =
+            format!("{name} not found here or in {below}: {} lacks {}", place.display(), missing.join(", "));
+        for (version, below, file) in which.others() {
+            let found = [folder.join(below).join(file), place.join(file)].into_iter().find(|path| path.is_file());
+            if let Some(file) = found {
+                message += &format!("; {} is of the version for {version}, which is not read", file.display());
+                message += &format!(": the binary version is {}", which.archive());
+            }
+        }
         return Err(Error::Io { path: folder.into(), message });
     }
     let (train, test) = which.files();
@@ -125,8 +153,15 @@ fn read_file(path: &Path, which: Cifar, pixels: &mut Vec<u8>, labels: &mut Vec<u
     let io = |e: std::io::Error| Error::io(path, &e);
     let corrupt = |offset: usize, message| Err(Error::Corrupt { path: path.into(), offset: offset as u64, message });
     let record = which.labels() + PIXELS;
-    let file = File::open(path).map_err(io)?;
+    let mut file = File::open(path).map_err(io)?;
     let len = usize::try_from(file.metadata().map_err(io)?.len()).unwrap_or(usize::MAX);
+    let mut start = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut start).map_err(io)?;
+    // Labels are small; pickles begin with 0x80 and their version, or, the oldest, with text.
+    if matches!(start[..], [0x80, 0..=5] | [b'(' | b'}' | b'c', _]) {
+        let archive = which.archive();
+        return corrupt(0, format!("a pickle of Python's, which is not read: the binary version is {archive}"));
+    }
     if len == 0 || len > MAX_RECORDS * record {
         return corrupt(0, format!("1 to {MAX_RECORDS} records of {record} bytes are expected, there are {len} bytes"));
     }
@@ -139,7 +174,8 @@ fn read_file(path: &Path, which: Cifar, pixels: &mut Vec<u8>, labels: &mut Vec<u
     };
     let mut bytes = Vec::new();
     room(&mut bytes, len + 1)?;
-    file.take(len as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    bytes.extend(start);
+    file.take(len as u64 - 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() != len {
         return corrupt(bytes.len().min(len), format!("the file had {len} bytes, and changed while it was read"));
     }
@@ -212,6 +248,32 @@ mod tests {
         assert_eq!(detect(folder.path()), None);
         let nowhere = load(Path::new("no/such/folder"), Cifar::Hundred).unwrap_err().to_string();
         assert!(nowhere.starts_with("no/such/folder: CIFAR-100 not found"), "{nowhere}");
+    }
+
+    #[test]
+    fn other_versions_are_named_with_the_way_out() {
+        for which in [Cifar::Ten, Cifar::Hundred] {
+            for (version, below, file) in which.others() {
+                for place in ["", below] {
+                    let folder = Folder::new();
+                    folder.write(Path::new(place).join(file), b"");
+                    let message = load(folder.path(), which).unwrap_err().to_string();
+                    let wanted = format!("version for {version}, which is not read: the binary version is cifar-10");
+                    assert!(message.contains(&wanted) && message.ends_with("-binary.tar.gz"), "{message}");
+                    assert_eq!(detect(folder.path()), None);
+                }
+            }
+            // The same under the names of the binary version.
+            for start in [&b"\x80\x02}q\x01("[..], b"\x80\x04\x95", b"(dp1\nS'data'"] {
+                let folder = Folder::new();
+                write_all(&folder, "", which);
+                let mut bytes = records(3, which);
+                bytes[..start.len()].copy_from_slice(start);
+                folder.write(which.files().0[0], &bytes);
+                let message = load(folder.path(), which).unwrap_err().to_string();
+                assert!(message.contains("at byte 0: a pickle of Python's, which is not read"), "{message}");
+            }
+        }
     }
 
     #[test]
