@@ -5,14 +5,12 @@
 //! and renamed.
 
 use crate::mnist;
-use quarterturn_core::{Error, Result};
+use quarterturn_core::{Error, NewFile, Result};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use ureq::{Agent, Timeout, http::StatusCode};
@@ -176,7 +174,7 @@ impl Downloader {
             return Err(Failure::Mirror(format!("{announced} bytes are announced, the file has {}", item.bytes)));
         }
         let mut input = body.into_reader();
-        let mut part = Part::create(path)?;
+        let mut part = NewFile::create(path)?;
         let mut hasher = Sha256::new();
         let mut chunk = vec![0; CHUNK];
         let mut report = |received| progress(Progress { file: item.name, mirror, received, total: item.bytes });
@@ -195,7 +193,7 @@ impl Downloader {
                 return Err(Failure::Mirror(format!("more than the {} bytes of the file arrived", item.bytes)));
             }
             hasher.update(&chunk[..got]);
-            part.write(&chunk[..got])?;
+            part.write_all(&chunk[..got]).map_err(|e| Error::io(path, &e))?;
             report(received);
         }
         if received < item.bytes {
@@ -205,7 +203,7 @@ impl Downloader {
         if found != item.sha256 {
             return Err(Failure::Mirror(format!("the SHA-256 is {found}, not {}", item.sha256)));
         }
-        Ok(part.finish(path)?)
+        Ok(part.finish()?)
     }
 
     /// What went wrong at the other end, with the limit if it was a matter of time.
@@ -233,57 +231,6 @@ enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::Local(error)
-    }
-}
-
-/// A file that is being written; it disappears unless it is finished.
-struct Part {
-    path: PathBuf,
-    file: Option<File>,
-}
-
-impl Part {
-    /// Beside `target`, under a name that nobody else writes to.
-    fn create(target: &Path) -> Result<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}-{}.part", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-        let path = PathBuf::from(name);
-        let file = File::create(&path).map_err(|e| Error::io(&path, &e))?;
-        Ok(Part { path, file: Some(file) })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(bytes).map_err(|e| Error::io(&self.path, &e))
-    }
-
-    /// Puts the file in its place: first its content on the disk, then its name.
-    fn finish(mut self, target: &Path) -> Result<()> {
-        if let Some(file) = self.file.take() {
-            let renamed = file.sync_all().and_then(|()| {
-                drop(file); // some systems do not rename an open file
-                fs::rename(&self.path, target)
-            });
-            if let Err(error) = renamed {
-                let _ = fs::remove_file(&self.path);
-                return Err(Error::io(target, &error));
-            }
-        }
-        #[cfg(unix)]
-        if let Some(folder) = target.parent().and_then(|folder| File::open(folder).ok()) {
-            // The name survives a crash only with this, but some file systems refuse it; the file is whole anyway.
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 
