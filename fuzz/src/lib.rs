@@ -1,0 +1,118 @@
+//! What is fuzzed: one function for each reader of bytes. Whatever the bytes, a reader returns an error or a sound value: it neither
+//! panics nor takes memory out of all proportion to its input.
+
+mod resume;
+mod seeds;
+
+use quarterturn::{
+    core::Device,
+    models::{Checkpoint, Description, Init, Layers},
+};
+use quarterturn_data::{cifar, idx, image_file, mat5, pcam};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+};
+
+pub use resume::resume;
+
+/// A reader, by name.
+pub struct Target {
+    /// The name of its binary and of its folder in `corpus`.
+    pub name: &'static str,
+    /// Reads.
+    pub run: fn(&[u8]),
+    /// Sound inputs.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "idx", run: idx, seeds: seeds::idx },
+    Target { name: "cifar", run: cifar, seeds: seeds::cifar },
+    Target { name: "matlab", run: matlab, seeds: seeds::matlab },
+    Target { name: "hdf5", run: hdf5, seeds: seeds::hdf5 },
+    Target { name: "image", run: image, seeds: seeds::image },
+    Target { name: "safetensors", run: safetensors, seeds: seeds::safetensors },
+    Target { name: "description", run: description, seeds: seeds::description },
+    Target { name: "resume", run: resume, seeds: seeds::resume },
+];
+
+/// What an input is called in errors.
+const INPUT: &str = "input";
+
+/// IDX files, packed by gzip or not.
+pub fn idx(bytes: &[u8]) {
+    for rank in [1, 3] {
+        let _ = idx::parse(io::BufReader::new(bytes), Path::new(INPUT), rank);
+    }
+}
+
+/// One batch of CIFAR-10, beside sound ones.
+pub fn cifar(bytes: &[u8]) {
+    let folder = scratch("cifar");
+    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        write(&folder.join(format!("{name}.bin")), bytes);
+    }
+    let _ = cifar::load(&folder, cifar::Cifar::Ten);
+}
+
+/// MATLAB files of version 5.
+pub fn matlab(bytes: &[u8]) {
+    let _ = mat5::parse(bytes, Path::new(INPUT));
+}
+
+/// PatchCamelyon's pair of HDF5 files; the first byte says where images end and labels begin, in 256ths.
+pub fn hdf5(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let (images, labels) = bytes.split_at(bytes.len() * usize::from(*cut) / 256);
+    let folder = scratch("hdf5");
+    let [x, y] = ["x.h5", "y.h5"].map(|name| folder.join(name));
+    write(&x, images);
+    write(&y, labels);
+    if let Ok(pcam) = pcam::Pcam::open(INPUT, &x, &y) {
+        use quarterturn_data::Samples;
+        for index in 0..pcam.len().min(4) {
+            let _ = pcam.decode(index);
+        }
+    }
+}
+
+/// JPEG, PNG and TIFF files.
+pub fn image(bytes: &[u8]) {
+    let _ = image_file::decode(bytes, Path::new(INPUT));
+}
+
+/// Checkpoints, and the networks that they describe.
+pub fn safetensors(bytes: &[u8]) {
+    let Ok(checkpoint) = Checkpoint::from_bytes(bytes.to_vec(), INPUT) else { return };
+    let _ = checkpoint.preparation();
+    let Ok(network) = checkpoint.network(&Device::Cpu) else { return };
+    let text = network.description().to_string();
+    assert_eq!(text.parse::<Description>().unwrap().to_string(), text);
+}
+
+/// Descriptions of networks, and the layers that are made of them.
+pub fn description(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(description) = text.parse::<Description>() else { return };
+    assert_eq!(description.to_string().parse::<Description>().unwrap(), description);
+    // A description alone may ask for gigabytes of weights, and rightly; as part of a file it may not, which `safetensors` tries.
+    if text.split(|c: char| !c.is_ascii_digit()).all(|number| number.len() < 3) {
+        let _ = description.build(&Layers::standard(), Init::new(0), &Device::Cpu);
+    }
+}
+
+/// A folder for files of this process, in memory where the system has such a place.
+fn scratch(name: &str) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let folder = place.join(format!("quarterturn-fuzz-{name}-{}", process::id()));
+    fs::create_dir_all(&folder).expect("a folder for scratch files");
+    folder
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).expect("room for scratch files");
+}

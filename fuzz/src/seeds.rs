@@ -1,0 +1,136 @@
+//! Sound inputs of each target, made here: small, and as the formats' own writers would make them where there is one.
+
+use flate2::{Compression, write::GzEncoder};
+use image::{DynamicImage, ImageFormat};
+use quarterturn::{
+    core::Device,
+    kernels::Group,
+    models::{Init, MnistCnn, MnistCnnConfig, Network, UNetConfig, checkpoint, unet},
+};
+use std::{
+    fs,
+    io::{Cursor, Write},
+};
+
+/// Two 2×2 images and two labels, plain and packed.
+pub fn idx() -> Vec<Vec<u8>> {
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2][..], &[0, 1, 2, 3, 4, 5, 6, 255]].concat();
+    let labels = vec![0, 0, 8, 1, 0, 0, 0, 2, 3, 9];
+    let packed = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let (first, second) = images.split_at(7);
+    let members = [packed(first), packed(second)].concat();
+    vec![packed(&images), packed(&labels), members, images, labels]
+}
+
+/// One record.
+pub fn cifar() -> Vec<Vec<u8>> {
+    vec![[&[3][..], &[127; 3072]].concat()]
+}
+
+/// A matrix of two numbers, as MATLAB 5 writes it.
+pub fn matlab() -> Vec<Vec<u8>> {
+    let mut file = vec![b' '; 124];
+    file[..19].copy_from_slice(b"MATLAB 5.0 MAT-file");
+    file.extend([0x00, 0x01, b'I', b'M']);
+    let mut matrix = Vec::new();
+    let mut element = |kind: u32, bytes: &[u8]| {
+        matrix.extend(kind.to_le_bytes());
+        matrix.extend((bytes.len() as u32).to_le_bytes());
+        matrix.extend(bytes);
+        matrix.resize(matrix.len().next_multiple_of(8), 0);
+    };
+    element(6, &[6, 0, 0, 0, 0, 0, 0, 0]);
+    element(5, &[1, 0, 0, 0, 2, 0, 0, 0]);
+    element(1, b"labels");
+    element(9, &[1.0f64, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    file.extend(14u32.to_le_bytes());
+    file.extend((matrix.len() as u32).to_le_bytes());
+    file.extend(matrix);
+    vec![file]
+}
+
+/// The pair of files that the reader's own tests use.
+pub fn hdf5() -> Vec<Vec<u8>> {
+    let fixture = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/tests/fixtures");
+        fs::read(format!("{folder}/camelyonpatch_level_2_split_valid_{name}.h5")).expect("the fixture")
+    };
+    let (x, y) = (fixture("x"), fixture("y"));
+    // The first byte cuts where images end, in 256ths: to the right of it by less than a 256th.
+    let whole = x.len() + y.len();
+    let cut = (256 * x.len()).div_ceil(whole);
+    vec![[&[cut as u8][..], &x, &y].concat()]
+}
+
+/// A photograph's formats, grey and in colour.
+pub fn image() -> Vec<Vec<u8>> {
+    let picture = DynamicImage::new_rgb8(9, 7);
+    let grey = DynamicImage::new_luma8(8, 8);
+    let formats = [
+        (&picture, ImageFormat::Png),
+        (&picture, ImageFormat::Jpeg),
+        (&grey, ImageFormat::Png),
+        (&grey, ImageFormat::Jpeg),
+    ];
+    let encoded = |(picture, format): (&DynamicImage, ImageFormat)| {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).expect("memory");
+        bytes.into_inner()
+    };
+    let mut seeds: Vec<Vec<u8>> = formats.into_iter().map(encoded).collect();
+    // A TIFF of one grey pixel: header, one value, a directory of eight entries.
+    let mut tiff = b"II*\0\x08\0\0\0\x08\0".to_vec();
+    for (tag, kind, value) in [
+        (256u16, 3u16, 1u32),
+        (257, 3, 1),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 4),
+        (278, 3, 1),
+        (279, 4, 1),
+    ] {
+        tiff.extend(tag.to_le_bytes());
+        tiff.extend(kind.to_le_bytes());
+        tiff.extend(1u32.to_le_bytes());
+        tiff.extend(value.to_le_bytes());
+    }
+    tiff.extend([0; 4]);
+    seeds.push(tiff);
+    seeds
+}
+
+fn saved(network: &mut dyn Network) -> Vec<u8> {
+    let path = crate::scratch("seeds").join("network.safetensors");
+    checkpoint::save(&path, network).expect("a sound network");
+    fs::read(&path).expect("the file was written")
+}
+
+fn small() -> [Box<dyn Network>; 2] {
+    let config = MnistCnnConfig { width: 1, ..MnistCnnConfig::p4cnn() };
+    let levels = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![1, 1] };
+    [
+        Box::new(MnistCnn::new(config, 1, &Device::Cpu).expect("settings in range")),
+        Box::new(unet(&levels, Init::kaiming(1), &Device::Cpu).expect("settings in range")),
+    ]
+}
+
+/// Networks, of an architecture with settings and of described layers.
+pub fn safetensors() -> Vec<Vec<u8>> {
+    small().map(|mut network| saved(&mut *network)).to_vec()
+}
+
+/// What those are made of.
+pub fn description() -> Vec<Vec<u8>> {
+    small().map(|network| network.description().to_string().into_bytes()).to_vec()
+}
+
+/// Changes of a sound state: none, of the metadata, of values and of names.
+pub fn resume() -> Vec<Vec<u8>> {
+    let _ = crate::resume::sound();
+    vec![vec![], vec![0, 3, 8, 0], vec![3, 5, 3, 1], vec![4, 2, 1, 0, 2, 0, 5, 0], vec![5, 1, 3, 3]]
+}
