@@ -9,8 +9,8 @@ use quarterturn_kernels::*;
 enum Sums {
     /// The formula's terms, so the formula's result.
     Plain,
-    /// Differences of samples too, as in the irreps of a group, and products with padding zeros. So NaN may come of ∞, and
-    /// reach all that a window covers; but whatever is not finite by the formula is not finite, on all devices alike.
+    /// Differences too, as of samples in the irreps of a group or of a channel's sums, and products with padding zeros. So NaN may
+    /// come of ∞, and reach all that a window covers; but what is not finite by the formula is finite on no device.
     Mixed,
 }
 
@@ -286,6 +286,16 @@ fn norms() {
     });
     for activation in tails {
         for row in [
+            row("batch_norm_train", &[&map, &[2], &[2]], move |t| {
+                let BatchNorm { y, mean, var, .. } = batch_norm_train(&t[0], &t[1], &t[2], EPS, activation);
+                vec![y, mean, var]
+            }),
+            row("batch_norm_train_vjp", &[&map, &[2], &[2], &map], move |t| {
+                let forward = batch_norm_train(&t[0], &t[1], &t[2], EPS, activation);
+                let (dx, dweight, dbias) = batch_norm_train_vjp(&t[0], &forward, &t[1], &t[2], EPS, activation, &t[3]);
+                vec![dx, dweight, dbias]
+            })
+            .mixed(),
             row("batch_norm_eval", &[&map, &[2], &[2], &[2]], move |t| {
                 vec![batch_norm_eval(&t[0], &t[1], &t[2], &t[3], &t[4], EPS, activation)]
             })

@@ -7,8 +7,10 @@ use super::gpu;
 use super::{Conv, Extents, gradient, group_conv, group_conv_dw, group_conv_dx, pass};
 use crate::{
     Activation, BatchNorm, Isa, Window,
-    batch_norm::{After, Axes, Gradient, Moments, Statistics, Through, batch_norm_of_moments, gradient_by_channel},
-    batch_norm_eval, batch_norm_train, batch_norm_train_vjp, max_pool, max_pool_vjp,
+    batch_norm::{
+        After, Axes, Gradient, Moments, Statistics, Through, batch_norm_of_moments, gradient_by_channel, vjp,
+    },
+    batch_norm_eval, batch_norm_train, max_pool, max_pool_vjp,
     pool::Geometry,
 };
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
@@ -85,7 +87,7 @@ pub struct NormGradient {
     x: Tensor,
     /// Results of norm and activation, before pooling. On the CPU only where they are read again.
     y: Option<Tensor>,
-    mean: Tensor,
+    mean_parts: Tensor,
     var: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -148,9 +150,9 @@ pub fn group_conv_norm_train(
             (convolved, norm, Some(y))
         }
     };
-    let (mean, var) = (norm.mean.clone(), norm.var.clone());
+    let (mean_parts, var) = (norm.mean_parts.clone(), norm.var.clone());
     let (weight, bias) = (gamma.clone(), beta.clone());
-    (norm, NormGradient { x: convolved, y, mean, var, weight, bias, eps, activation, pool })
+    (norm, NormGradient { x: convolved, y, mean_parts, var, weight, bias, eps, activation, pool })
 }
 
 /// What [`group_conv_norm_train_vjp`] yields.
@@ -264,12 +266,12 @@ impl NormGradient {
     /// Gradients of the convolution's results, and of the norm's weight and bias, where it is not the CPU: one operation
     /// after the other.
     fn gradients(&self, dy: &Tensor) -> (Tensor, Tensor, Tensor) {
-        let NormGradient { x, y, mean, var, weight, bias, eps, activation, pool } = self;
+        let NormGradient { x, y, mean_parts, var, weight, bias, eps, activation, pool } = self;
         let y = y.as_ref().expect("kept where it is not the CPU");
         let unpooled = pool.map(|window| max_pool_vjp(y, dy, window));
-        let count = x.len() / mean.len();
-        let forward = BatchNorm { y: y.clone(), mean: mean.clone(), var: var.clone(), count };
-        batch_norm_train_vjp(x, &forward, weight, bias, *eps, *activation, unpooled.as_ref().unwrap_or(dy))
+        let dy = unpooled.as_ref().unwrap_or(dy);
+        let statistics = Statistics::Batch;
+        vjp("batch_norm_train_vjp", statistics, x, y, weight, bias, mean_parts, var, *eps, *activation, dy)
     }
 
     #[track_caller]
@@ -279,15 +281,10 @@ impl NormGradient {
 
     #[track_caller]
     fn on_images(&self, op: &str) -> Images<'_> {
-        let NormGradient { x, y, mean, var, weight, bias, eps, activation, .. } = self;
+        let NormGradient { x, y, mean_parts, var, weight, bias, eps, activation, .. } = self;
         let after = After::new(op, *activation);
-        let gradients = Gradient::of_channels(weight, bias, mean, var, *eps, after, self.windows(op));
-        Images {
-            axes: Axes::of(op, x, &[weight, bias, mean, var]),
-            gradients,
-            x: x.f32s(),
-            y: y.as_ref().map(Tensor::f32s),
-        }
+        let gradients = Gradient::of_channels(weight, bias, mean_parts, var, *eps, after, self.windows(op));
+        Images { axes: Axes::of(op, x, &[weight, bias, var]), gradients, x: x.f32s(), y: y.as_ref().map(Tensor::f32s) }
     }
 }
 
@@ -346,7 +343,7 @@ impl Images<'_> {
         let channels = self.channels(n).zip(dy.chunks_exact(dy.len() / self.axes.channels));
         let channels = channels.zip(through).zip(dx.chunks_exact_mut(self.axes.block));
         for ((((start, gradient, x, y), dy), &through), dx) in channels {
-            gradient.sweep(start, x, y, dy, through, dx, &mut scratch);
+            gradient.sweep(start, x, y, dy, Some(through), dx, &mut scratch);
         }
     }
 }
@@ -384,7 +381,7 @@ impl pass::Finish for ImageMoments {
 mod tests {
     use super::*;
     use crate::{
-        Group,
+        Group, batch_norm_train_vjp,
         group_conv::tests::{close, random},
         parity::devices_and_reference,
     };
@@ -480,6 +477,46 @@ mod tests {
                 ("norm bias", norm_bias.clone()),
                 ("convolved", convolved),
             ]
+        }
+    }
+
+    /// Whole numbers about 10,000, which a convolution with one tap leaves whole: the norm behind it must tell them apart.
+    #[test]
+    fn a_large_mean_costs_no_digits() {
+        let window = Window { kernel_size: 2, stride: 2, padding: 0 };
+        for (group, pool) in
+            [(Group::C1, None), (Group::C4, None), (Group::C4, Some(window)), (Group::D4, Some(window))]
+        {
+            let shape = Shape::from([3, 1, group.order(), 6, 6]);
+            let noise = random(shape, 1, &Device::Reference);
+            let values: Vec<f32> = noise.f64s().iter().map(|v| 1e4 + v.round() as f32).collect();
+            let conv = Conv { group, stride: 1, padding: 0 };
+            let on = |device: &Device| -> [Vec<f64>; 6] {
+                let x = Tensor::from_vec(shape, values.clone(), device).unwrap();
+                let mut filter = vec![0.0; group.order()];
+                filter[0] = 1.0;
+                let weight = Tensor::from_vec([1, 1, group.order(), 1, 1], filter, device).unwrap();
+                let gamma = Tensor::full([1], 0.7, device).unwrap();
+                let beta = Tensor::full([1], 0.1, device).unwrap();
+                let activation = Activation { relu: true, dropout: None };
+                let norm = TrainNorm { weight: &gamma, bias: &beta, eps: EPS, activation, pool };
+                let (forward, gradient) = group_conv_norm_train(&x, &weight, None, conv, norm);
+                let dy = random(forward.y.shape(), 2, device);
+                let vjp = group_conv_norm_train_vjp(&x, weight.shape(), conv, &gradient, &dy, None, true);
+                let convolved = vjp.convolved.expect("asked for");
+                [forward.y, forward.mean, forward.var, vjp.norm_weight, vjp.norm_bias, convolved]
+                    .map(|t| t.to_f64().unwrap())
+            };
+            let expected = on(&Device::Reference);
+            for device in quarterturn_core::testing::devices() {
+                for (i, (got, expected)) in on(&device).iter().zip(&expected).enumerate() {
+                    let largest = expected.iter().fold(0.0, |max: f64, v| max.max(v.abs()));
+                    for (got, expected) in got.iter().zip(expected) {
+                        let off = (got - expected).abs() / largest;
+                        assert!(off <= 5e-6, "{group} {pool:?} on {device}: result {i} is {got}, expected {expected}");
+                    }
+                }
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 // Batch norm: sums of a channel are taken in pieces, a workgroup each, which whoever needs them adds up for itself: two
 // launches forward, two back.
+//
+// There is no f64 to hold a mean that is large beside the deviations. So whatever is summed of a channel is a difference to its
+// `centre`, a number near the mean, and the mean is the pair (centre, rest): (x − centre) − rest rounds away nothing that counts.
 
 // What follows the normalisation: 0 nothing, 1 relu, 2 relu and dropout.
 override ACTIVATION: u32 = 0;
@@ -28,6 +31,9 @@ struct Axes {
     threshold: u32,
     key: vec2u,
     factor: f32,
+    // A power of two between ½/√count and 1/√count: deviations are multiplied by it before they are squared, so that a sum of
+    // squares is beyond f32 only where the variance is.
+    shrink: f32,
 }
 
 @group(1) @binding(0) var<uniform> axes: Axes;
@@ -93,12 +99,13 @@ fn sum_lanes(lane: u32, value: vec3f) -> vec3f {
     return lanes[0];
 }
 
-// Count, mean and sum of squared deviations of two sets together (Chan, Golub & LeVeque 1979).
+// Count, mean and sum of squared shrunk deviations of two sets together (Chan, Golub & LeVeque 1979).
 fn merged(a: vec3f, b: vec3f) -> vec3f {
     let count = a.x + b.x;
     let part = select(b.x / count, 0.0, b.x == 0.0);
     let delta = b.y - a.y;
-    return vec3f(count, a.y + delta * part, a.z + b.z + delta * delta * a.x * part);
+    let shrunk = delta * axes.shrink;
+    return vec3f(count, a.y + delta * part, a.z + b.z + shrunk * shrunk * (a.x * part));
 }
 
 // ---- Forward ----
@@ -106,7 +113,19 @@ fn merged(a: vec3f, b: vec3f) -> vec3f {
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> moments_y: array<vec4f>;
 
-// Count, mean and sum of squared deviations from it, of each piece of each channel.
+// A mean of up to LANES elements of a channel, from all over it; a power of two of them, so that of equal values it is theirs.
+fn centre_of(channel: u32, lane: u32) -> f32 {
+    let samples = 1u << firstLeadingBit(min(LANES, axes.count));
+    let number = lane * (axes.count / samples);
+    let i = (number / axes.block * axes.channels + channel) * axes.block + number % axes.block;
+    var sample = 0.0;
+    if (lane < samples) {
+        sample = x[i] * (1.0 / f32(samples));
+    }
+    return sum_lanes(lane, vec3f(sample, 0.0, 0.0)).x;
+}
+
+// Of each piece of each channel: count, mean − centre, sum of squared shrunk deviations from the mean, and centre.
 @compute @workgroup_size(LANES)
 fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) lane: u32) {
@@ -115,33 +134,46 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     if (piece.channel >= axes.channels) {
         return;
     }
+    let centre_of_channel = centre_of(piece.channel, lane);
     var total = vec3f(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                total += vec3f(1.0, x[i], 0.0);
+                total += vec3f(1.0, x[i] - centre_of_channel, 0.0);
             }
         }
     }
     let sums = sum_lanes(lane, total);
-    let mean = sums.y / sums.x;
-    var squares = 0.0;
+    let count = sums.x;
+    // The mean up to what the sum has rounded, which is found beside the squares.
+    let rest = sums.y / count;
+    var deviations = vec3f(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                let deviation = x[i] - mean;
-                squares = fma(deviation, deviation, squares);
+                let deviation = (x[i] - centre_of_channel) - rest;
+                let shrunk = deviation * axes.shrink;
+                deviations = fma(vec3f(deviation, shrunk, 0.0), vec3f(1.0, shrunk, 0.0), deviations);
             }
         }
     }
-    let sum = sum_lanes(lane, vec3f(squares, 0.0, 0.0)).x;
+    let sum = sum_lanes(lane, deviations);
     if (lane == 0u) {
-        moments_y[index] = vec4f(sums.x, mean, sum, 0.0);
+        let off = sum.x / count;
+        let shrunk = off * axes.shrink;
+        let squares = positive_part(sum.y - count * shrunk * shrunk);
+        moments_y[index] = vec4f(count, rest + off, squares, centre_of_channel);
     }
+}
+
+// What is not finite becomes NaN, by its bits.
+fn number_or_nan(value: f32) -> f32 {
+    let bits = bitcast<u32>(value);
+    return bitcast<f32>(select(bits, bits | 0x7fc00000u, (bits & 0x7f800000u) == 0x7f800000u));
 }
 
 fn inverse_deviation(value: f32) -> f32 {
@@ -178,8 +210,10 @@ fn activated(z: f32, i: u32, round: u32, lane: u32) -> f32 {
 @group(0) @binding(4) var<storage, read_write> batch_y: array<f32>;
 @group(0) @binding(5) var<storage, read_write> batch_mean: array<f32>;
 @group(0) @binding(6) var<storage, read_write> batch_var: array<f32>;
+// centre and rest
+@group(0) @binding(7) var<storage, read_write> batch_parts: array<f32>;
 
-// Count, mean and squared deviations of a channel. Every workgroup that asks adds in the same order.
+// Count, mean − centre and squared shrunk deviations of a channel. Every workgroup that asks adds in the same order.
 fn moments_of(channel: u32, lane: u32) -> vec3f {
     var total = vec3f(0.0);
     for (var piece = lane; piece < axes.pieces; piece += LANES) {
@@ -205,11 +239,14 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
         return;
     }
     let moments = moments_of(piece.channel, lane);
-    let mean_of_channel = moments.y;
-    let var_of_channel = moments.z / moments.x;
+    let centre_of_channel = pieces[piece.channel * axes.pieces].w;
+    let rest = moments.y;
+    let var_of_channel = number_or_nan(moments.z / (moments.x * axes.shrink * axes.shrink));
     if (piece.number == 0u && lane == 0u) {
-        batch_mean[piece.channel] = mean_of_channel;
+        batch_mean[piece.channel] = select(centre_of_channel + rest, var_of_channel, is_nan(var_of_channel));
         batch_var[piece.channel] = var_of_channel;
+        batch_parts[piece.channel] = centre_of_channel;
+        batch_parts[axes.channels + piece.channel] = rest;
     }
     let slope = slope_weight[piece.channel] * inverse_deviation(var_of_channel);
     let shift = shift_bias[piece.channel];
@@ -219,7 +256,7 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                batch_y[i] = activated(fma(x[i] - mean_of_channel, slope, shift), i, round, lane);
+                batch_y[i] = activated(fma((x[i] - centre_of_channel) - rest, slope, shift), i, round, lane);
             }
         }
     }
@@ -267,12 +304,13 @@ fn dz(i: u32) -> f32 {
     return select(0.0, dy[i] * axes.factor, passes(result[i]));
 }
 
+// The mean of each channel, or centres, then rests.
 @group(0) @binding(3) var<storage, read> centre: array<f32>;
 @group(0) @binding(4) var<storage, read> spread: array<f32>;
 @group(0) @binding(5) var<storage, read> factor: array<f32>;
 @group(0) @binding(6) var<storage, read_write> gradient_sums_y: array<vec4f>;
 
-// Σ dz and Σ dz·(x − mean) of each piece of each channel; behind them, of each channel, mean, 1/√(var + eps) and weight.
+// Σ dz and Σ dz·(x − mean) of each piece of each channel; behind them, of each channel, centre, 1/√(var + eps), weight and rest.
 @compute @workgroup_size(LANES)
 fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                  @builtin(local_invocation_index) lane: u32) {
@@ -281,7 +319,11 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     if (piece.channel >= axes.channels) {
         return;
     }
-    let mean_of_channel = centre[piece.channel];
+    let centre_of_channel = centre[piece.channel];
+    var rest = 0.0;
+    if (arrayLength(&centre) > axes.channels) {
+        rest = centre[axes.channels + piece.channel];
+    }
     var total = vec3f(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
@@ -289,7 +331,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
             let i = element(round, lane);
             if (i != NOTHING) {
                 let d = dz(i);
-                total = fma(vec3f(d), vec3f(1.0, x[i] - mean_of_channel, 0.0), total);
+                total = fma(vec3f(d), vec3f(1.0, (x[i] - centre_of_channel) - rest, 0.0), total);
             }
         }
     }
@@ -299,7 +341,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
         if (piece.number == 0u) {
             let inverse = inverse_deviation(spread[piece.channel]);
             gradient_sums_y[axes.channels * axes.pieces + piece.channel] =
-                vec4f(mean_of_channel, inverse, factor[piece.channel], 0.0);
+                vec4f(centre_of_channel, inverse, factor[piece.channel], rest);
         }
     }
 }
@@ -309,7 +351,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
 
-// dx = weight/√(var + eps) · (dz − Σ dz/n − slope·(x − mean)), and the sums.
+// dx = weight/√(var + eps) · (dz − (Σ dz/n + slope·(x − mean))), without the inner bracket by given statistics; and the sums.
 @compute @workgroup_size(LANES)
 fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
@@ -328,7 +370,7 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
         dweight[piece.channel] = sum.y * inverse;
         dbias[piece.channel] = sum.x;
     }
-    let part = select(0.0, 1.0 / f32(axes.count), axes.training == 1u);
+    let part = 1.0 / f32(axes.count);
     let dz_mean = sum.x * part;
     let slope = sum.y * inverse * inverse * part;
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
@@ -336,7 +378,8 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                dx[i] = channel.z * inverse * (dz(i) - dz_mean - slope * (x[i] - channel.x));
+                let through_statistics = fma(slope, (x[i] - channel.x) - channel.w, dz_mean);
+                dx[i] = channel.z * inverse * (dz(i) - select(0.0, through_statistics, axes.training == 1u));
             }
         }
     }
