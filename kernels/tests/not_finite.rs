@@ -259,6 +259,17 @@ fn losses() {
     ] {
         row.check();
     }
+    for loss in [Pointwise::Squared, Pointwise::Absolute, Pointwise::Huber(1.0), Pointwise::BinaryCrossEntropy] {
+        for row in [
+            row("pointwise_loss", &[&[7], &[7]], move |t| vec![pointwise_loss(&t[0], &t[1], loss, Reduction::Mean)]),
+            row("pointwise_loss_vjp", &[&[7], &[7]], move |t| {
+                let dloss = Tensor::full([], 2.0, &t[0].device()).unwrap();
+                vec![pointwise_loss_vjp(&t[0], &t[1], loss, Reduction::Sum, &dloss)]
+            }),
+        ] {
+            row.check();
+        }
+    }
     let smooth = || CrossEntropy { smoothing: 0.1, ..CrossEntropy::default() };
     row("cross_entropy, smooth", &[&[3, 5]], move |t| vec![cross_entropy_with(&t[0], &t[1], &smooth())])
         .beside(labels())
