@@ -1,6 +1,9 @@
 //! What is fuzzed: one function for each reader of bytes. Whatever the bytes, a reader returns an error or a sound value: it neither
 //! panics nor takes memory out of all proportion to its input.
 
+// Beside the ordinary tests of the data sets, so that these read the corpus too.
+#[path = "../../data/tests/readers/mod.rs"]
+mod readers;
 mod resume;
 mod seeds;
 
@@ -8,13 +11,13 @@ use quarterturn::{
     core::Device,
     models::{Checkpoint, Description, Init, Layers},
 };
-use quarterturn_data::{cifar, idx, image_file, mat5, pcam};
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process,
 };
 
+pub use readers::{cifar, gzip, hdf5, idx, image, mat5 as matlab};
 pub use resume::resume;
 
 /// A reader, by name.
@@ -30,6 +33,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "idx", run: idx, seeds: seeds::idx },
+    Target { name: "gzip", run: gzip, seeds: seeds::gzip },
     Target { name: "cifar", run: cifar, seeds: seeds::cifar },
     Target { name: "matlab", run: matlab, seeds: seeds::matlab },
     Target { name: "hdf5", run: hdf5, seeds: seeds::hdf5 },
@@ -41,48 +45,6 @@ pub const TARGETS: &[Target] = &[
 
 /// What an input is called in errors.
 const INPUT: &str = "input";
-
-/// IDX files, packed by gzip or not.
-pub fn idx(bytes: &[u8]) {
-    for rank in [1, 3] {
-        let _ = idx::parse(io::BufReader::new(bytes), Path::new(INPUT), rank);
-    }
-}
-
-/// One batch of CIFAR-10, beside sound ones.
-pub fn cifar(bytes: &[u8]) {
-    let folder = scratch("cifar");
-    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
-        write(&folder.join(format!("{name}.bin")), bytes);
-    }
-    let _ = cifar::load(&folder, cifar::Cifar::Ten);
-}
-
-/// MATLAB files of version 5.
-pub fn matlab(bytes: &[u8]) {
-    let _ = mat5::parse(bytes, Path::new(INPUT));
-}
-
-/// PatchCamelyon's pair of HDF5 files; the first byte says where images end and labels begin, in 256ths.
-pub fn hdf5(bytes: &[u8]) {
-    let Some((cut, bytes)) = bytes.split_first() else { return };
-    let (images, labels) = bytes.split_at(bytes.len() * usize::from(*cut) / 256);
-    let folder = scratch("hdf5");
-    let [x, y] = ["x.h5", "y.h5"].map(|name| folder.join(name));
-    write(&x, images);
-    write(&y, labels);
-    if let Ok(pcam) = pcam::Pcam::open(INPUT, &x, &y) {
-        use quarterturn_data::Samples;
-        for index in 0..pcam.len().min(4) {
-            let _ = pcam.decode(index);
-        }
-    }
-}
-
-/// JPEG, PNG and TIFF files.
-pub fn image(bytes: &[u8]) {
-    let _ = image_file::decode(bytes, Path::new(INPUT));
-}
 
 /// Checkpoints, and the networks that they describe.
 pub fn safetensors(bytes: &[u8]) {

@@ -53,20 +53,27 @@ pub fn matlab() -> Vec<Vec<u8>> {
     vec![file]
 }
 
-/// The pair of files that the reader's own tests use.
-pub fn hdf5() -> Vec<Vec<u8>> {
-    let fixture = |name: &str| {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/tests/fixtures");
-        fs::read(format!("{folder}/camelyonpatch_level_2_split_valid_{name}.h5")).expect("the fixture")
-    };
-    let (x, y) = (fixture("x"), fixture("y"));
-    // The first byte cuts where images end, in 256ths: to the right of it by less than a 256th.
-    let whole = x.len() + y.len();
-    let cut = (256 * x.len()).div_ceil(whole);
-    vec![[&[cut as u8][..], &x, &y].concat()]
+/// How to cut into members, then labels and images.
+pub fn gzip() -> Vec<Vec<u8>> {
+    let cuts = [16 + 32 + 2, 16 + 32 + 2, 7, 128 + 7, 128 + 16];
+    idx().into_iter().zip(cuts).map(|(file, cut)| [&[cut][..], &file].concat()).collect()
 }
 
-/// A photograph's formats, grey and in colour.
+/// The files that the reader's own tests use: images, labels, and every kind of index.
+pub fn hdf5() -> Vec<Vec<u8>> {
+    fixtures("", |name| name.ends_with(".h5"))
+}
+
+/// Files of the reader's own tests, in the order of their names.
+fn fixtures(folder: &str, wanted: fn(&str) -> bool) -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../data/tests/fixtures/").to_owned() + folder;
+    let names = fs::read_dir(&folder).expect("the fixtures").map(|entry| entry.expect("a fixture").file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).filter(|name| wanted(name)).collect();
+    names.sort();
+    names.into_iter().map(|name| fs::read(format!("{folder}/{name}")).expect("a fixture")).collect()
+}
+
+/// A photograph's formats, grey and in colour, and the files of other libraries.
 pub fn image() -> Vec<Vec<u8>> {
     let picture = DynamicImage::new_rgb8(9, 7);
     let grey = DynamicImage::new_luma8(8, 8);
@@ -82,6 +89,7 @@ pub fn image() -> Vec<Vec<u8>> {
         bytes.into_inner()
     };
     let mut seeds: Vec<Vec<u8>> = formats.into_iter().map(encoded).collect();
+    seeds.extend(fixtures("images", |_| true));
     // A TIFF of one grey pixel: header, one value, a directory of eight entries.
     let mut tiff = b"II*\0\x08\0\0\0\x08\0".to_vec();
     for (tag, kind, value) in [
