@@ -113,7 +113,7 @@ fn spread_block<const SIZE: usize>(x: &[f32], dy: &[f32], dx: &mut [f32], p: usi
     }
 }
 
-/// `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, G = 1, 4 or 8; on the CPU summed over left cosets `(v0+v2)+(v1+v3)` (and
+/// `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, G = 1, 2, 4 or 8; on the CPU summed over left cosets `(v0+v2)+(v1+v3)` (and
 /// the mirrored half likewise, then added), so that `coset_mean` of a transformed map is the same bits.
 ///
 /// # Panics
@@ -140,6 +140,12 @@ wide! {
         let quarter = |x: &[f32], p: usize| (x[p] + x[2 * positions + p]) + (x[positions + p] + x[3 * positions + p]);
         match x.len() / positions {
             1 => y.copy_from_slice(x),
+            2 => {
+                let x = &x[..2 * positions];
+                for p in 0..positions {
+                    y[p] = (x[p] + x[positions + p]) * 0.5;
+                }
+            }
             4 => {
                 let x = &x[..4 * positions];
                 for p in 0..positions {
@@ -208,7 +214,11 @@ impl Axes {
 
     #[track_caller]
     fn assert_group(&self, op: &str) {
-        assert!(matches!(self.order, 1 | 4 | 8), "{op}: expected a group axis of 1, 4 or 8, got {:?}", self.x_shape);
+        assert!(
+            matches!(self.order, 1 | 2 | 4 | 8),
+            "{op}: expected a group axis of 1, 2, 4 or 8, got {:?}",
+            self.x_shape
+        );
     }
 
     #[track_caller]
@@ -307,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "coset_mean: expected a group axis of 1, 4 or 8, got [1, 1, 3]")]
+    #[should_panic(expected = "coset_mean: expected a group axis of 1, 2, 4 or 8, got [1, 1, 3]")]
     fn a_group_axis_of_another_order_is_refused() {
         coset_mean(&random([1, 1, 3], 1));
     }

@@ -50,6 +50,8 @@ fn coset_mean(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     let start = first_of(i);
     if (axes.order == 1u) {
         y[i] = x[start];
+    } else if (axes.order == 2u) {
+        y[i] = (x[start] + x[start + axes.positions]) * 0.5;
     } else if (axes.order == 4u) {
         y[i] = coset_sum(start) * 0.25;
     } else {

@@ -40,6 +40,38 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
     }
 }
 
+/// Dropout of whole feature maps: `y[n, c, …] = x[n, c, …] / (1 − p)` where map `n·C + c` is kept, else 0, by the draws of
+/// [`dropout`] (Tompson et al. 2015). All elements of the group and all places of a map go together, so it commutes with every
+/// element of the group in every bit. Its own gradient, with the same stream.
+///
+/// # Panics
+/// With fewer than two axes, or if `p`, rounded, is not in [0, 1).
+#[track_caller]
+pub fn dropout_maps(x: &Tensor, p: f32, stream: Stream) -> Tensor {
+    let rule = Rule::new("dropout_maps", p, stream);
+    let [_, _, rest @ ..] = x.dims() else { panic!("dropout_maps: expected [N, C, ...], got {:?}", x.shape()) };
+    let len = rest.iter().product::<usize>().max(1);
+    match x.device() {
+        Device::Cpu => {
+            let mut y = HostBuffer::scratch(x.len());
+            for_each_piece(x.f32s(), len, &mut y, len, |map, x, y| match rule.keeps(map) {
+                true => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * rule.factor),
+                false => y.fill(0.0),
+            });
+            Tensor::cpu(x.shape(), y)
+        }
+        Device::Reference => {
+            let kept = |(i, &x): (usize, &f64)| if rule.keeps(i / len) { x / rule.kept_fraction() } else { 0.0 };
+            Tensor::reference(x.shape(), x.f64s().iter().enumerate().map(kept).collect())
+        }
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => {
+            let words = [&rule.words()[..], &[len as u32]].concat();
+            launch::each(&gpu, Kernel::new("dropout_maps", SHADER), &[], &[x], x.shape(), &words)
+        }
+    }
+}
+
 wide! {
     fn sweep(x: &[f32], y: &mut [f32], start: usize, rule: Rule) {
         rule.for_each_run(start, x.len(), |run, draws| {
@@ -128,7 +160,11 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("dropou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, check_adjoint, random};
+    use crate::{
+        Group,
+        parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, check_adjoint, devices_and_reference, random, same_bits},
+        transform_feature_map,
+    };
 
     #[test]
     fn parity() {
@@ -141,6 +177,29 @@ mod tests {
         }
         let stream = Stream::new(3, 1, 4);
         check_adjoint("dropout", [3, 50], |x| dropout(x, 0.3, stream), |dy| dropout(dy, 0.3, stream));
+    }
+
+    #[test]
+    fn whole_maps_are_dropped_alike_on_every_device_and_turn_in_every_bit() {
+        let stream = Stream::new(3, 1, 4);
+        for dims in [[1, 1, 1, 1, 1], [3, 7, 4, 5, 5], [40, 20, 1, 7, 8]] {
+            let x = random(dims, 1);
+            check(&format!("{dims:?}"), &[&x], Tolerance::Terms(1), |t| vec![dropout_maps(&t[0], 0.3, stream)]);
+            check_adjoint("maps", dims, |x| dropout_maps(x, 0.3, stream), |dy| dropout_maps(dy, 0.3, stream));
+        }
+        for device in devices_and_reference() {
+            let x = Tensor::full([40, 20, 4, 3, 3], 1.0, &device).unwrap();
+            let y = dropout_maps(&x, 0.5, stream).to_vec().unwrap();
+            let kept = y.chunks(36).filter(|map| map.iter().all(|&v| v == 2.0)).count();
+            let dropped = y.chunks(36).filter(|map| map.iter().all(|&v| v == 0.0)).count();
+            assert!(kept + dropped == 800 && (300..500).contains(&kept), "{kept} kept, {dropped} dropped on {device}");
+            let x = random([3, 7, 8, 5, 5], 2).to_device(&device).unwrap();
+            for g in Group::D4.elements() {
+                let moved = dropout_maps(&transform_feature_map(&x, g, Group::D4), 0.5, stream);
+                let expected = transform_feature_map(&dropout_maps(&x, 0.5, stream), g, Group::D4);
+                assert!(same_bits(&moved, &expected), "{g} on {device}");
+            }
+        }
     }
 
     #[test]

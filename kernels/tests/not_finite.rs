@@ -220,6 +220,11 @@ fn relu_keeps_the_sign_of_zero() {
 fn permutations_and_resampling() {
     let weight = Shape::from([2, 2, 4, 3, 3]);
     for row in [
+        row("index_select_vjp", &[&[2, 3, 4]], |t| vec![index_select_vjp(&t[0], 1, &[2, 0, 2], 4)]),
+        row("restrict", &[&[1, 2, 8, 2, 2]], |t| vec![restrict(&t[0], Group::D4, Subgroup::P4)]),
+        row("subgroup pools", &[&[1, 2, 8, 2, 2]], |t| {
+            vec![subgroup_max(&t[0], Group::D4, Subgroup::PM), subgroup_mean(&t[0], Group::D4, Subgroup::P2)]
+        }),
         row("permute", &[&[2, 3, 4]], |t| vec![permute(&t[0], &[2, 0, 1])]),
         row("pad", &[&[2, 5, 4]], |t| {
             [Padding::Zeros, Padding::Reflection, Padding::Circular].map(|p| pad(&t[0], 1, 3, 2, p)).to_vec()

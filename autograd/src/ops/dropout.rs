@@ -11,6 +11,13 @@ impl<'t> Var<'t> {
         let y = kernels::dropout(self.value(), p, stream);
         self.unary("dropout", y, move |dy| kernels::dropout(&dy, p, stream))
     }
+
+    /// Drops whole feature maps with probability `p`: [`kernels::dropout_maps`], which is linear and its own adjoint.
+    #[track_caller]
+    pub fn dropout_maps(&self, p: f32, stream: Stream) -> Var<'t> {
+        let y = kernels::dropout_maps(self.value(), p, stream);
+        self.unary("dropout_maps", y, move |dy| kernels::dropout_maps(&dy, p, stream))
+    }
 }
 
 #[cfg(test)]
@@ -22,6 +29,8 @@ mod tests {
     fn gradients_adjoints_and_devices() {
         let mut table = Table::default();
         table.row("dropout", LINEAR, &[&[40]], |_, v| v[0].dropout(0.3, Stream::new(1, 2, 3)));
+        let map: &[&[usize]] = &[&[2, 5, 4, 2, 2]];
+        table.row("dropout_maps", LINEAR, map, |_, v| v[0].dropout_maps(0.3, Stream::new(1, 2, 3)));
         table.check();
     }
 }

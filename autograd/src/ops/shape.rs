@@ -28,6 +28,14 @@ impl<'t> Var<'t> {
         self.unary("narrow", y, move |dy| kernels::narrow_vjp(&dy, axis, start, extent))
     }
 
+    /// Places of `axis`, in any order: [`kernels::index_select`].
+    #[track_caller]
+    pub fn index_select(&self, axis: usize, indices: &[usize]) -> Var<'t> {
+        let y = kernels::index_select(self.value(), axis, indices);
+        let (extent, indices) = (self.shape()[axis], indices.to_vec());
+        self.unary("index_select", y, move |dy| kernels::index_select_vjp(&dy, axis, &indices, extent))
+    }
+
     /// More places before and after an axis: [`kernels::pad`].
     #[track_caller]
     pub fn pad(&self, axis: usize, before: usize, after: usize, padding: Padding) -> Var<'t> {
@@ -100,6 +108,7 @@ mod tests {
         table.row("reshape", LINEAR, &[&[3, 4]], |_, v| v[0].reshape([2, 6]));
         table.row("permute", LINEAR, &[&[2, 3, 4]], |_, v| v[0].permute(&[2, 0, 1]));
         table.row("narrow", LINEAR, &[&[2, 5, 3]], |_, v| v[0].narrow(1, 1, 3));
+        table.row("index_select", LINEAR, &[&[2, 3, 2]], |_, v| v[0].index_select(1, &[2, 0, 2, 1]));
         for padding in [Padding::Zeros, Padding::Reflection, Padding::Circular] {
             table.row(format!("pad {padding:?}"), LINEAR, &[&[2, 4, 3]], move |_, v| v[0].pad(1, 3, 2, padding));
             table.row(format!("pad_plane {padding:?}"), LINEAR, &[&[2, 4, 3]], move |_, v| v[0].pad_plane(2, padding));
