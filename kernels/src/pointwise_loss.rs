@@ -7,9 +7,12 @@ use crate::{
 #[cfg(feature = "gpu")]
 use crate::{launch, scale, sum};
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel, Size};
+use quarterturn_core::{
+    Shape,
+    gpu::{Gpu, Kernel, Size},
+};
 
-use quarterturn_core::{Device, Shape, Tensor, common_device};
+use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
 /// What a number x loses against its target t; d = x − t.
