@@ -94,7 +94,7 @@ pub fn stack(operands: &[&Tensor], axis: usize) -> Tensor {
     concat(&operands.iter().collect::<Vec<_>>(), axis)
 }
 
-/// The parts of `x` along `axis`, of these extents: inverse of [`concat`].
+/// The parts of `x` along `axis`, of these extents: inverse of [`concat()`].
 ///
 /// # Panics
 /// If the extents do not add up to that of the axis.

@@ -108,10 +108,27 @@ impl Extents {
     }
 }
 
-/// `y = weight ⋆ x + bias`, the formula above.
+/// Convolution over a group (Cohen & Welling 2016, Eqs. 10 and 11), in the convention of PyTorch and GrouPy: a correlation, the
+/// filter is not flipped.
 ///
-/// `x` is `[N, C_in, G_in, H, W]`, `weight` `[C_out, C_in, G_in, k, k]` with `G_in` = 1 when lifting, `bias`
-/// `[C_out]`, `y` `[N, C_out, G, H', W']`. With [`Group::C1`], G = G_in = 1.
+/// ```text
+/// y[n, o, g, p] = bias[o] + Σ_c Σ_h Σ_u (act_g weight[o, c, g⁻¹h])[u] · x[n, c, h, s·p + u − padding]
+/// ```
+///
+/// - `x` is `[N, C_in, G_in, H, W]`, `weight` `[C_out, C_in, G_in, k, k]`, `bias` `[C_out]`, `y` `[N, C_out, G, H', W']`, where G is the
+///   order of the group, and `s` the stride.
+/// - g and h are elements of the group in the order of [`Group`]: 0 to 3 are so many quarter turns counter-clockwise, 4 to 7
+///   those followed by a flip from top to bottom. `act_g` moves the entries of a filter as [`crate::transform_plane`] does.
+/// - A filter is stored once, as it meets the element g = 0. For another g it is turned, and its planes are exchanged: that of
+///   h is the stored plane `g⁻¹h`. [`crate::filter_orbit`] writes all of them out, as the weight of an ordinary convolution.
+/// - The first layer lifts: there `G_in` = 1, the sum over h has one term, and `weight[o, c]` has one plane. With
+///   [`Group::C1`], G = G_in = 1, it is PyTorch's `conv2d`.
+///
+/// Where (i + 2p − k) mod s = 0 along both axes, a turned or mirrored `x` gives `y` turned or mirrored in every bit on the CPU and
+/// on a GPU. [`Device::Reference`] keeps the formula as it stands, in `f64`, and there it holds up to rounding.
+///
+/// What is not finite in a window or a filter makes results NaN or infinite at least where the formula does. CPU and GPU sum
+/// differences of samples, so NaN may come of ∞.
 ///
 /// # Panics
 /// If shapes or devices do not fit, or not one window fits the padded input.

@@ -135,21 +135,24 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let centre_of_channel = centre_of(piece.channel, lane);
-    var total = vec3f(0.0);
+    var elements = 0.0;
+    var total = 0.0;
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                total += vec3f(1.0, x[i] - centre_of_channel, 0.0);
+                elements += 1.0;
+                total += x[i] - centre_of_channel;
             }
         }
     }
-    let sums = sum_lanes(lane, total);
+    let sums = sum_lanes(lane, vec3f(elements, total, 0.0));
     let count = sums.x;
     // The mean up to what the sum has rounded, which is found beside the squares.
     let rest = sums.y / count;
-    var deviations = vec3f(0.0);
+    var deviations = 0.0;
+    var squares = 0.0;
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
@@ -157,16 +160,17 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             if (i != NOTHING) {
                 let deviation = (x[i] - centre_of_channel) - rest;
                 let shrunk = deviation * axes.shrink;
-                deviations = fma(vec3f(deviation, shrunk, 0.0), vec3f(1.0, shrunk, 0.0), deviations);
+                deviations += deviation;
+                squares = fma(shrunk, shrunk, squares);
             }
         }
     }
-    let sum = sum_lanes(lane, deviations);
+    let sum = sum_lanes(lane, vec3f(deviations, squares, 0.0));
     if (lane == 0u) {
         let off = sum.x / count;
         let shrunk = off * axes.shrink;
-        let squares = positive_part(sum.y - count * shrunk * shrunk);
-        moments_y[index] = vec4f(count, rest + off, squares, centre_of_channel);
+        let about_mean = positive_part(sum.y - count * shrunk * shrunk);
+        moments_y[index] = vec4f(count, rest + off, about_mean, centre_of_channel);
     }
 }
 
