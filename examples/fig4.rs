@@ -14,21 +14,22 @@ use quarterturn::{
     data::Loader,
     kernels::Group,
     models::{
-        EquivarianceError, Init, ResNet, ResNetConfig,
+        EquivarianceError, Init, Network, ResNet, ResNetConfig, checkpoint,
         training::{Trainer, Training, evaluate},
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, ops::ControlFlow, process::ExitCode, time::Instant};
+use std::{fmt, ops::ControlFlow, path::Path, process::ExitCode, time::Instant};
 use support::{
     args,
     csv::Csv,
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
+    files,
     image_setting::title,
     images::{ImageArgs, Images},
-    palette,
-    runner::{Context, Grid, Run, RunnerArgs, Settings},
+    palette, preparation,
+    runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
     say, table,
 };
 
@@ -89,6 +90,9 @@ enum Arch {
     Resnet18SmallStem,
 }
 
+/// The state with what was measured.
+const ROWS: &str = "rows";
+
 /// What is measured at one depth after one epoch.
 #[derive(Clone, Serialize, Deserialize)]
 struct Row {
@@ -120,58 +124,68 @@ fn run(args: &Args) -> Result<ExitCode> {
     if !(args.lr.is_finite() && args.lr > 0.0) {
         return Err(Error::Invalid(format!("--lr: expected a positive number, found {}", args.lr)));
     }
-    if let Some(twice) = (1..args.input.len()).find(|&i| args.input[..i].contains(&args.input[i])) {
-        return Err(Error::Invalid(format!("--input: {} is named twice", args.input[twice])));
-    }
     let device = device::open(args.device.device)?;
     let folder = args.out.folder("fig4")?;
-    let name = Images::open(&args.images, args.input[0], args.seed)?.name;
+    let images = Images::open(&args.images, args.input[0], args.seed)?;
+    let bench = Bench { args, device: &device, classes: images.train.classes() };
     let grid = Grid {
+        name: "fig4",
         folder: &folder,
-        settings: args.in_common(&name, &device),
-        runs: args.input.iter().map(|&size| Run { key: format!("input-{size}"), spec: Input(size) }).collect(),
+        settings: args.in_common(&images)?,
+        device: &device,
+        runs: args.input.iter().map(|&size| Run { key: key(size), spec: Input(size) }).collect(),
         args: &args.runner,
     };
-    let report = grid.execute(
-        |&Input(size)| args.estimate(size, &device),
-        |&Input(size), context| args.train(size, &device, context),
-        |results: &[Option<Vec<Row>>]| {
-            let mut csv = Csv::new(folder.join("fig4.csv"), "input,epoch,depth,error_eq14,error_l1,accuracy");
-            for (size, rows) in args.input.iter().zip(results) {
-                for row in rows.iter().flatten() {
-                    csv.row(&[size, &row.epoch, &row.depth, &row.eq14, &row.l1, &row.accuracy]);
-                }
-            }
-            csv.save()
-        },
-    )?;
-    if report.draws() {
-        let panels: Vec<(usize, &[Row])> =
-            args.input.iter().zip(&report.results).filter_map(|(&size, rows)| Some((size, rows.as_deref()?))).collect();
-        let subtitle = format!(
-            "{}{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {device}",
-            title(&args.config(1)),
-            if args.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" },
-            args.width,
-            args.seed
-        );
-        draw(&folder.join("fig4"), &subtitle, &panels)?;
-        say::result(format_args!("\n{subtitle}"));
-        let mut lines = Vec::new();
-        for (size, rows) in &panels {
-            let last = rows.last().map_or(0, |row| row.epoch);
-            for row in rows.iter().filter(|row| row.epoch == last) {
-                let accuracy = format!("{:.1} %", 100.0 * row.accuracy);
-                lines.push(vec![size.to_string(), row.depth.clone(), number(row.eq14), number(row.l1), accuracy]);
+    let report = grid.execute(&bench, |results| {
+        let header = "input,epoch,depth,error_eq14,error_l1,accuracy,device,commit";
+        let mut csv = Csv::new(folder.join("fig4.csv"), header);
+        for (size, result) in args.input.iter().zip(results) {
+            let Some(Finished { found, origin }) = result else { continue };
+            for Row { epoch, depth, eq14, l1, accuracy } in found {
+                csv.row(&[size, epoch, depth, eq14, l1, accuracy, &origin.device(), &origin.commit()]);
             }
         }
-        table::print(&["input", "depth", "error (Eq. 14)", "error (L1)", "accuracy"], &lines);
-        say::result(format_args!("wrote fig4.csv, fig4.svg and fig4.png to {}", folder.display()));
-        if args.images.data.is_none() {
-            say::result("These are built-in textures. For photographs add --data DIR --format FORMAT.");
+        csv.save()
+    })?;
+    Ok(report.finish(|| write_figure(args, &images.name, &report, &folder)))
+}
+
+fn write_figure(args: &Args, name: &str, report: &Report<Vec<Row>>, folder: &Path) -> Result<()> {
+    let panels: Vec<(usize, &[Row])> = args
+        .input
+        .iter()
+        .zip(&report.results)
+        .filter_map(|(&size, result)| Some((size, result.as_ref()?.found.as_slice())))
+        .collect();
+    let subtitle = format!(
+        "{}{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {}",
+        title(&args.config(1)),
+        if args.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" },
+        args.width,
+        args.seed,
+        report.devices()
+    );
+    draw(&folder.join("fig4"), &subtitle, &panels)?;
+    say::result(format_args!("\n{subtitle}"));
+    let mut lines = Vec::new();
+    for (size, rows) in &panels {
+        let last = rows.last().map_or(0, |row| row.epoch);
+        for row in rows.iter().filter(|row| row.epoch == last) {
+            let accuracy = format!("{:.1} %", 100.0 * row.accuracy);
+            lines.push(vec![size.to_string(), row.depth.clone(), number(row.eq14), number(row.l1), accuracy]);
         }
     }
-    Ok(report.finish())
+    table::print(&["input", "depth", "error (Eq. 14)", "error (L1)", "accuracy"], &lines);
+    say::result(format_args!("wrote fig4.csv, fig4.svg and fig4.png to {}", folder.display()));
+    if args.images.data.is_none() {
+        say::result("These are built-in textures. For photographs add --data DIR --format FORMAT.");
+    }
+    Ok(())
+}
+
+/// A run's name in files.
+fn key(size: usize) -> String {
+    format!("input-{size}")
 }
 
 fn number(error: f64) -> String {
@@ -179,9 +193,9 @@ fn number(error: f64) -> String {
 }
 
 impl Args {
-    fn in_common(&self, name: &str, device: &Device) -> Settings {
+    fn in_common(&self, images: &Images) -> Result<Settings> {
         let all = |n: Option<u64>| n.map_or("default".into(), |n| n.to_string());
-        Settings::default()
+        Ok(Settings::default()
             .with("arch", format!("{:?}", self.arch))
             .with("group", self.group)
             .with("width", self.width)
@@ -191,12 +205,12 @@ impl Args {
             .with("lr", self.lr)
             .with("measured", self.measured)
             .with("seed", self.seed)
-            .with("data", name)
+            .with("data", &images.name)
+            .with("data fingerprint", images.fingerprint()?)
             .with("format", format!("{:?}", self.images.format))
             .with("train", all(self.images.train))
             .with("test", all(self.images.test))
-            .with("device", device)
-            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("version", env!("CARGO_PKG_VERSION")))
     }
 
     fn config(&self, classes: usize) -> ResNetConfig {
@@ -218,82 +232,38 @@ impl Args {
         let schedule = Schedule::OneCycle { max_lr: self.lr };
         Training { epochs: self.epochs, rule: Optimizer::adam(1e-5).rule(), schedule, seed: self.seed }
     }
+}
 
-    /// Seconds that a run takes, by one step.
-    fn estimate(&self, size: usize, device: &Device) -> Result<f64> {
-        let images = Images::open(&self.images, size, self.seed)?;
-        let mut network = self.network(images.train.classes(), device)?;
-        let loader = Loader::new(images.train.clone(), images.recipe(size).train, self.batch as usize).on(device);
-        let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..self.training() });
-        let mut begun = Instant::now();
-        let mut seconds = 0.0;
-        let _ = trainer.run(
-            |epoch, _| Ok(loader.epoch(epoch).map(|batch| batch.map(|batch| (batch.images, batch.labels)))),
-            |_, at| {
-                seconds = begun.elapsed().as_secs_f64();
-                begun = Instant::now();
-                // The first step pays for memory.
-                Ok(if at.step < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-            },
-        )?;
-        Ok(seconds * f64::from(self.epochs) * loader.len() as f64)
-    }
+/// What all runs share.
+struct Bench<'a> {
+    args: &'a Args,
+    device: &'a Device,
+    classes: usize,
+}
 
-    /// Trains at one size and measures before the first and after every epoch; `None` if it is to stop.
-    fn train(&self, size: usize, device: &Device, context: &mut Context) -> Result<Option<Vec<Row>>> {
-        let images = Images::open(&self.images, size, self.seed)?;
-        let recipe = images.recipe(size);
-        let loader = Loader::new(images.train.clone(), recipe.train, self.batch as usize);
-        let loader = loader.seed(self.seed).shuffled().full_only().on(device);
-        if loader.is_empty() {
-            return Err(Error::Invalid(format!("{}: fewer images than one batch of {}", images.name, self.batch)));
+impl Bench<'_> {
+    /// Refuses rows that are not those of the first `epochs` epochs, from before the first on, or no errors and shares.
+    fn check_rows(&self, rows: &[Row], epochs: u32) -> std::result::Result<(), String> {
+        let stages = self.args.config(self.classes).widths.len();
+        let stages = (1..=stages).map(|stage| format!("stage{stage}"));
+        let depths: Vec<String> = ["stem".into()].into_iter().chain(stages).chain(["linear".into()]).collect();
+        if rows.len() != depths.len() * (epochs as usize + 1) {
+            return Err(format!("{} rows, not {} depths after each of {epochs} epochs", rows.len(), depths.len()));
         }
-        let test = Loader::new(images.test.clone(), recipe.test, self.batch as usize).on(device);
-        let state = context.training_file();
-        let mut network = self.network(images.train.classes(), device)?;
-        let resumed = state.exists();
-        let mut rows: Vec<Row> = if resumed {
-            let lost =
-                || Error::Invalid(format!("{}: what was measured before is missing; remove it", state.display()));
-            context.kept("rows")?.ok_or_else(lost)?
-        } else {
-            self.measure(&network, &test, 0)?
-        };
-        if !resumed {
-            context.keep("rows", &rows)?;
+        for (i, row) in rows.iter().enumerate() {
+            let (epoch, depth) = (i / depths.len(), &depths[i % depths.len()]);
+            if (row.epoch as usize, &row.depth) != (epoch, depth) {
+                return Err(format!(
+                    "row {i} is of {} after epoch {}, not {depth} after {epoch}",
+                    row.depth, row.epoch
+                ));
+            }
+            let is_error = |error: f64| error.is_finite() && error >= 0.0;
+            if !is_error(row.eq14) || !is_error(row.l1) || !(0.0..=1.0).contains(&row.accuracy) {
+                return Err(format!("{depth} after epoch {epoch}: errors and accuracy are no such numbers"));
+            }
         }
-        let mut trainer = match resumed {
-            true => Trainer::resume(&mut network, self.training(), &state)
-                .map_err(|e| Error::Invalid(format!("{e}; without {} the run begins anew", state.display())))?,
-            false => Trainer::new(&mut network, self.training()),
-        };
-        let mut clock = Instant::now();
-        // Rows are kept before the state that belongs to them.
-        rows.retain(|row| row.epoch <= trainer.epoch());
-        let outcome = trainer.run(
-            |epoch, from| {
-                let batches = loader.epoch(epoch).starting_at(from as usize);
-                Ok(batches.map(|batch| batch.map(|batch| (batch.images, batch.labels))))
-            },
-            |trainer, at| {
-                context.say(format!("epoch {} of {}, step {} of {}", at.epoch + 1, self.epochs, at.step, at.steps));
-                context.advance(clock.elapsed().as_secs_f64());
-                clock = Instant::now();
-                if at.loss.is_some() {
-                    rows.extend(self.measure(trainer.network(), &test, at.epoch + 1)?);
-                    context.keep("rows", &rows)?;
-                    context.save(|| trainer.save(&state))?;
-                } else if context.due() {
-                    context.save(|| trainer.save(&state))?;
-                }
-                Ok(if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            },
-        )?;
-        if outcome.is_break() {
-            return Ok(None);
-        }
-        quarterturn::models::checkpoint::save(context.network_file(), &mut network)?;
-        Ok(Some(rows))
+        Ok(())
     }
 
     /// The error after the stem, after every stage and of the logits, and the accuracy.
@@ -306,7 +276,7 @@ impl Args {
             let batch = batch?;
             correct += evaluate(network, &batch.images, &batch.labels)?;
             count += batch.indices.len();
-            if measured < self.measured as usize {
+            if measured < self.args.measured as usize {
                 error.add(network, &batch.images)?;
                 measured += batch.indices.len();
             }
@@ -317,12 +287,106 @@ impl Args {
     }
 }
 
+impl Experiment for Bench<'_> {
+    type Spec = Input;
+    type Found = Vec<Row>;
+    const STATES: &'static [&'static str] = &[ROWS];
+
+    /// By one step.
+    fn estimate(&self, &Input(size): &Input) -> Result<f64> {
+        let &Bench { args, device, classes } = self;
+        let images = Images::open(&args.images, size, args.seed)?;
+        let mut network = args.network(classes, device)?;
+        let loader = Loader::new(images.train.clone(), images.recipe(size).train, args.batch as usize).on(device);
+        let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..args.training() });
+        let mut begun = Instant::now();
+        let mut seconds = 0.0;
+        let _ = trainer.run(
+            |epoch, _| Ok(loader.epoch(epoch).map(|batch| batch.map(|batch| (batch.images, batch.labels)))),
+            |_, at| {
+                seconds = begun.elapsed().as_secs_f64();
+                begun = Instant::now();
+                // The first step pays for memory.
+                Ok(if at.step < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            },
+        )?;
+        Ok(seconds * f64::from(args.epochs) * loader.len() as f64)
+    }
+
+    /// Trains at one size and measures before the first and after every epoch.
+    fn run(&self, &Input(size): &Input, context: &mut Context) -> Result<Option<Vec<Row>>> {
+        let &Bench { args, device, classes } = self;
+        let images = Images::open(&args.images, size, args.seed)?;
+        let recipe = images.recipe(size);
+        let prepared = preparation::of(&recipe.test)?;
+        let loader = Loader::new(images.train.clone(), recipe.train, args.batch as usize);
+        let loader = loader.seed(args.seed).shuffled().full_only().on(device);
+        if loader.is_empty() {
+            return Err(Error::Invalid(format!("{}: fewer images than one batch of {}", images.name, args.batch)));
+        }
+        let test = Loader::new(images.test.clone(), recipe.test, args.batch as usize).on(device);
+        let state = context.training_file();
+        let mut network = args.network(classes, device)?;
+        let (mut rows, mut trainer);
+        if files::exists(&state)? {
+            trainer = Trainer::resume(&mut network, args.training(), &state)
+                .map_err(|e| Error::Invalid(format!("{e}; without {} the run begins anew", state.display())))?;
+            let lost =
+                || Error::Invalid(format!("{}: what was measured before is missing; remove it", state.display()));
+            rows = context.kept::<Vec<Row>>(ROWS)?.ok_or_else(lost)?;
+            // Rows are kept before the state that belongs to them.
+            rows.retain(|row| row.epoch <= trainer.epoch());
+            self.check_rows(&rows, trainer.epoch()).map_err(|message| context.unfit(ROWS, message))?;
+        } else {
+            rows = self.measure(&network, &test, 0)?;
+            trainer = Trainer::new(&mut network, args.training());
+        }
+        let mut clock = Instant::now();
+        let outcome = trainer.run(
+            |epoch, from| {
+                let batches = loader.epoch(epoch).starting_at(from as usize);
+                Ok(batches.map(|batch| batch.map(|batch| (batch.images, batch.labels))))
+            },
+            |trainer, at| {
+                context.say(format!("epoch {} of {}, step {} of {}", at.epoch + 1, args.epochs, at.step, at.steps));
+                context.advance(clock.elapsed().as_secs_f64());
+                clock = Instant::now();
+                if at.loss.is_some() {
+                    rows.extend(self.measure(trainer.network(), &test, at.epoch + 1)?);
+                }
+                if at.loss.is_some() || context.due() {
+                    context.save(|context| {
+                        context.keep(ROWS, &rows)?;
+                        trainer.save(&state)
+                    })?;
+                }
+                Ok(if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            },
+        )?;
+        if outcome.is_break() {
+            return Ok(None);
+        }
+        let mut notes = preparation::notes(&prepared, size, &images.name);
+        notes.insert(RUN.into(), key(size));
+        checkpoint::save_with(context.network_file(), &mut network, &notes)?;
+        Ok(Some(rows))
+    }
+
+    fn check(&self, _: &Input, rows: &Vec<Row>) -> std::result::Result<(), String> {
+        self.check_rows(rows, self.args.epochs)
+    }
+
+    fn network(&self, _: &Input) -> Result<Box<dyn Network>> {
+        Ok(Box::new(self.args.network(self.classes, &Device::Cpu)?))
+    }
+}
+
 /// Points of a panel, and the colours of the depths, from the stem on.
 const PANEL: (f64, f64) = (430.0, 300.0);
 const COLORS: [RGBColor; 6] =
     [palette::INK, palette::BLUE, palette::GREEN, palette::VERMILLION, palette::PURPLE, palette::FAINT_INK];
 
-fn draw(stem: &std::path::Path, subtitle: &str, panels: &[(usize, &[Row])]) -> Result<()> {
+fn draw(stem: &Path, subtitle: &str, panels: &[(usize, &[Row])]) -> Result<()> {
     let errors = || panels.iter().flat_map(|(_, rows)| rows.iter()).map(|row| row.eq14).filter(|&e| e > 0.0);
     let low = errors().fold(1e-3, f64::min).log10().floor();
     let high = errors().fold(1e-2, f64::max).log10().ceil();

@@ -12,7 +12,7 @@ use support::{
     angle_chart, args,
     digits::Digits,
     figure,
-    rotations::{self, Outcome, RotationArgs, Sizes, Turns},
+    rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
     say, table,
 };
 
@@ -31,26 +31,26 @@ fn main() -> ExitCode {
 
 fn run(args: &RotationArgs) -> Result<ExitCode> {
     let findings = rotations::run("fig5", args, &[Turns::Upright], &Sizes { seeds: 1, full_seeds: 10 })?;
-    if findings.report.draws() {
-        let outcomes = rotations::outcomes(&findings, Turns::Upright);
-        let series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
-        let subtitle = findings.subtitle(args.seed, "upright");
-        let (width, height) = (720.0, 430.0);
-        figure::save(&findings.folder.join("fig5"), (width, height), |area| {
-            figure::heading(area, "Accuracy on rotated digits of networks trained on upright ones", &subtitle)?;
-            angle_chart::draw(area, (10.0, 54.0), (width - 6.0, height - 8.0), &series)
-        })?;
+    Ok(findings.report.finish(|| draw(&findings, args)))
+}
 
-        say::result(format_args!("\n{subtitle}"));
-        let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
-        table::print(&Outcome::COLUMNS, &rows);
-        say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
-        say::result(format_args!("wrote fig5.csv, fig5.svg and fig5.png to {}", findings.folder.display()));
-        if matches!(findings.digits, Digits::BuiltIn) {
-            say::result(
-                "These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.",
-            );
-        }
+fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
+    let outcomes = rotations::outcomes(findings, Turns::Upright);
+    let series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
+    let subtitle = findings.subtitle(args.seed, "upright");
+    let (width, height) = (720.0, 430.0);
+    figure::save(&findings.folder.join("fig5"), (width, height), |area| {
+        figure::heading(area, "Accuracy on rotated digits of networks trained on upright ones", &subtitle)?;
+        angle_chart::draw(area, (10.0, 54.0), (width - 6.0, height - 8.0), &series)
+    })?;
+
+    say::result(format_args!("\n{subtitle}"));
+    let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
+    table::print(&Outcome::COLUMNS, &rows);
+    say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
+    say::result(format_args!("wrote fig5.csv, fig5.svg and fig5.png to {}", findings.folder.display()));
+    if matches!(findings.digits, Digits::BuiltIn) {
+        say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
     }
-    Ok(findings.report.finish())
+    Ok(())
 }

@@ -13,7 +13,7 @@ use support::{
     angle_chart, args,
     digits::Digits,
     figure::{self, bold, from_left, write},
-    rotations::{self, Outcome, RotationArgs, Sizes, Turns},
+    rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
     say, table,
 };
 
@@ -43,52 +43,52 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     let findings = rotations::run("fig6", &args.rotations, &args.training, &Sizes { seeds: 1, full_seeds: 10 })?;
-    if findings.report.draws() {
-        let trained: Vec<(Turns, Vec<Outcome>)> = args
-            .training
-            .iter()
-            .map(|&turns| (turns, rotations::outcomes(&findings, turns)))
-            .filter(|(_, outcomes)| !outcomes.is_empty())
-            .collect();
-        let panels: Vec<_> = trained
-            .iter()
-            .map(|(turns, outcomes)| {
-                (turns, outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect::<Vec<_>>())
-            })
-            .collect();
-        let subtitle = findings.subtitle(args.rotations.seed, "turned");
-        let bottom = angle_chart::bottom(panels.iter().flat_map(|(_, series)| series));
-        let width = PANEL.0 * panels.len().min(COLUMNS) as f64;
-        let height = HEAD + PANEL.1 * panels.len().div_ceil(COLUMNS) as f64 + 8.0;
-        figure::save(&findings.folder.join("fig6"), (width, height), |area| {
-            figure::heading(area, "Accuracy on rotated digits, by the angles of the training digits", &subtitle)?;
-            if let Some((_, series)) = panels.first() {
-                angle_chart::legend(area, (16.0, 62.0), width, series)?;
-            }
-            for (place, (turns, series)) in panels.iter().enumerate() {
-                let x = 10.0 + PANEL.0 * (place % COLUMNS) as f64;
-                let y = HEAD + PANEL.1 * (place / COLUMNS) as f64;
-                let title = format!("Trained on {}", turns.title());
-                write(area, &title, (x + 46.0, y + 8.0), from_left(bold(10.5)))?;
-                let corner = (x + PANEL.0 - 16.0, y + PANEL.1);
-                angle_chart::panel(area, (x, y + 20.0), corner, series, bottom, &|angle| turns.density(angle))?;
-            }
-            Ok(())
-        })?;
+    Ok(findings.report.finish(|| draw(&findings, args)))
+}
 
-        say::result(format_args!("\n{subtitle}"));
-        for (turns, outcomes) in &trained {
-            say::result(format_args!("\ntrained on {}", turns.title()));
-            let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
-            table::print(&Outcome::COLUMNS, &rows);
+fn draw(findings: &Findings, args: &Args) -> Result<()> {
+    let trained: Vec<(Turns, Vec<Outcome>)> = args
+        .training
+        .iter()
+        .map(|&turns| (turns, rotations::outcomes(findings, turns)))
+        .filter(|(_, outcomes)| !outcomes.is_empty())
+        .collect();
+    let panels: Vec<_> = trained
+        .iter()
+        .map(|(turns, outcomes)| {
+            (turns, outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect::<Vec<_>>())
+        })
+        .collect();
+    let subtitle = findings.subtitle(args.rotations.seed, "turned");
+    let bottom = angle_chart::bottom(panels.iter().flat_map(|(_, series)| series));
+    let width = PANEL.0 * panels.len().min(COLUMNS) as f64;
+    let height = HEAD + PANEL.1 * panels.len().div_ceil(COLUMNS) as f64 + 8.0;
+    figure::save(&findings.folder.join("fig6"), (width, height), |area| {
+        figure::heading(area, "Accuracy on rotated digits, by the angles of the training digits", &subtitle)?;
+        if let Some((_, series)) = panels.first() {
+            angle_chart::legend(area, (16.0, 62.0), width, series)?;
         }
-        say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
-        say::result(format_args!("wrote fig6.csv, fig6.svg and fig6.png to {}", findings.folder.display()));
-        if matches!(findings.digits, Digits::BuiltIn) {
-            say::result(
-                "These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.",
-            );
+        for (place, (turns, series)) in panels.iter().enumerate() {
+            let x = 10.0 + PANEL.0 * (place % COLUMNS) as f64;
+            let y = HEAD + PANEL.1 * (place / COLUMNS) as f64;
+            let title = format!("Trained on {}", turns.title());
+            write(area, &title, (x + 46.0, y + 8.0), from_left(bold(10.5)))?;
+            let corner = (x + PANEL.0 - 16.0, y + PANEL.1);
+            angle_chart::panel(area, (x, y + 20.0), corner, series, bottom, &|angle| turns.density(angle))?;
         }
+        Ok(())
+    })?;
+
+    say::result(format_args!("\n{subtitle}"));
+    for (turns, outcomes) in &trained {
+        say::result(format_args!("\ntrained on {}", turns.title()));
+        let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
+        table::print(&Outcome::COLUMNS, &rows);
     }
-    Ok(findings.report.finish())
+    say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
+    say::result(format_args!("wrote fig6.csv, fig6.svg and fig6.png to {}", findings.folder.display()));
+    if matches!(findings.digits, Digits::BuiltIn) {
+        say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
+    }
+    Ok(())
 }

@@ -50,29 +50,28 @@ fn main() -> ExitCode {
 fn run(args: &RotationArgs) -> Result<ExitCode> {
     let trainings = TRAININGS.map(|(turns, _)| turns);
     let findings = rotations::run("table1", args, &trainings, &Sizes { seeds: 3, full_seeds: 100 })?;
-    if findings.report.draws() {
-        let cells = cells(&findings);
-        write_summary(&cells, &findings)?;
-        let subtitle = findings.subtitle(args.seed, "upright or turned once");
-        let columns = columns(&cells);
-        let rows: Vec<Vec<String>> =
-            cells.iter().map(|cell| columns.iter().map(|(_, text)| text(cell)).collect()).collect();
-        let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let markdown = table::markdown(&subtitle, &header, &rows, notes(&cells));
-        files::write(&findings.folder.join("table1.md"), markdown.as_bytes())?;
+    Ok(findings.report.finish(|| draw(&findings, args)))
+}
 
-        say::result(format_args!("\n{subtitle}"));
-        table::print(&header, &rows);
-        notes(&cells).for_each(say::result);
-        say::result(format_args!(
-            "wrote table1.csv, table1-summary.csv and table1.md to {}",
-            findings.folder.display()
-        ));
-        if matches!(findings.digits, Digits::BuiltIn) {
-            say::result("These are built-in digits, so the paper's numbers, which are of MNIST, are left out.");
-        }
+fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
+    let cells = cells(findings);
+    write_summary(&cells, findings)?;
+    let subtitle = findings.subtitle(args.seed, "upright or turned once");
+    let columns = columns(&cells);
+    let rows: Vec<Vec<String>> =
+        cells.iter().map(|cell| columns.iter().map(|(_, text)| text(cell)).collect()).collect();
+    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let markdown = table::markdown(&subtitle, &header, &rows, notes(&cells));
+    files::write(&findings.folder.join("table1.md"), markdown.as_bytes())?;
+
+    say::result(format_args!("\n{subtitle}"));
+    table::print(&header, &rows);
+    notes(&cells).for_each(say::result);
+    say::result(format_args!("wrote table1.csv, table1-summary.csv and table1.md to {}", findings.folder.display()));
+    if matches!(findings.digits, Digits::BuiltIn) {
+        say::result("These are built-in digits, so the paper's numbers, which are of MNIST, are left out.");
     }
-    Ok(findings.report.finish())
+    Ok(())
 }
 
 /// Said under the table.

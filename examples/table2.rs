@@ -16,7 +16,7 @@ use quarterturn::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    cell::RefCell, fmt, ops::ControlFlow, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
+    cell::RefCell, fmt, ops::ControlFlow, path::Path, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
 };
 use support::{
     args,
@@ -24,8 +24,9 @@ use support::{
     device, files,
     image_setting::{Plan, Protocol, Setting, title, widths},
     images::{Format, ImageArgs, Images},
+    preparation,
     rotations::statistics,
-    runner::{Context, Grid, Run, RunnerArgs, Settings},
+    runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
     say, table,
 };
 
@@ -153,6 +154,13 @@ struct Trial {
     seed: u64,
 }
 
+impl Trial {
+    /// Its name in files.
+    fn key(self) -> String {
+        format!("{}-{}_seed-{}", self.subject.group, self.subject.size, self.seed)
+    }
+}
+
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, seed {}", self.subject, self.seed)
@@ -188,8 +196,11 @@ impl Tested {
     }
 }
 
+/// The state of that name.
+const BEST: &str = "best";
+
 /// The best epoch so far, by images of the validation set recognised; its weights are in a file beside it.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Best {
     epoch: u32,
     correct: u64,
@@ -206,60 +217,62 @@ fn run(args: &Args) -> Result<ExitCode> {
     // Seed by seed, so that a stopped table compares like with like.
     let trials: Vec<Trial> =
         seeds.flat_map(|seed| bench.subjects.iter().map(move |&subject| Trial { subject, seed })).collect();
-    let run =
-        |&spec: &Trial| Run { key: format!("{}-{}_seed-{}", spec.subject.group, spec.subject.size, spec.seed), spec };
     let grid = Grid {
+        name: "table2",
         folder: &folder,
-        settings: bench.in_common(),
-        runs: trials.iter().map(run).collect(),
+        settings: bench.in_common()?,
+        device: &bench.device,
+        runs: trials.iter().map(|&trial| Run { key: trial.key(), spec: trial }).collect(),
         args: &args.runner,
     };
-    let report = grid.execute(
-        |trial| bench.estimate(trial.subject),
-        |trial, context| bench.run(trial, context),
-        |results: &[Option<Tested>]| {
-            let header = "data,protocol,model,group,input_size,seed,parameters,exact,images,correct_0,correct_90,\
-                          correct_180,correct_270,seen,unseen,tested_epoch";
-            let mut csv = Csv::new(folder.join("table2.csv"), header);
-            for (Trial { subject, seed }, result) in trials.iter().zip(results) {
-                let Some(found) = result else { continue };
-                let model = title(&bench.network(subject.group));
-                let [upright, quarter, half, three] = &found.correct;
-                csv.row(&[
-                    &bench.name,
-                    &args.protocol,
-                    &model,
-                    &subject.group,
-                    &subject.size,
-                    seed,
-                    &found.parameters,
-                    &found.exact,
-                    &found.images,
-                    upright,
-                    quarter,
-                    half,
-                    three,
-                    &found.seen(),
-                    &found.unseen(),
-                    &found.epoch,
-                ]);
-            }
-            csv.save()
-        },
-    )?;
-    if report.draws() {
-        let rows = bench.rows(&trials, &report.results);
-        write_summary(&rows, &bench, &folder)?;
-        let (header, lines) = (columns(&rows), lines(&rows));
-        let (subtitle, notes) = (bench.subtitle(), bench.notes());
-        let markdown = table::markdown(&subtitle, &header, &lines, &notes);
-        files::write(&folder.join("table2.md"), markdown.as_bytes())?;
-        say::result(format_args!("\n{subtitle}"));
-        table::print(&header, &lines);
-        notes.iter().for_each(say::result);
-        say::result(format_args!("wrote table2.csv, table2-summary.csv and table2.md to {}", folder.display()));
+    let report = grid.execute(&bench, |results| write_csv(&bench, &trials, results, &folder))?;
+    Ok(report.finish(|| write_table(&bench, &trials, &report, &folder)))
+}
+
+/// Rows of all finished runs, in the order of the plan.
+fn write_csv(bench: &Bench, trials: &[Trial], results: &[Option<Finished<Tested>>], folder: &Path) -> Result<()> {
+    let header = "data,protocol,model,group,input_size,seed,parameters,exact,images,correct_0,correct_90,correct_180,\
+                  correct_270,seen,unseen,tested_epoch,device,commit";
+    let mut csv = Csv::new(folder.join("table2.csv"), header);
+    for (Trial { subject, seed }, result) in trials.iter().zip(results) {
+        let Some(Finished { found, origin }) = result else { continue };
+        let [upright, quarter, half, three] = &found.correct;
+        csv.row(&[
+            &bench.name,
+            &bench.args.protocol,
+            &title(&bench.config(subject.group)),
+            &subject.group,
+            &subject.size,
+            seed,
+            &found.parameters,
+            &found.exact,
+            &found.images,
+            upright,
+            quarter,
+            half,
+            three,
+            &found.seen(),
+            &found.unseen(),
+            &found.epoch,
+            &origin.device(),
+            &origin.commit(),
+        ]);
     }
-    Ok(report.finish())
+    csv.save()
+}
+
+fn write_table(bench: &Bench, trials: &[Trial], report: &Report<Tested>, folder: &Path) -> Result<()> {
+    let rows = bench.rows(trials, &report.results);
+    write_summary(&rows, bench, folder)?;
+    let (header, lines) = (columns(&rows), lines(&rows));
+    let (subtitle, notes) = (bench.subtitle(&report.devices()), bench.notes());
+    let markdown = table::markdown(&subtitle, &header, &lines, &notes);
+    files::write(&folder.join("table2.md"), markdown.as_bytes())?;
+    say::result(format_args!("\n{subtitle}"));
+    table::print(&header, &lines);
+    notes.iter().for_each(say::result);
+    say::result(format_args!("wrote table2.csv, table2-summary.csv and table2.md to {}", folder.display()));
+    Ok(())
 }
 
 /// One network, over its seeds.
@@ -310,9 +323,6 @@ impl<'a> Bench<'a> {
         } else {
             args.networks.clone()
         };
-        if let Some(twice) = (1..subjects.len()).find(|&i| subjects[..i].contains(&subjects[i])) {
-            return Err(Error::Invalid(format!("--networks: {} is named twice", subjects[twice])));
-        }
         let plan = setting.plan(args.epochs, args.batch, args.lr);
         let device = device::open(args.device.device)?;
         let images = Images::open(&args.images, subjects[0].size, args.seed)?;
@@ -335,10 +345,11 @@ impl<'a> Bench<'a> {
         Ok(Bench { args, setting, subjects, plan, device, name, compare, counts, classes, speeds })
     }
 
-    fn in_common(&self) -> Settings {
-        let config = self.network(Group::C4);
-        Settings::default()
+    fn in_common(&self) -> Result<Settings> {
+        let config = self.config(Group::C4);
+        Ok(Settings::default()
             .with("data", &self.name)
+            .with("data fingerprint", self.images(self.subjects[0])?.fingerprint()?)
             .with("format", format!("{:?}", self.args.images.format))
             .with("train", self.counts[0])
             .with("validation", self.counts[1])
@@ -351,11 +362,10 @@ impl<'a> Bench<'a> {
             .with("batch", self.plan.batch)
             .with("optimizer", format!("{:?}", self.plan.rule))
             .with("schedule", format!("{:?}", self.plan.schedule))
-            .with("device", &self.device)
-            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("version", env!("CARGO_PKG_VERSION")))
     }
 
-    fn network(&self, group: Group) -> ResNetConfig {
+    fn config(&self, group: Group) -> ResNetConfig {
         let mut config = self.setting.network(self.args.protocol, group);
         let stages = config.widths.len();
         if let Some(width) = self.args.width {
@@ -367,8 +377,8 @@ impl<'a> Bench<'a> {
         ResNetConfig { classes: self.classes, ..config }
     }
 
-    fn create(&self, trial: Trial) -> Result<ResNet> {
-        ResNet::new(self.network(trial.subject.group), self.args.protocol.init(trial.seed), &self.device)
+    fn create(&self, trial: Trial, device: &Device) -> Result<ResNet> {
+        ResNet::new(self.config(trial.subject.group), self.args.protocol.init(trial.seed), device)
     }
 
     fn images(&self, subject: Subject) -> Result<Images> {
@@ -389,13 +399,6 @@ impl<'a> Bench<'a> {
         Ok(Loaders { train: train.on(&self.device), validation, test })
     }
 
-    /// How many seconds a run will take, by a training step and a test on a batch.
-    fn estimate(&self, subject: Subject) -> Result<f64> {
-        let Speed { training, testing } = self.speed(subject)?;
-        let [train, validation, test] = self.counts.map(|images| images as f64);
-        Ok(f64::from(self.plan.epochs) * (training * train + testing * validation) + 4.0 * testing * test)
-    }
-
     fn speed(&self, subject: Subject) -> Result<Speed> {
         if let Some((_, speed)) = self.speeds.borrow().iter().find(|(known, _)| *known == subject) {
             return Ok(*speed);
@@ -405,7 +408,7 @@ impl<'a> Bench<'a> {
         let Some(batch) = loader.epoch(0).next().transpose()? else {
             return Err(Error::Invalid(format!("{}: no batch to train on", self.name)));
         };
-        let mut network = self.create(trial)?;
+        let mut network = self.create(trial, &self.device)?;
         let mut optimizer = quarterturn::autograd::Optimizer::new(self.plan.rule);
         let mut train = |step| {
             let mode = quarterturn::models::Mode::Train { seed: 0, step };
@@ -426,31 +429,6 @@ impl<'a> Bench<'a> {
         Ok(speed)
     }
 
-    /// Trains and tests, from wherever the last start of the program got to; `None` if it is to stop.
-    fn run(&self, &trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
-        let (loaders, speed) = (self.loaders(trial)?, self.speed(trial.subject)?);
-        let Some((mut network, epoch, losses)) = self.train(trial, &loaders, speed, context)? else { return Ok(None) };
-        context.say("testing on four quarter turns");
-        let (mut tally, mut images, mut exact) = (Tally::new(4), 0, true);
-        for batch in loaders.test.epoch(0) {
-            let batch = batch?;
-            if images == 0 {
-                exact = turns_leave_every_bit(&network, &batch.images)?;
-            }
-            tally.count(&network, &batch.images, &batch.labels, transform_plane)?;
-            tally.wait()?;
-            images += batch.indices.len() as u64;
-            context.advance(4.0 * speed.testing * batch.indices.len() as f64);
-            if context.stopping() {
-                return Ok(None);
-            }
-        }
-        let mut correct = [0; 4];
-        correct.copy_from_slice(tally.read()?);
-        checkpoint::save(context.network_file(), &mut network)?;
-        Ok(Some(Tested { correct, images, exact, parameters: network.parameters() as u64, epoch, losses }))
-    }
-
     /// The network to test, the epoch that made it, and the loss of each epoch.
     fn train(
         &self,
@@ -459,18 +437,27 @@ impl<'a> Bench<'a> {
         speed: Speed,
         context: &mut Context,
     ) -> Result<Option<(ResNet, u32, Vec<f64>)>> {
-        let (state, best_file) = (context.training_file(), best_file(context));
-        let mut network = self.create(trial)?;
+        let (state, best_file) = (context.training_file(), context.best_file());
+        let mut network = self.create(trial, &self.device)?;
         let unreadable =
-            |e, file: &PathBuf| Error::Invalid(format!("{e}; without {} the run begins anew", file.display()));
-        let mut trainer = match state.exists() {
+            |e, file: &Path| Error::Invalid(format!("{e}; without {} the run begins anew", file.display()));
+        let mut trainer = match files::exists(&state)? {
             true => {
                 Trainer::resume(&mut network, self.training(trial.seed), &state).map_err(|e| unreadable(e, &state))?
             }
             false => Trainer::new(&mut network, self.training(trial.seed)),
         };
         // Of an epoch after the state's, if the program was killed between the two: the same epoch finds the same again.
-        let mut best: Option<Best> = context.kept("best")?;
+        let mut best: Option<Best> = context.kept(BEST)?;
+        if let Some(Best { epoch, correct }) = best {
+            // Of the epoch after the state's, if the program was killed between the two.
+            let possible = 1..=(trainer.epoch() + 1).min(self.plan.epochs);
+            if !possible.contains(&epoch) || correct > self.counts[1] as u64 {
+                return Err(
+                    context.unfit(BEST, format!("epoch {epoch}, {correct} of {} images recognised", self.counts[1]))
+                );
+            }
+        }
         let (epochs, per_step) = (self.plan.epochs, speed.training * f64::from(self.plan.batch));
         let done = trainer.epoch() as usize * loaders.train.len() + trainer.step() as usize;
         context.skip(per_step * done as f64 + speed.testing * (self.counts[1] * trainer.epoch() as usize) as f64);
@@ -489,7 +476,7 @@ impl<'a> Bench<'a> {
                             // The weights first: never a record without them.
                             trainer.save(&best_file)?;
                             best = Some(Best { epoch: at.epoch + 1, correct });
-                            context.keep("best", &best)?;
+                            context.keep(BEST, &best)?;
                         }
                     }
                     context.say(format!("epoch {} of {epochs}, loss {loss:.3}", (at.epoch + 2).min(epochs)));
@@ -498,7 +485,7 @@ impl<'a> Bench<'a> {
                 }
                 let last = at.loss.is_some() && at.epoch + 1 == epochs;
                 if last || context.due() {
-                    context.save(|| trainer.save(&state))?;
+                    context.save(|_| trainer.save(&state))?;
                 }
                 Ok(if context.stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             },
@@ -508,14 +495,19 @@ impl<'a> Bench<'a> {
         }
         let losses = trainer.losses().to_vec();
         let Some(Best { epoch, .. }) = best else { return Ok(Some((network, epochs, losses))) };
-        Trainer::resume(&mut network, self.training(trial.seed), &best_file).map_err(|e| unreadable(e, &best_file))?;
+        let of_best = Trainer::resume(&mut network, self.training(trial.seed), &best_file)
+            .map_err(|e| unreadable(e, &best_file))?;
+        if of_best.epoch() != epoch {
+            let other = format!("{}: of epoch {}, the best is {epoch}", best_file.display(), of_best.epoch());
+            return Err(unreadable(Error::Invalid(other), &best_file));
+        }
         Ok(Some((network, epoch, losses)))
     }
 
-    fn rows(&self, trials: &[Trial], results: &[Option<Tested>]) -> Vec<Row> {
+    fn rows(&self, trials: &[Trial], results: &[Option<Finished<Tested>>]) -> Vec<Row> {
         let row = |&subject: &Subject| {
             let of_it = trials.iter().zip(results).filter(|(trial, _)| trial.subject == subject);
-            let found: Vec<&Tested> = of_it.filter_map(|(_, result)| result.as_ref()).collect();
+            let found: Vec<&Tested> = of_it.filter_map(|(_, result)| Some(&result.as_ref()?.found)).collect();
             let exact = found.iter().all(|found| found.exact);
             let column = match subject.group {
                 Group::C1 => Some(2),
@@ -525,7 +517,7 @@ impl<'a> Bench<'a> {
             let paper = self.compare.zip(column).map(|(row, column)| row.values().map(|networks| networks[column]));
             Some(Row {
                 subject,
-                model: title(&self.network(subject.group)),
+                model: title(&self.config(subject.group)),
                 exact,
                 parameters: found.first()?.parameters,
                 unseen: found.iter().map(|found| found.unseen()).collect(),
@@ -537,7 +529,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The line that says what was done.
-    fn subtitle(&self) -> String {
+    fn subtitle(&self, devices: &str) -> String {
         let Args { seeds, seed, protocol, .. } = self.args;
         let [train, validation, test] = self.counts;
         let validation = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
@@ -546,7 +538,7 @@ impl<'a> Bench<'a> {
             "{}: {train} images to train on{validation}, {test} to test on  ·  {}, {seeds}, {protocol} protocol  ·  {}",
             self.name,
             say::counted(self.plan.epochs.into(), "epoch"),
-            self.device
+            devices
         )
     }
 
@@ -577,16 +569,79 @@ impl<'a> Bench<'a> {
     }
 }
 
+impl Experiment for Bench<'_> {
+    type Spec = Trial;
+    type Found = Tested;
+    const STATES: &'static [&'static str] = &[BEST];
+
+    /// By a training step and a test on a batch.
+    fn estimate(&self, trial: &Trial) -> Result<f64> {
+        let Speed { training, testing } = self.speed(trial.subject)?;
+        let [train, validation, test] = self.counts.map(|images| images as f64);
+        Ok(f64::from(self.plan.epochs) * (training * train + testing * validation) + 4.0 * testing * test)
+    }
+
+    fn run(&self, &trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
+        let (loaders, speed) = (self.loaders(trial)?, self.speed(trial.subject)?);
+        let Some((mut network, epoch, losses)) = self.train(trial, &loaders, speed, context)? else { return Ok(None) };
+        context.say("testing on four quarter turns");
+        let (mut tally, mut images, mut exact) = (Tally::new(4), 0, true);
+        for batch in loaders.test.epoch(0) {
+            let batch = batch?;
+            if images == 0 {
+                exact = turns_leave_every_bit(&network, &batch.images)?;
+            }
+            tally.count(&network, &batch.images, &batch.labels, transform_plane)?;
+            tally.wait()?;
+            images += batch.indices.len() as u64;
+            context.advance(4.0 * speed.testing * batch.indices.len() as f64);
+            if context.stopping() {
+                return Ok(None);
+            }
+        }
+        let mut correct = [0; 4];
+        correct.copy_from_slice(tally.read()?);
+        let prepared = preparation::of(&self.images(trial.subject)?.recipe(trial.subject.size).test)?;
+        let mut notes = preparation::notes(&prepared, trial.subject.size, &self.name);
+        notes.insert(RUN.into(), trial.key());
+        checkpoint::save_with(context.network_file(), &mut network, &notes)?;
+        Ok(Some(Tested { correct, images, exact, parameters: network.parameters() as u64, epoch, losses }))
+    }
+
+    fn check(&self, trial: &Trial, found: &Tested) -> std::result::Result<(), String> {
+        let [_, validation, test] = self.counts.map(|images| images as u64);
+        if found.images != test {
+            return Err(format!("{} images tested, there are {test}", found.images));
+        }
+        if let Some(correct) = found.correct.iter().find(|&&correct| correct > test) {
+            return Err(format!("{correct} of {test} images recognised"));
+        }
+        // Where images are validated on, any epoch may be the best one.
+        let possible = if validation > 0 { 1 } else { self.plan.epochs }..=self.plan.epochs;
+        if !possible.contains(&found.epoch) {
+            return Err(format!("tested after epoch {}, of {}", found.epoch, self.plan.epochs));
+        }
+        if found.losses.len() != self.plan.epochs as usize || found.losses.iter().any(|loss| !loss.is_finite()) {
+            return Err(format!("the losses are not {} finite numbers", self.plan.epochs));
+        }
+        let network = self.create(*trial, &Device::Cpu);
+        let parameters = network.map_err(|e| e.to_string())?.parameters() as u64;
+        match found.parameters == parameters {
+            true => Ok(()),
+            false => Err(format!("{} parameters, the network has {parameters}", found.parameters)),
+        }
+    }
+
+    fn network(&self, &trial: &Trial) -> Result<Box<dyn Network>> {
+        Ok(Box::new(self.create(trial, &Device::Cpu)?))
+    }
+}
+
 /// The images of a trial.
 struct Loaders {
     train: Loader,
     validation: Option<Loader>,
     test: Loader,
-}
-
-/// Where the training state of the best epoch is kept until the run ends.
-fn best_file(context: &Context) -> PathBuf {
-    context.training_file().with_extension("best.safetensors")
 }
 
 /// How many images the network recognises.
@@ -659,7 +714,7 @@ fn ours(values: &[f64]) -> Published {
     (mean, (values.len() > 1).then_some(std))
 }
 
-fn write_summary(rows: &[Row], bench: &Bench, folder: &std::path::Path) -> Result<()> {
+fn write_summary(rows: &[Row], bench: &Bench, folder: &Path) -> Result<()> {
     let header = "data,protocol,model,group,input_size,parameters,exact,seeds,unseen_mean,unseen_std,seen_mean,seen_std,\
                   paper_unseen_mean,paper_unseen_std,paper_seen_mean,paper_seen_std";
     let mut csv = Csv::new(folder.join("table2-summary.csv"), header);

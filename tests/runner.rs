@@ -365,7 +365,7 @@ fn table_2_counts_the_same_after_every_turn_where_the_network_is_exact_and_survi
     fails(other, "widths on p4 was");
     let mut twice = table2(&folder.join("twice"));
     twice.args(["--networks", "p4:33,p4:33"]);
-    fails(twice, "--networks: p4 33×33 is named twice");
+    fails(twice, "p4 33×33, seed 0 is named twice");
 }
 
 #[test]

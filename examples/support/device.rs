@@ -35,6 +35,14 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
     Ok(device)
 }
 
+/// What a result says that it was computed on. Nothing of the CPU's: results there do not depend on the number of threads.
+pub fn name(device: &Device) -> String {
+    match device {
+        Device::Cpu => "CPU".into(),
+        device => device.to_string(),
+    }
+}
+
 #[cfg(feature = "gpu")]
 fn gpu() -> Result<Device> {
     Gpu::open(&GpuOptions::default()).map(Device::Gpu)

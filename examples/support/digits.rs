@@ -1,6 +1,6 @@
 //! From `--data` and `--download` to handwritten digits; without them, to digits that the program draws.
 
-use super::{args::DataArgs, progress::Progress};
+use super::{args::DataArgs, fingerprint, progress::Progress};
 use quarterturn::{
     core::Result,
     data::{
@@ -63,12 +63,7 @@ impl Digits {
         match self {
             Digits::Mnist(mnist) => {
                 let parts = [mnist.train.pixels(), mnist.train.labels(), mnist.test.pixels(), mnist.test.labels()];
-                let bytes = parts.into_iter().flatten();
-                // FNV-1a.
-                let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
-                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-                });
-                format!("{hash:016x}")
+                fingerprint::of(parts.into_iter().flatten().copied())
             }
             Digits::BuiltIn => "drawn by the program".into(),
         }

@@ -1,5 +1,6 @@
 //! Colour images to train ResNets on: built-in textures, or a data set from its files.
 
+use super::fingerprint;
 use clap::{Args, ValueEnum};
 use quarterturn::{
     core::{Error, Result},
@@ -9,6 +10,9 @@ use std::{path::PathBuf, sync::Arc};
 
 /// Seeds of the built-in textures: the same in every run, as a data set's files are.
 const TEXTURES: [u64; 2] = [4, 5];
+
+/// Images of each part whose pixels the fingerprint takes in, at most.
+const PROBED: usize = 16;
 
 /// Which data, and how much of it.
 #[derive(Args)]
@@ -103,6 +107,29 @@ impl Images {
         let (train, test) = (part(train, args.train)?, part(test, args.test)?);
         let validation = validation.map(|whole| part(whole, args.test)).transpose()?;
         Ok(Images { name, train, test, validation, format: Some(format) })
+    }
+
+    /// What other images would almost surely not have: their numbers, labels, and the pixels of a few from each part.
+    ///
+    /// # Errors
+    /// If one of the few cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        if self.format.is_none() {
+            return Ok("drawn by the program".into());
+        }
+        let mut bytes = Vec::new();
+        let number = |bytes: &mut Vec<u8>, n: usize| bytes.extend((n as u64).to_le_bytes());
+        for part in [Some(&self.train), self.validation.as_ref(), Some(&self.test)].into_iter().flatten() {
+            number(&mut bytes, part.len());
+            number(&mut bytes, part.classes());
+            (0..part.len()).for_each(|i| number(&mut bytes, part.label(i)));
+            for i in (0..part.len()).step_by(part.len().div_ceil(PROBED).max(1)) {
+                let image = part.decode(i)?;
+                image.extents().into_iter().for_each(|extent| number(&mut bytes, extent));
+                bytes.extend(image.pixels());
+            }
+        }
+        Ok(fingerprint::of(bytes))
     }
 
     /// How images are prepared for a network of input size `size`.

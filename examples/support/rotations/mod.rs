@@ -26,9 +26,9 @@ use super::{
     csv::Csv,
     device,
     digits::Digits,
-    runner::{Grid, Report, Run},
+    runner::{Finished, Grid, Report, Run},
 };
-use quarterturn::core::{Device, Result};
+use quarterturn::core::Result;
 use std::path::{Path, PathBuf};
 use trial::Bench;
 
@@ -36,8 +36,6 @@ use trial::Bench;
 pub struct Findings {
     /// The folder of the results.
     pub folder: PathBuf,
-    /// What computed.
-    pub device: Device,
     /// What was trained and tested on.
     pub digits: Digits,
     /// How.
@@ -66,17 +64,17 @@ pub fn run(name: &str, args: &RotationArgs, trainings: &[Turns], sizes: &Sizes) 
     }
     let bench = Bench::new(&digits, &settings, &device)?;
     let grid = Grid {
+        name,
         folder: &folder,
-        settings: settings.in_common(&digits, &device),
+        settings: settings.in_common(&digits),
+        device: &device,
         runs: trials.iter().map(|&trial| Run { key: trial.key(), spec: trial }).collect(),
         args: &args.runner,
     };
-    let report = grid.execute(
-        |trial| bench.estimate(trial.subject),
-        |trial, context| bench.run(trial, context),
-        |results| write_csv(&folder.join(format!("{name}.csv")), &digits, &settings, &trials, results),
-    )?;
-    Ok(Findings { folder, device, digits, settings, trials, report })
+    let report = grid.execute(&bench, |results| {
+        write_csv(&folder.join(format!("{name}.csv")), &digits, &settings, &trials, results)
+    })?;
+    Ok(Findings { folder, digits, settings, trials, report })
 }
 
 /// Rows of all finished runs, in the order of the plan.
@@ -85,16 +83,27 @@ fn write_csv(
     digits: &Digits,
     settings: &Settings,
     trials: &[Trial],
-    results: &[Option<Tested>],
+    results: &[Option<Finished<Tested>>],
 ) -> Result<()> {
-    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total";
+    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total,device,commit";
     let mut csv = Csv::new(path.into(), header);
     for (Trial { subject, turns, seed }, result) in trials.iter().zip(results) {
-        let Some(result) = result else { continue };
-        let (name, group) = (subject.model(), subject.group);
-        for (degrees, correct) in settings.degrees().iter().zip(&result.correct) {
-            let (data, protocol, total) = (digits.name(), settings.protocol, settings.test);
-            csv.row(&[&data, &protocol, turns, &name, &group, &subject.size, seed, degrees, correct, &total]);
+        let Some(Finished { found, origin }) = result else { continue };
+        for (degrees, correct) in settings.degrees().iter().zip(&found.correct) {
+            csv.row(&[
+                &digits.name(),
+                &settings.protocol,
+                turns,
+                &subject.model(),
+                &subject.group,
+                &subject.size,
+                seed,
+                degrees,
+                correct,
+                &settings.test,
+                &origin.device(),
+                &origin.commit(),
+            ]);
         }
     }
     csv.save()

@@ -6,6 +6,7 @@ use quarterturn::{
     core::{Result, Tensor},
     data::{Dataset, Normalization, mnist},
     kernels::{circle_crop, resize, rotate},
+    models::checkpoint::{Preparation, Step},
 };
 use std::fmt;
 
@@ -50,6 +51,17 @@ impl Protocol {
     pub fn normalization(self) -> Normalization {
         let Normalization { mean, std } = mnist::papers_normalization();
         Normalization { mean: mean.repeat(self.channels()), std: std.repeat(self.channels()) }
+    }
+
+    /// What is done to a digit, as a checkpoint says it; turned it is behind the resizing.
+    pub fn preparation(self, size: usize) -> Preparation {
+        let Normalization { mean, std } = self.normalization();
+        let mut steps = vec![Step::Normalize { mean, std }, Step::Resize([size, size])];
+        match self {
+            Protocol::Paper => steps.push(Step::CircleCrop { radius: None }),
+            Protocol::Published => steps.insert(0, Step::Channels(self.channels())),
+        }
+        Preparation { steps }
     }
 
     /// Images `[N, C, 1, H, W]` as `[N, C, size, size]`.

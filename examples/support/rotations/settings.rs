@@ -2,7 +2,7 @@
 
 use super::{Protocol, RotationArgs};
 use crate::support::{digits::Digits, runner};
-use quarterturn::{autograd::Schedule, core::Device, models::training::Training};
+use quarterturn::{autograd::Schedule, models::training::Training};
 
 /// How many seeds an experiment takes, unless the user says otherwise.
 pub struct Sizes {
@@ -74,17 +74,11 @@ impl Settings {
     }
 
     /// What must not change within a folder of results. Networks, trainings and seeds may: they only add runs.
-    pub fn in_common(&self, digits: &Digits, device: &Device) -> runner::Settings {
-        let device = match device {
-            // Results do not depend on the number of threads.
-            Device::Cpu => "CPU".into(),
-            device => device.to_string(),
-        };
+    pub fn in_common(&self, digits: &Digits) -> runner::Settings {
         runner::Settings::default()
             .with("quarterturn", env!("CARGO_PKG_VERSION"))
             .with("data", digits.name())
             .with("data fingerprint", digits.fingerprint())
-            .with("device", device)
             .with("protocol", self.protocol)
             .with("epochs", self.epochs)
             .with("train", self.train)

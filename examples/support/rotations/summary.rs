@@ -3,6 +3,7 @@
 use super::{Findings, Settings, Subject, Turns};
 use crate::support::{
     angle_chart::{Point, Series},
+    runner::Finished,
     say::counted,
 };
 
@@ -21,16 +22,16 @@ pub struct Outcome {
 pub fn outcomes(findings: &Findings, turns: Turns) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (trial, result) in findings.trials.iter().zip(&findings.report.results) {
-        let Some(result) = result.as_ref().filter(|_| trial.turns == turns) else { continue };
+        let Some(Finished { found, .. }) = result.as_ref().filter(|_| trial.turns == turns) else { continue };
         let subject = trial.subject;
         let at = outcomes.iter().position(|outcome| outcome.subject == subject).unwrap_or_else(|| {
-            let parameters = result.parameters;
+            let parameters = found.parameters;
             outcomes.push(Outcome { subject, turns, parameters, accuracies: Vec::new(), exact: true });
             outcomes.len() - 1
         });
         let total = findings.settings.test as f64;
-        outcomes[at].exact &= result.exact;
-        outcomes[at].accuracies.push(result.correct.iter().map(|&correct| 100.0 * correct as f64 / total).collect());
+        outcomes[at].exact &= found.exact;
+        outcomes[at].accuracies.push(found.correct.iter().map(|&correct| 100.0 * correct as f64 / total).collect());
     }
     outcomes
 }
@@ -107,7 +108,7 @@ impl Findings {
             "{}: {train} {digits} to train on, {test} rotated to test on  ·  {}, {seeds}{protocol}  ·  {}",
             self.digits.name(),
             counted(epochs, "epoch"),
-            self.device
+            self.report.devices()
         )
     }
 }

@@ -1,14 +1,18 @@
 //! One run: a network, trained with one seed on one distribution of angles, and tested at every angle.
 
 use super::{Protocol, Settings, Subject, Turns};
-use crate::support::{digits::Digits, runner::Context};
+use crate::support::{
+    digits::Digits,
+    files, fingerprint, preparation,
+    runner::{Context, Experiment, RUN},
+};
 use quarterturn::{
     autograd::Optimizer,
     core::{Device, Error, Result, Tensor},
     data::{Batch, Dataset},
     kernels::transform_plane,
     models::{
-        MnistCnn, Mode, Network, checkpoint,
+        Checkpoint, MnistCnn, Mode, Network, checkpoint,
         training::{Tally, Trainer, train_step},
     },
 };
@@ -58,9 +62,18 @@ pub struct Tested {
 /// How far a test is.
 #[derive(Serialize, Deserialize)]
 struct Standing {
+    /// The fingerprint of the network's file.
+    network: String,
+    /// Digits tested, the first ones.
     digits: usize,
+    /// Of these recognised, by angle.
     correct: Vec<u64>,
 }
+
+/// The state of that name.
+const TEST: &str = "test";
+/// Bytes that the file of a network has at most.
+const LONGEST: u64 = 1 << 26;
 
 /// Seconds that an image takes.
 #[derive(Clone, Copy)]
@@ -77,6 +90,8 @@ pub struct Bench<'a> {
     test: Dataset,
     degrees: Vec<f32>,
     speeds: RefCell<Vec<(Subject, Speed)>>,
+    /// They depend on the group alone.
+    parameters: RefCell<Vec<(Subject, u64)>>,
 }
 
 impl<'a> Bench<'a> {
@@ -87,16 +102,26 @@ impl<'a> Bench<'a> {
     pub fn new(digits: &'a Digits, settings: &'a Settings, device: &'a Device) -> Result<Self> {
         let test = settings.protocol.dataset(digits.test(settings.test as usize)?)?;
         let degrees = settings.degrees().iter().map(|&degrees| degrees as f32).collect();
-        Ok(Bench { digits, settings, device, test, degrees, speeds: RefCell::default() })
+        Ok(Bench {
+            digits,
+            settings,
+            device,
+            test,
+            degrees,
+            speeds: RefCell::default(),
+            parameters: RefCell::default(),
+        })
     }
 
-    /// How many seconds a run will take, by a training step and a test on a few digits.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn estimate(&self, subject: Subject) -> Result<f64> {
-        let speed = self.speed(subject)?;
-        Ok(speed.training * self.training_passes() + speed.testing * self.test_passes(self.test.len()))
+    /// Trained values of a network.
+    fn parameters(&self, subject: Subject) -> std::result::Result<u64, String> {
+        if let Some((_, known)) = self.parameters.borrow().iter().find(|(known, _)| known.group == subject.group) {
+            return Ok(*known);
+        }
+        let network = MnistCnn::new(subject.config(self.settings.protocol.channels()), 0, &Device::Cpu);
+        let parameters = network.map_err(|e| e.to_string())?.parameters() as u64;
+        self.parameters.borrow_mut().push((subject, parameters));
+        Ok(parameters)
     }
 
     fn training_passes(&self) -> f64 {
@@ -141,30 +166,20 @@ impl<'a> Bench<'a> {
         Ok(speed)
     }
 
-    /// Trains and tests, from wherever the last start of the program got to; `None` if it is to stop.
-    ///
-    /// # Errors
-    /// If training diverges, a file cannot be read or written, or the device fails.
-    pub fn run(&self, trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
-        let speed = self.speed(trial.subject)?;
-        let Some(mut network) = self.train(trial, speed, context)? else { return Ok(None) };
-        let Some(correct) = self.test(&network, trial, speed, context)? else { return Ok(None) };
-        let Settings { protocol, .. } = *self.settings;
-        let exact = turns_leave_every_bit(&network, protocol, trial.subject.size, &self.test, self.device)?;
-        Ok(Some(Tested { correct, exact, parameters: network.parameters() as u64 }))
-    }
-
     fn train(&self, trial: &Trial, speed: Speed, context: &mut Context) -> Result<Option<MnistCnn>> {
         let &Trial { subject, turns, seed } = trial;
         let Settings { protocol, epochs, batch, .. } = *self.settings;
         let (finished, state) = (context.network_file(), context.training_file());
-        if finished.exists() {
-            context.skip(speed.training * self.training_passes());
-            return MnistCnn::from_checkpoint(&finished, self.device).map(Some);
-        }
         let mut network = MnistCnn::new(subject.config(protocol.channels()), seed, self.device)?;
+        if files::exists(&finished)? {
+            context.skip(speed.training * self.training_passes());
+            let unfit =
+                |e| Error::Invalid(format!("{}: {e}; without this file the run begins anew", finished.display()));
+            Checkpoint::read(&finished)?.restore(&mut network).map_err(unfit)?;
+            return Ok(Some(network));
+        }
         let training = self.settings.training(seed);
-        let mut trainer = match state.exists() {
+        let mut trainer = match files::exists(&state)? {
             true => Trainer::resume(&mut network, training, &state)
                 .map_err(|e| Error::Invalid(format!("{e}; without {} the run begins anew", state.display())))?,
             false => Trainer::new(&mut network, training),
@@ -191,7 +206,7 @@ impl<'a> Bench<'a> {
                 context.advance(per_step((batch as usize).min(dataset.len() - before)));
             }
             if context.due() {
-                context.save(|| trainer.save(&state))?;
+                context.save(|_| trainer.save(&state))?;
                 if context.stopping() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -201,35 +216,67 @@ impl<'a> Bench<'a> {
         if outcome.is_break() {
             return Ok(None);
         }
-        checkpoint::save(&finished, &mut network)?;
+        let mut notes = preparation::notes(&protocol.preparation(subject.size), subject.size, self.digits.name());
+        notes.insert(RUN.into(), trial.key());
+        notes.insert("classes".into(), (0..10).map(|digit| digit.to_string()).collect::<Vec<_>>().join("\n"));
+        checkpoint::save_with(&finished, &mut network, &notes)?;
         Ok(Some(network))
     }
 
     /// How many of the digits the network recognises at each angle.
     fn test(&self, network: &MnistCnn, trial: &Trial, speed: Speed, context: &mut Context) -> Result<Option<Vec<u64>>> {
-        let kept = context.kept("test")?;
-        let kept = kept.filter(|kept: &Standing| kept.correct.len() == self.degrees.len());
-        let Standing { digits: mut done, correct } =
-            kept.unwrap_or_else(|| Standing { digits: 0, correct: vec![0; self.degrees.len()] });
-        context.skip(speed.testing * self.test_passes(done));
+        let file = context.network_file();
+        let file = files::read(&file, LONGEST).map_err(|e| Error::io(file, &e))?;
+        let mut standing = Standing { network: fingerprint::of(file), digits: 0, correct: vec![0; self.degrees.len()] };
+        if let Some(kept) = context.kept(TEST)? {
+            self.check_standing(&kept, &standing.network).map_err(|message| context.unfit(TEST, message))?;
+            standing = kept;
+        }
+        context.skip(speed.testing * self.test_passes(standing.digits));
         context.say(format!("testing at {} angles", self.degrees.len()));
-        let mut tally = Tally::from_counts(correct);
+        let mut tally = Tally::from_counts(standing.correct.clone());
+        let rest: Vec<usize> = (standing.digits..self.test.len()).collect();
+        let rest = if standing.digits == 0 { self.test.clone() } else { self.test.subset(&rest) };
         let slice = SLICE[usize::from(!matches!(self.device, Device::Cpu))];
-        for batch in self.batches(&self.test, slice).skip(done / slice) {
+        for batch in self.batches(&rest, slice) {
             let batch = batch?;
             let images = self.settings.protocol.resized(&batch.images, trial.subject.size);
             self.count(network, &mut tally, &images, &batch.labels, &self.degrees)?;
             tally.wait()?;
-            done += batch.indices.len();
+            standing.digits += batch.indices.len();
             context.advance(speed.testing * self.test_passes(batch.indices.len()));
-            if done < self.test.len() && context.due() {
-                context.keep("test", &Standing { digits: done, correct: tally.read()?.to_vec() })?;
+            if standing.digits < self.test.len() && context.due() {
+                standing.correct = tally.read()?.to_vec();
+                context.save(|context| context.keep(TEST, &standing))?;
                 if context.stopping() {
                     return Ok(None);
                 }
             }
         }
         tally.read().map(|correct| Some(correct.to_vec()))
+    }
+
+    /// Refuses a standing of another network or another test, or that no test can have.
+    fn check_standing(&self, kept: &Standing, network: &str) -> std::result::Result<(), String> {
+        let Standing { network: of, digits, correct } = kept;
+        if of != network {
+            return Err("a test of another network".into());
+        }
+        if *digits > self.test.len() {
+            return Err(format!("{digits} digits are tested, there are {}", self.test.len()));
+        }
+        self.check_counts(correct, *digits as u64)
+    }
+
+    /// Refuses counts that are not one for each angle, or are more than there are digits.
+    fn check_counts(&self, correct: &[u64], digits: u64) -> std::result::Result<(), String> {
+        if correct.len() != self.degrees.len() {
+            return Err(format!("{} counts for {} angles", correct.len(), self.degrees.len()));
+        }
+        match correct.iter().find(|&&correct| correct > digits) {
+            Some(correct) => Err(format!("{correct} of {digits} digits recognised")),
+            None => Ok(()),
+        }
     }
 
     fn count(
@@ -248,6 +295,41 @@ impl<'a> Bench<'a> {
 
     fn batches<'d>(&self, dataset: &'d Dataset, size: usize) -> quarterturn::data::Batches<'d> {
         dataset.batches(size).normalized(&self.settings.protocol.normalization()).on(self.device)
+    }
+}
+
+impl Experiment for Bench<'_> {
+    type Spec = Trial;
+    type Found = Tested;
+    const STATES: &'static [&'static str] = &[TEST];
+
+    /// By a training step and a test on a few digits.
+    fn estimate(&self, trial: &Trial) -> Result<f64> {
+        let speed = self.speed(trial.subject)?;
+        Ok(speed.training * self.training_passes() + speed.testing * self.test_passes(self.test.len()))
+    }
+
+    fn run(&self, trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
+        let speed = self.speed(trial.subject)?;
+        let Some(mut network) = self.train(trial, speed, context)? else { return Ok(None) };
+        let Some(correct) = self.test(&network, trial, speed, context)? else { return Ok(None) };
+        let Settings { protocol, .. } = *self.settings;
+        let exact = turns_leave_every_bit(&network, protocol, trial.subject.size, &self.test, self.device)?;
+        Ok(Some(Tested { correct, exact, parameters: network.parameters() as u64 }))
+    }
+
+    fn check(&self, trial: &Trial, found: &Tested) -> std::result::Result<(), String> {
+        self.check_counts(&found.correct, self.test.len() as u64)?;
+        let parameters = self.parameters(trial.subject)?;
+        match found.parameters == parameters {
+            true => Ok(()),
+            false => Err(format!("{} parameters, the network has {parameters}", found.parameters)),
+        }
+    }
+
+    fn network(&self, trial: &Trial) -> Result<Box<dyn Network>> {
+        let config = trial.subject.config(self.settings.protocol.channels());
+        Ok(Box::new(MnistCnn::new(config, trial.seed, &Device::Cpu)?))
     }
 }
 

@@ -43,6 +43,12 @@ impl Shard {
     pub fn suffix(self) -> String {
         format!("-{}-of-{}", self.index, self.count)
     }
+
+    /// Whether this is some shard's [`Shard::suffix`].
+    pub fn has_suffix(text: &str) -> bool {
+        let numbers = text.strip_prefix('-').and_then(|text| text.split_once("-of-"));
+        numbers.is_some_and(|(i, n)| format!("{i}/{n}").parse::<Shard>().is_ok_and(|shard| shard.suffix() == text))
+    }
 }
 
 impl fmt::Display for Shard {

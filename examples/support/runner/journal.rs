@@ -1,57 +1,68 @@
-//! The results, one line of JSON for each finished run: `{"run": key, "seconds": …, "result": …}`.
+//! The results, one line of JSON for each finished run:
+//! `{"run": key, "seconds": …, "device": …, "commit": …, "result": …}`.
 //!
-//! A line is appended in one write and flushed to the disk before anybody hears of it. So only the last line can be
-//! torn, by a crash during the write; it has no line end, is recognised by that, and dropped.
+//! With each new line the file is replaced by one that has it, whole and flushed to the disk before anybody hears of it.
+//! (Former versions appended: the last line of theirs may be torn. It has no line end, is recognised by that, and dropped.)
+//! Nothing is believed for standing in such a file: every line is checked when it is read.
 
-use super::Shard;
-use crate::support::say;
+use super::{Origin, Shard};
+use crate::support::{files, say};
 use quarterturn::core::{Error, Result};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::Write,
+    collections::{BTreeMap, btree_map::Entry},
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
+/// Bytes that a file of results has at most.
+const LONGEST: u64 = 1 << 28;
+/// How each line begins.
+const BEGINNING: &[u8] = b"{\"run\":\"";
+
 /// A line.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// The run's key.
     pub run: String,
     /// How long it took, since it was last taken up.
     pub seconds: f64,
+    /// What made it.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// What it found.
     pub result: Value,
 }
+
+/// Judges a line: whether it is of a run that is asked for, or why it cannot be sound.
+pub type Judge<'a> = &'a dyn Fn(&Line) -> std::result::Result<bool, String>;
 
 /// The results of a folder, and the file that takes those of this process.
 pub struct Journal {
     lines: BTreeMap<String, Line>,
     path: PathBuf,
-    file: File,
-    length: u64,
+    /// What is in the file.
+    content: Vec<u8>,
 }
 
 impl Journal {
-    /// Reads all results in the folder, whoever wrote them, and makes ready to write those of `shard`.
-    pub fn open(folder: &Path, shard: Option<Shard>) -> Result<Self> {
+    /// Reads all results in the folder, whoever wrote them, and makes ready to write those of `shard`. Lines that do not
+    /// say it were made by `device`.
+    pub fn open(folder: &Path, shard: Option<Shard>, device: Option<&str>, judge: Judge) -> Result<Self> {
         let path = folder.join(format!("results{}.jsonl", shard.map_or(String::new(), Shard::suffix)));
-        let io = |e| Error::io(&path, &e);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        let (_, sound) = read_file(&path)?;
-        let length = file.metadata().map_err(io)?.len();
-        if sound < length {
+        let mut content = if files::exists(&path)? { bytes(&path)? } else { Vec::new() };
+        let lines = read(folder, device, judge)?;
+        let torn = tail(&path, &content)?;
+        if torn > 0 {
             say::note(format_args!(
-                "{}: the last {} bytes are of a line that was never finished; dropped",
+                "{}: the last {torn} bytes are of a line that was never finished; dropped",
                 path.display(),
-                length - sound
             ));
-            file.set_len(sound).map_err(io)?;
+            content.truncate(content.len() - torn);
         }
-        file.sync_all().map_err(io)?;
-        Ok(Journal { lines: read(folder)?, path, file, length: sound })
+        Ok(Journal { lines, path, content })
     }
 
     /// Whether a run is finished.
@@ -59,80 +70,90 @@ impl Journal {
         self.lines.contains_key(run)
     }
 
-    /// The result of a run, if it is finished.
-    pub fn result<R: DeserializeOwned>(&self, run: &str) -> Result<Option<R>> {
-        let Some(line) = self.lines.get(run) else { return Ok(None) };
-        R::deserialize(&line.result).map(Some).map_err(|e| Error::Corrupt {
-            path: self.path.clone(),
-            offset: 0,
-            message: format!("the result of {run}: {e}"),
-        })
+    /// The line of a run, if it is finished.
+    pub fn line(&self, run: &str) -> Option<&Line> {
+        self.lines.get(run)
     }
 
-    /// Makes a result durable.
-    pub fn append<R: Serialize>(&mut self, run: &str, seconds: f64, result: &R) -> Result<()> {
-        let invalid = |e| Error::Invalid(format!("the result of {run}: {e}"));
-        let result = serde_json::to_value(result).map_err(invalid)?;
-        self.append_line(Line { run: run.into(), seconds, result })
+    /// Refuses a line with another result of a run than the one that is known.
+    pub fn expect_agreement(&self, line: &Line) -> Result<()> {
+        match self.lines.get(&line.run) {
+            Some(known) if known.result != line.result => {
+                let file = self.path.display();
+                Err(Error::Invalid(format!("{file}: there are two different results of {}", line.run)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes a result durable, unless it is there already.
-    pub fn append_line(&mut self, line: Line) -> Result<()> {
-        if let Some(known) = self.lines.get(&line.run) {
-            if known.result == line.result {
-                return Ok(());
-            }
-            return Err(Error::Invalid(format!(
-                "{}: there are two different results of {}",
-                self.path.display(),
-                line.run
-            )));
+    pub fn append(&mut self, line: Line) -> Result<()> {
+        self.expect_agreement(&line)?;
+        let Entry::Vacant(place) = self.lines.entry(line.run.clone()) else { return Ok(()) };
+        let text = serde_json::to_string(&line).map_err(|e| Error::Invalid(format!("{}: {e}", line.run)))?;
+        let content = [&self.content, text.as_bytes(), b"\n"].concat();
+        if content.len() as u64 > LONGEST {
+            let message = format!("longer than {LONGEST} bytes with the result of {}", line.run);
+            return Err(Error::Io { path: self.path.clone(), message });
         }
-        let mut text = serde_json::to_string(&line).map_err(|e| Error::Invalid(format!("{}: {e}", line.run)))?;
-        text.push('\n');
-        if let Err(error) = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data()) {
-            // Part of a line may have been written, which the next would otherwise continue.
-            let _ = self.file.set_len(self.length);
-            return Err(Error::io(&self.path, &error));
-        }
-        self.length += text.len() as u64;
-        self.lines.insert(line.run.clone(), line);
+        files::write(&self.path, &content)?;
+        self.content = content;
+        place.insert(line);
         Ok(())
     }
 }
 
-/// All results in a folder: of the whole grid and of shards.
-pub fn read(folder: &Path) -> Result<BTreeMap<String, Line>> {
+/// All results in a folder that are asked for: of the whole grid and of shards.
+pub fn read(folder: &Path, device: Option<&str>, judge: Judge) -> Result<BTreeMap<String, Line>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, &e))? {
-        let path = entry.map_err(|e| Error::io(folder, &e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("results") && name.ends_with(".jsonl") {
-            paths.push(path);
+        let name = entry.map_err(|e| Error::io(folder, &e))?.file_name();
+        let of = name.to_str().and_then(|name| name.strip_prefix("results")?.strip_suffix(".jsonl"));
+        if of.is_some_and(|suffix| suffix.is_empty() || Shard::has_suffix(suffix)) {
+            paths.push(folder.join(name));
         }
     }
     paths.sort();
-    let mut lines = BTreeMap::new();
+    let mut lines: BTreeMap<String, Line> = BTreeMap::new();
     for path in paths {
-        for line in read_file(&path)?.0 {
-            lines.entry(line.run.clone()).or_insert(line);
+        let (content, mut offset) = (bytes(&path)?, 0);
+        tail(&path, &content)?;
+        for text in content.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
+            let corrupt = |message| Error::Corrupt { path: path.clone(), offset, message };
+            let parsed = serde_json::from_slice(text);
+            let mut line: Line = parsed.map_err(|e| corrupt(format!("this line is no result: {e}")))?;
+            line.origin.device = line.origin.device.or(device.map(Into::into));
+            if judge(&line).map_err(|message| corrupt(format!("this line is no result: {message}")))? {
+                if lines.get(&line.run).is_some_and(|known| known.result != line.result) {
+                    return Err(corrupt(format!("there are two different results of {}", line.run)));
+                }
+                lines.entry(line.run.clone()).or_insert(line);
+            }
+            offset += text.len() as u64;
         }
     }
     Ok(lines)
 }
 
-/// The lines of a file, and how many bytes they take; what follows has no line end.
-fn read_file(path: &Path) -> Result<(Vec<Line>, u64)> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, &e))?;
-    let mut lines = Vec::new();
-    let mut sound = 0;
-    for line in bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
-        lines.push(serde_json::from_slice(line).map_err(|e| Error::Corrupt {
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    files::read(path, LONGEST).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::Io { path: path.into(), message: "was removed just now".into() },
+        _ => Error::io(path, &e),
+    })
+}
+
+/// How many bytes behind the last line end are of a torn line.
+fn tail(path: &Path, content: &[u8]) -> Result<usize> {
+    let sound = content.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+    let torn = &content[sound..];
+    // Zeros stand where the system lengthened the file, and the power went before it wrote.
+    let begins = torn.starts_with(BEGINNING) || BEGINNING.starts_with(torn) || torn.iter().all(|&b| b == 0);
+    match begins {
+        true => Ok(torn.len()),
+        false => Err(Error::Corrupt {
             path: path.into(),
-            offset: sound,
-            message: format!("this line is no result: {e}"),
-        })?);
-        sound += line.len() as u64;
+            offset: sound as u64,
+            message: "this is neither a result nor the beginning of one".into(),
+        }),
     }
-    Ok((lines, sound))
 }

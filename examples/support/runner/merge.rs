@@ -1,36 +1,72 @@
-//! Joining the results of shards.
+//! Joining the results of shards. Their folders may come from anywhere: results are judged as those of one's own, and a
+//! network is taken over only if it is one of the run's, and a file at its place.
 
 use super::{
-    Settings,
-    journal::{self, Journal},
+    RUN, RunFiles, Settings,
+    journal::{self, Journal, Judge},
 };
 use crate::support::{files, say};
-use quarterturn::core::{Error, Result};
+use quarterturn::{
+    core::{Error, Result},
+    models::{Checkpoint, Module, Network},
+};
 use std::{
-    fs, io,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-/// Takes over results and networks from `sources`, which must have been made with the same settings.
-pub fn merge(sources: &[PathBuf], folder: &Path, settings: &Settings, journal: &mut Journal) -> Result<()> {
+/// Bytes of a value in the widest format, and of all that is no value in a network's file.
+const VALUE: u64 = 8;
+const HEADER: u64 = 1 << 22;
+
+/// Takes over results and networks from `sources`, which must have been made with the same settings. `files` are those of
+/// a run here, `network` is one like it.
+pub fn merge<'f>(
+    sources: &[PathBuf],
+    settings: &Settings,
+    journal: &mut Journal,
+    judge: Judge,
+    files: impl Fn(&str) -> RunFiles<'f>,
+    network: impl Fn(&str) -> Result<Box<dyn Network>>,
+) -> Result<()> {
     for source in sources {
-        settings.expect(source)?;
-        let lines = journal::read(source)?;
+        let device = settings.expect(source)?;
+        let lines = journal::read(source, device.as_deref(), judge)?;
         say::note(format_args!("{}: {} results", source.display(), lines.len()));
+        let there = source.join("runs");
+        let has_networks = files::expect_own_folder(&there)?;
         for (run, line) in lines {
-            let network = format!("runs/{run}.safetensors");
-            let (from, to) = (source.join(&network), folder.join(&network));
-            if !to.exists() {
-                match fs::read(&from) {
-                    Ok(bytes) => files::write(&to, &bytes)?,
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                        say::note(format_args!("{}: missing; only the result is taken over", from.display()));
-                    }
-                    Err(e) => return Err(Error::io(from, &e)),
+            journal.expect_agreement(&line)?;
+            let to = files(&run).network();
+            // What is here without a result is of a run in progress, which has ended with this.
+            if !(files::exists(&to)? && journal.has(&run)) {
+                let from = there.join(format!("{run}.safetensors"));
+                match has_networks.then(|| sound(&from, &run, network(&run)?)).transpose()?.flatten() {
+                    Some(bytes) => files::write(&to, &bytes)?,
+                    None => say::note(format_args!("{}: missing; only the result is taken over", from.display())),
                 }
             }
-            journal.append_line(line)?;
+            journal.append(line)?;
         }
     }
     Ok(())
+}
+
+/// The bytes of the file of a run's network, which is one like `network`, if there is such a file.
+fn sound(path: &Path, run: &str, mut network: Box<dyn Network>) -> Result<Option<Vec<u8>>> {
+    let mut values = 0;
+    network.visit(&mut |_, param| values += param.value().len() as u64);
+    let bytes = match files::read(path, VALUE * values + HEADER) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path, &e)),
+    };
+    let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
+    let unfit = |why: String| Error::Invalid(format!("{}: not the network of this run: {why}", path.display()));
+    checkpoint.restore(&mut *network).map_err(|e| unfit(e.to_string()))?;
+    // Former versions did not say it.
+    match checkpoint.notes().get(RUN) {
+        Some(other) if other != run => Err(unfit(format!("it is that of {other:?}"))),
+        _ => Ok(Some(bytes)),
+    }
 }

@@ -1,12 +1,12 @@
 //! Grids of runs (network × input size × training × seed) that survive whatever happens to the program.
 //!
-//! A run is a key, which names it for ever, and a specification; what computes it is a function that gets the
-//! specification and a [`Context`] and returns a result. The folder of a grid holds
+//! A run is a key, which names it for ever, and a specification. An [`Experiment`] computes it: it gets the specification
+//! and a [`Context`] and returns a result. The folder of a grid holds
 //!
 //! | file | content |
 //! |---|---|
 //! | `settings.json` | what all its runs have in common; a start with other settings is refused |
-//! | `results.jsonl` | one line per finished run, appended and flushed to the disk the moment it ends |
+//! | `results.jsonl` | one line per finished run, flushed to the disk the moment it ends |
 //! | `runs/<key>.safetensors` | the network of a finished run |
 //! | `runs/<key>.training.safetensors`, `runs/<key>.<name>.json` | how far a run in progress is |
 //! | `lock` | held by the process at work |
@@ -14,6 +14,10 @@
 //! The same command goes on where the last one was stopped, killed or switched off: a finished run is not repeated,
 //! one in progress is taken up from its last checkpoint. What is written in the end does not depend on how often that
 //! happened: results are put in the order of the plan, and a run goes on with the same bits.
+//!
+//! Whatever is read back is judged first: the line of a result here and in the folder of a shard, by
+//! [`Experiment::check`]; a network of a shard, by [`Experiment::network`]. Other files than these are never touched, and
+//! no link is followed.
 
 mod args;
 mod context;
@@ -21,10 +25,13 @@ mod interrupt;
 mod journal;
 mod lock;
 mod merge;
+mod origin;
+mod run_files;
 mod settings;
 
 pub use args::{RunnerArgs, Shard};
 pub use context::Context;
+pub use origin::Origin;
 pub use settings::Settings;
 
 use super::{
@@ -32,14 +39,19 @@ use super::{
     progress::{Progress, duration},
     say::{self, counted},
 };
-use journal::Journal;
+use journal::{Journal, Line};
 use lock::Lock;
-use quarterturn::core::Result;
-use serde::{Serialize, de::DeserializeOwned};
+use quarterturn::{
+    core::{Device, Error, Result},
+    models::Network,
+};
+use run_files::{RunFiles, remove_unfinished};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::BTreeSet,
+    any::Any,
+    collections::BTreeMap,
     fmt::Display,
-    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -48,65 +60,122 @@ use std::{
 /// Exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
+/// The note with a run's key in the file of its network.
+pub const RUN: &str = "run";
+
+/// What computes the runs of a grid.
+pub trait Experiment {
+    /// What a run computes.
+    type Spec: Display;
+    /// What it finds.
+    type Found: Serialize + DeserializeOwned;
+    /// The names of what its runs keep with [`Context::keep`].
+    const STATES: &'static [&'static str];
+
+    /// How many seconds a run will take, for the plan and the time left.
+    ///
+    /// # Errors
+    /// If that cannot be found out; the run is tried all the same.
+    fn estimate(&self, spec: &Self::Spec) -> Result<f64>;
+
+    /// Computes a run, from wherever the last start of the program got to; `None` when [`Context::stopping`] told it to
+    /// stop.
+    ///
+    /// # Errors
+    /// Whatever keeps it from a result. The other runs go on.
+    fn run(&self, spec: &Self::Spec, context: &mut Context) -> Result<Option<Self::Found>>;
+
+    /// Refuses what the run cannot have found, for it contradicts the settings or itself.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    fn check(&self, spec: &Self::Spec, found: &Self::Found) -> std::result::Result<(), String>;
+
+    /// A network like the run's on the CPU, with any values: what its file must fit.
+    ///
+    /// # Errors
+    /// If there can be none.
+    fn network(&self, spec: &Self::Spec) -> Result<Box<dyn Network>>;
+}
+
 /// A member of a grid.
 pub struct Run<S> {
-    /// Its name in files, in lower case, and the same whatever else the grid holds.
+    /// Its name in files, of `a`–`z`, digits, `-` and `_`, and the same whatever else the grid holds.
     pub key: String,
     /// What to compute.
     pub spec: S,
 }
 
 /// Runs and where their results are kept.
-pub struct Grid<'a, S> {
+pub struct Grid<'a, E: Experiment> {
+    /// The example; its other files begin with this.
+    pub name: &'a str,
     /// The folder.
     pub folder: &'a Path,
     /// What the runs have in common.
     pub settings: Settings,
+    /// What computes.
+    pub device: &'a Device,
     /// All runs, in the order of the results.
-    pub runs: Vec<Run<S>>,
+    pub runs: Vec<Run<E::Spec>>,
     /// The user's options.
     pub args: &'a RunnerArgs,
+}
+
+/// The result of a run.
+pub struct Finished<R> {
+    /// What it found.
+    pub found: R,
+    /// What made it.
+    pub origin: Origin,
 }
 
 /// How a grid stands when the program ends.
 pub struct Report<R> {
     /// The result of each run, if it has one.
-    pub results: Vec<Option<R>>,
+    pub results: Vec<Option<Finished<R>>>,
     failed: Vec<String>,
     stopped: bool,
     shard: Option<Shard>,
 }
 
-impl<S: Display> Grid<'_, S> {
-    /// Computes what has no result yet. `estimate` says how many seconds a run will take, for the plan and the time
-    /// left; `run` computes one, or returns `None` when [`Context::stopping`] told it to stop; `finished` sees all
-    /// results after each one.
+impl<E: Experiment> Grid<'_, E> {
+    /// Computes what has no result yet. `finished` sees all results after each run.
     ///
-    /// A run that fails is reported, and the others go on.
+    /// A run that fails is reported, and the others go on; so is one that panics, which would be a bug.
     ///
     /// # Errors
-    /// If the folder is in use, holds runs with other settings, or cannot be read or written.
-    pub fn execute<R: Serialize + DeserializeOwned>(
+    /// If the folder is in use, holds runs with other settings or results that cannot be, or cannot be read or written.
+    pub fn execute(
         &self,
-        mut estimate: impl FnMut(&S) -> Result<f64>,
-        mut run: impl FnMut(&S, &mut Context) -> Result<Option<R>>,
-        mut finished: impl FnMut(&[Option<R>]) -> Result<()>,
-    ) -> Result<Report<R>> {
+        experiment: &E,
+        mut finished: impl FnMut(&[Option<Finished<E::Found>>]) -> Result<()>,
+    ) -> Result<Report<E::Found>> {
         let shard = self.args.shard;
+        let places = self.places()?;
         let _lock = Lock::take(self.folder, shard, || self.settings.establish(self.folder))?;
+        let former = self.settings.expect(self.folder)?;
         let runs_folder = self.folder.join("runs");
-        files::create_folder(&runs_folder)?;
+        files::create_own_folder(&runs_folder)?;
+        let files_of = |key| RunFiles { folder: &runs_folder, key, states: E::STATES };
         if shard.is_none() {
-            files::remove_unfinished(self.folder);
+            remove_unfinished(self.folder, |name| self.owns(name));
+            let of_a_run = |name: &str| places.keys().any(|&key| files_of(key).owns(name));
+            remove_unfinished(&runs_folder, |name| name == files::PROBE || of_a_run(name));
         }
-        let mut journal = Journal::open(self.folder, shard)?;
-        let mut report = Report { results: Vec::new(), failed: Vec::new(), stopped: false, shard };
+        let judge = |line: &Line| self.judge(experiment, &places, line);
+        let mut journal = Journal::open(self.folder, shard, former.as_deref(), &judge)?;
         if !self.args.merge.is_empty() {
-            merge::merge(&self.args.merge, self.folder, &self.settings, &mut journal)?;
+            let network = |run: &str| experiment.network(&self.runs[places[run]].spec);
+            let files_of = |run: &str| files_of(&self.runs[places[run]].key);
+            merge::merge(&self.args.merge, &self.settings, &mut journal, &judge, files_of, network)?;
         }
         // A process that was killed may have had no time for this.
-        forget_states(&runs_folder, |run| journal.has(run));
-        report.results = self.runs.iter().map(|run| journal.result(&run.key)).collect::<Result<_>>()?;
+        let ended = self.runs.iter().filter(|run| journal.has(&run.key));
+        ended.for_each(|run| files_of(&run.key).forget_progress());
+        let result = |run: &Run<E::Spec>| journal.line(&run.key).map(Finished::of).transpose();
+        let results = self.runs.iter().map(result).collect::<Result<Vec<_>>>()?;
+        let mut report = Report { results, failed: Vec::new(), stopped: false, shard };
         let mine = |i: usize| shard.is_none_or(|shard| shard.takes(i));
         let open: Vec<usize> = (0..self.runs.len()).filter(|&i| mine(i) && report.results[i].is_none()).collect();
         finished(&report.results)?;
@@ -115,24 +184,40 @@ impl<S: Display> Grid<'_, S> {
         }
 
         interrupt::listen()?;
-        let seconds = open.iter().map(|&i| estimate(&self.runs[i].spec)).collect::<Result<Vec<f64>>>()?;
-        self.announce(&open, &seconds, &runs_folder)?;
+        let estimate = |&i: &usize| match interrupt::asked() {
+            true => Err(Error::Invalid("stopped".into())),
+            false => caught(|| experiment.estimate(&self.runs[i].spec)),
+        };
+        let seconds: Vec<Result<f64>> = open.iter().map(estimate).collect();
+        let there = report.results.iter().flatten().count();
+        self.announce(there, &open, &seconds, files_of);
+        let seconds: Vec<f64> = seconds.into_iter().map(Result::unwrap_or_default).collect();
         let mut progress = Progress::seconds(seconds.iter().sum());
+        let (here, former) = (Origin::here(self.device), Origin { device: former, commit: None });
         for (place, (&i, &seconds)) in open.iter().zip(&seconds).enumerate() {
+            if interrupt::asked() {
+                report.stopped = true;
+                break;
+            }
             let Run { key, spec } = &self.runs[i];
             let begun = Instant::now();
             progress.begin(&format!("run {} of {}: {spec}", place + 1, open.len()), seconds);
-            let mut context = Context::new(key, &runs_folder, self.args.interval(), &mut progress);
-            let outcome = run(spec, &mut context).and_then(|result| {
-                let Some(result) = result else { return Ok(None) };
-                journal.append(key, begun.elapsed().as_secs_f64(), &result)?;
-                Ok(Some(result))
+            let outcome = caught(|| {
+                let interval = self.args.interval();
+                let mut context = Context::new(files_of(key), interval, &here, former.clone(), &mut progress)?;
+                let Some(found) = experiment.run(spec, &mut context)? else { return Ok(None) };
+                experiment.check(spec, &found).map_err(Error::Invalid)?;
+                let origin = context.origin();
+                let result = serde_json::to_value(&found).map_err(|e| Error::Invalid(format!("its result: {e}")))?;
+                let (run, seconds) = (key.clone(), begun.elapsed().as_secs_f64());
+                journal.append(Line { run, seconds, origin: origin.clone(), result })?;
+                Ok(Some(Finished { found, origin }))
             });
             progress.end();
             match outcome {
                 Ok(Some(result)) => {
                     report.results[i] = Some(result);
-                    forget_states(&runs_folder, |run| run == key);
+                    files_of(key).forget_progress();
                 }
                 Ok(None) => report.stopped = true,
                 Err(error) => {
@@ -144,8 +229,7 @@ impl<S: Display> Grid<'_, S> {
                 progress.note(&format!("error: {error}; what has been found is safe in results.jsonl"));
                 report.failed.push(error.to_string());
             }
-            if report.stopped || interrupt::asked() {
-                report.stopped = report.results.iter().enumerate().any(|(i, result)| mine(i) && result.is_none());
+            if report.stopped {
                 break;
             }
         }
@@ -153,47 +237,100 @@ impl<S: Display> Grid<'_, S> {
         Ok(report)
     }
 
+    /// The place of each key in the plan.
+    fn places(&self) -> Result<BTreeMap<&str, usize>> {
+        let mut places = BTreeMap::new();
+        for (i, Run { key, spec }) in self.runs.iter().enumerate() {
+            assert!(is_key(key), "Grid: a key of a–z, 0–9, - and _, got {key}");
+            if places.insert(key.as_str(), i).is_some() {
+                return Err(Error::Invalid(format!("{spec} is named twice")));
+            }
+        }
+        Ok(places)
+    }
+
+    /// Whether a file of this name in the folder is the program's, and no run's.
+    fn owns(&self, name: &str) -> bool {
+        let of_this_example = name.strip_prefix(self.name).is_some_and(|rest| rest.starts_with(['.', '-']));
+        let of_the_runner = name.strip_prefix("results").is_some_and(|rest| rest.ends_with(".jsonl"));
+        of_this_example || of_the_runner || ["settings.json", files::PROBE].contains(&name)
+    }
+
+    /// Whether a line is of a run of this plan, or why it is no result.
+    fn judge(&self, experiment: &E, places: &BTreeMap<&str, usize>, line: &Line) -> std::result::Result<bool, String> {
+        if !is_key(&line.run) {
+            return Err(format!("{:?} is no name of a run", line.run));
+        }
+        let Some(&place) = places.get(line.run.as_str()) else { return Ok(false) };
+        let of_it = |message| format!("{}: {message}", line.run);
+        if line.seconds.is_nan() || line.seconds < 0.0 {
+            return Err(of_it(format!("a run does not take {} seconds", line.seconds)));
+        }
+        line.origin.check().map_err(of_it)?;
+        let found = E::Found::deserialize(&line.result).map_err(|e| of_it(e.to_string()))?;
+        experiment.check(&self.runs[place].spec, &found).map_err(of_it)?;
+        Ok(true)
+    }
+
     /// The plan and its cost.
-    fn announce(&self, open: &[usize], seconds: &[f64], runs_folder: &Path) -> Result<()> {
-        let begun: BTreeSet<String> = files_by_run(runs_folder).map(|(run, _)| run).collect();
+    fn announce<'f>(
+        &'f self,
+        there: usize,
+        open: &[usize],
+        seconds: &[Result<f64>],
+        files_of: impl Fn(&'f str) -> RunFiles<'f>,
+    ) {
         let number = |count: usize| if count == 0 { "none".into() } else { count.to_string() };
         let others = match self.args.shard {
             Some(shard) => format!(", this is shard {shard}"),
             None => String::new(),
         };
+        // What cannot be read is the run's trouble, not the plan's.
+        let begun = open.iter().filter(|&&i| files_of(&self.runs[i].key).begun().unwrap_or(true)).count();
         say::note(format_args!(
-            "plan: {} in {}{others}; to do: {}, of which begun before: {}; estimate: {}",
+            "plan: {} in {}{others}; finished before: {}; to do: {}, of which begun before: {}; estimate: {}",
             counted(self.runs.len() as u64, "run"),
             self.folder.display(),
+            number(there),
             open.len(),
-            number(open.iter().filter(|&&i| begun.contains(&self.runs[i].key)).count()),
-            duration(seconds.iter().sum()),
+            number(begun),
+            duration(seconds.iter().flatten().sum()),
         ));
-        for (&i, &seconds) in open.iter().zip(seconds).take(PLANNED) {
-            say::note(format_args!("  {}: {}", self.runs[i].spec, duration(seconds)));
+        for (&i, seconds) in open.iter().zip(seconds).take(PLANNED) {
+            match seconds {
+                Ok(seconds) => say::note(format_args!("  {}: {}", self.runs[i].spec, duration(*seconds))),
+                Err(error) => say::note(format_args!("  {}: no estimate: {error}", self.runs[i].spec)),
+            }
         }
         if open.len() > PLANNED {
             say::note(format_args!("  and {} more", open.len() - PLANNED));
         }
-        Ok(())
     }
 }
 
-/// The files in the folder of runs, with the key of the run that each belongs to.
-fn files_by_run(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.file_name().to_str()?.split_once('.')?.0.to_string(), entry.path())))
+impl<R: DeserializeOwned> Finished<R> {
+    fn of(line: &Line) -> Result<Self> {
+        let found = R::deserialize(&line.result).map_err(|e| Error::Invalid(format!("{}: {e}", line.run)))?;
+        Ok(Finished { found, origin: line.origin.clone() })
+    }
 }
 
-/// Removes what is of use only to runs in progress, and what a killed process left half-written, of the runs that have
-/// ended: their networks alone stay.
-fn forget_states(folder: &Path, ended: impl Fn(&str) -> bool) {
-    for (run, path) in files_by_run(folder) {
-        if ended(&run) && path.file_name() != Some(format!("{run}.safetensors").as_ref()) {
-            // A leftover does no harm.
-            let _ = fs::remove_file(path);
-        }
-    }
+/// Whether `text` is a run's name, with which no path can be made.
+fn is_key(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    (1..=200).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// What `work` yields; a panic is an error like another.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic may leave half done is the run's own, and its files are replaced whole.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Error::Invalid(format!("panic: {}", words(&*panic)))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("of unknown cause")
 }
 
 /// Runs that the plan names one by one.
@@ -206,12 +343,29 @@ impl<R> Report<R> {
     }
 
     /// Whether this process is to draw: it is no shard, and was not stopped.
-    pub fn draws(&self) -> bool {
+    fn draws(&self) -> bool {
         self.shard.is_none() && !self.stopped && self.results.iter().any(Option::is_some)
     }
 
-    /// Tells what is missing and why; the program's exit code.
-    pub fn finish(&self) -> ExitCode {
+    /// What made the results, each once, for captions.
+    pub fn devices(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for finished in self.results.iter().flatten() {
+            let name = finished.origin.device.as_deref().unwrap_or("unknown device");
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(" and ")
+    }
+
+    /// Draws figures and tables, unless another start of the program is to do that, and tells what is missing and why; the
+    /// program's exit code.
+    pub fn finish(&self, draw: impl FnOnce() -> Result<()>) -> ExitCode {
+        let drawn = if self.draws() { draw() } else { Ok(()) };
+        if let Err(error) = &drawn {
+            say::note(format_args!("error: {error}"));
+        }
         for failed in &self.failed {
             say::note(format_args!("failed: {failed}"));
         }
@@ -223,6 +377,9 @@ impl<R> Report<R> {
         }
         if !self.failed.is_empty() {
             say::note(format_args!("{standing}. The same command tries the others again"));
+            return ExitCode::FAILURE;
+        }
+        if drawn.is_err() {
             return ExitCode::FAILURE;
         }
         match self.shard {

@@ -2,7 +2,13 @@
 
 use crate::support::files;
 use quarterturn::core::{Error, Result};
-use std::{collections::BTreeMap, fmt::Display, fs, io, path::Path};
+use std::{collections::BTreeMap, fmt::Display, io, path::Path};
+
+/// Bytes that the file of settings has at most.
+const LONGEST: u64 = 1 << 20;
+/// What former versions kept among the settings. Now each result says it of itself, so that those of several devices may
+/// stand in one folder.
+const DEVICE: &str = "device";
 
 /// Settings by name.
 #[derive(Default)]
@@ -19,25 +25,27 @@ impl Settings {
     /// Writes the settings into a folder that has none; else they must be the same.
     pub(super) fn establish(&self, folder: &Path) -> Result<()> {
         let path = folder.join("settings.json");
-        if path.exists() {
-            return self.expect(folder);
+        if files::exists(&path)? {
+            return self.expect(folder).map(drop);
         }
         let json = serde_json::to_string_pretty(&self.0).map_err(|e| Error::Invalid(format!("settings: {e}")))?;
         files::write(&path, format!("{json}\n").as_bytes())
     }
 
-    /// Refuses a folder with other settings, and names the first that differs.
-    pub(super) fn expect(&self, folder: &Path) -> Result<()> {
+    /// Refuses a folder with other settings, and names the first that differs. Gives the device that made its results,
+    /// where they do not say it themselves.
+    pub(super) fn expect(&self, folder: &Path) -> Result<Option<String>> {
         let path = folder.join("settings.json");
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+        let bytes = files::read(&path, LONGEST).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Error::Io { path: folder.into(), message: "holds no runs".into() },
             _ => Error::io(&path, &e),
         })?;
-        let there: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| Error::Corrupt {
+        let mut there: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| Error::Corrupt {
             path: path.clone(),
             offset: 0,
             message: e.to_string(),
         })?;
+        let device = there.remove(DEVICE);
         for name in self.0.keys().chain(there.keys()) {
             let (now, then) = (self.0.get(name), there.get(name));
             if now != then {
@@ -51,6 +59,6 @@ impl Settings {
                 )));
             }
         }
-        Ok(())
+        Ok(device)
     }
 }
