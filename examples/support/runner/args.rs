@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 pub struct RunnerArgs {
     /// Seconds between checkpoints of a run in progress; 0 saves after each step
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    checkpoint_every: u64,
+    pub checkpoint_every: u64,
     /// Compute only each n-th run, from the i-th on (such as 2/4), so that several machines share a grid
     #[arg(long, value_name = "i/n")]
     pub shard: Option<Shard>,

@@ -16,7 +16,11 @@ pub fn listen() -> Result<()> {
         }
         say::note("stopping after a checkpoint; once more ends the program at once");
     });
-    outcome.map_err(|e| Error::Invalid(format!("cannot listen for Ctrl-C: {e}")))
+    match outcome {
+        // A second grid of the same process.
+        Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(()),
+        Err(e) => Err(Error::Invalid(format!("cannot listen for Ctrl-C: {e}"))),
+    }
 }
 
 /// Whether the program is to stop.

@@ -347,6 +347,11 @@ impl<R> Report<R> {
         self.shard.is_none() && !self.stopped && self.results.iter().any(Option::is_some)
     }
 
+    /// What went wrong, one by one.
+    pub fn failed(&self) -> &[String] {
+        &self.failed
+    }
+
     /// What made the results, each once, for captions.
     pub fn devices(&self) -> String {
         let mut names: Vec<&str> = Vec::new();
