@@ -61,7 +61,7 @@ fn sound(path: &Path, run: &str, mut network: Box<dyn Network>) -> Result<Option
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path, &e)),
     };
-    let checkpoint = Checkpoint::from_bytes(&bytes, path)?;
+    let checkpoint = Checkpoint::from_bytes(bytes.clone(), path)?;
     let unfit = |why: String| Error::Invalid(format!("{}: not the network of this run: {why}", path.display()));
     checkpoint.restore(&mut *network).map_err(|e| unfit(e.to_string()))?;
     // Former versions did not say it.

@@ -85,23 +85,10 @@ impl Checkpoint {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (mut file, length) = open_regular(path).map_err(|error| Error::io(path, &error))?;
-        Self::read_from(&mut file, length, path)
-    }
-
-    /// Checks `bytes`, the content of a file; errors call it `path`.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if they are no sound safetensors file.
-    pub fn from_bytes(mut bytes: &[u8], path: impl AsRef<Path>) -> Result<Self> {
-        let length = bytes.len() as u64;
-        Self::read_from(&mut bytes, length, path.as_ref())
-    }
-
-    fn read_from(source: &mut dyn Read, length: u64, path: &Path) -> Result<Self> {
         let mut bytes = Vec::new();
         // In parts, so that memory for the whole is only taken once the header says that it is a sound file.
         let mut read_to = |bytes: &mut Vec<u8>, end: u64| {
-            let more = (&mut *source).take(end - bytes.len() as u64).read_to_end(bytes);
+            let more = (&mut file).take(end - bytes.len() as u64).read_to_end(bytes);
             more.map_err(|error| Error::io(path, &error))
         };
         let malformed = |error| corrupt(path, error);
