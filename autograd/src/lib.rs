@@ -1,5 +1,10 @@
 //! Reverse-mode autodiff: a tape of vector-Jacobian products, parameters, optimizers and the check of gradients.
 //!
+//! # A training step
+//!
+//! A [`Tape`] records one step. Parameters and data enter it as [`Var`]s, each method of which computes at once.
+//! [`Var::backward`] yields [`Gradients`], by which an [`Optimizer`] moves the parameters that a `visit` function reaches.
+//!
 //! ```
 //! use quarterturn_autograd::{Optimizer, Param, Tape};
 //! use quarterturn_core::{Device, Tensor};
@@ -16,6 +21,97 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Between the two last lines, gradients are values: several batches are added up by [`Gradients::add`] and
+//! [`Gradients::scale`], clipped by [`Gradients::clip_norm`], or read by a rule of one's own, which sets each
+//! parameter by [`Param::set`]. [`Param::set_frozen`] keeps a weight as it is, and [`Averages`] keeps its mean.
+//!
+//! # An operation of one's own
+//!
+//! A function of each element alone is a value, [`quarterturn_kernels::Elementwise`], and `x.map(&IT)` does the rest. Of
+//! other operations, that are no combination of those there are, [`Var::custom`] takes the result and a closure from the
+//! result's gradient to those of the operands. What computes them may be any code; here, one function for each device:
+//!
+//! ```
+//! use quarterturn_autograd::{Tape, Var, gradcheck};
+//! use quarterturn_core::{Device, Tensor};
+//!
+//! /// `y[…, i] = x[…, 0] + … + x[…, i]`: the sums of the last axis so far.
+//! fn cumulative_sum<'t>(x: &Var<'t>) -> Var<'t> {
+//!     // x[j] is part of every y[i] with i ≥ j: its gradient is the sum of theirs, from the end.
+//!     Var::custom("cumulative_sum", &[x], scan(x.value(), false), |dy| vec![Some(scan(&dy, true))])
+//! }
+//!
+//! fn scan(x: &Tensor, backward: bool) -> Tensor {
+//!     let length = *x.dims().last().expect("cumulative_sum: expected an axis");
+//!     match x.device() {
+//!         Device::Cpu => {
+//!             let mut y = x.f32s().to_vec();
+//!             y.chunks_mut(length).for_each(|row| add_up(row, backward));
+//!             Tensor::cpu(x.shape(), y.into())
+//!         }
+//!         Device::Reference => {
+//!             let mut y = x.f64s().to_vec();
+//!             y.chunks_mut(length).for_each(|row| add_up(row, backward));
+//!             Tensor::reference(x.shape(), y)
+//!         }
+//!         #[cfg(feature = "gpu")]
+//!         Device::Gpu(gpu) => {
+//!             use quarterturn_core::gpu::{Kernel, Size};
+//!             static KERNEL: Kernel = Kernel::new("scan", SHADER);
+//!             let (y, rows) = (gpu.alloc(x.len()), Size::Threads(x.len() / length));
+//!             gpu.launch(&KERNEL, &[], &[x.buffer()], &[&y], &[length as u32, backward.into()], rows);
+//!             Tensor::gpu(x.shape(), y)
+//!         }
+//!     }
+//! }
+//!
+//! fn add_up<T: Copy + Default + std::ops::Add<Output = T>>(row: &mut [T], backward: bool) {
+//!     let mut sum = T::default();
+//!     for i in 0..row.len() {
+//!         let at = if backward { row.len() - 1 - i } else { i };
+//!         sum = sum + row[at];
+//!         row[at] = sum;
+//!     }
+//! }
+//!
+//! # #[cfg(feature = "gpu")]
+//! static SHADER: &str = "
+//! @group(0) @binding(0) var<storage, read> x: array<f32>;
+//! @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+//! @group(1) @binding(0) var<uniform> row: vec2u; // its length, and 1 to go backward
+//!
+//! @compute @workgroup_size(64)
+//! fn scan(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+//!         @builtin(local_invocation_index) lane: u32) {
+//!     let first = ((group.y * groups.x + group.x) * 64u + lane) * row.x;
+//!     if (first < arrayLength(&x)) {
+//!         var sum = 0.0;
+//!         for (var i = 0u; i < row.x; i++) {
+//!             let at = first + select(i, row.x - 1u - i, row.y == 1u);
+//!             sum += x[at];
+//!             y[at] = sum;
+//!         }
+//!     }
+//! }";
+//!
+//! # fn main() -> quarterturn_core::Result<()> {
+//! for device in quarterturn_core::testing::devices() {
+//!     let tape = Tape::new();
+//!     let x = tape.variable(Tensor::from_vec([3], vec![1.0, 2.0, 3.0], &device)?);
+//!     let y = cumulative_sum(&x);
+//!     assert_eq!(y.value().to_vec()?, [1.0, 3.0, 6.0]);
+//!     assert_eq!(y.sum().backward()?.wrt(&x).unwrap().to_vec()?, [3.0, 2.0, 1.0]);
+//! }
+//! // In f64, the gradient agrees with a difference quotient.
+//! let x = Tensor::reference([2, 3], vec![0.3, -1.0, 2.0, 0.5, 0.1, -0.7]);
+//! assert_eq!(gradcheck(|_, v| cumulative_sum(&v[0]), &[x], 1e-7), Ok(()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `tests/outside` of the repository is a crate of one's own, with this operation, an activation, a loss and an update
+//! rule.
 
 mod averages;
 mod gradcheck;

@@ -15,24 +15,29 @@ use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 /// An operation `y = f(x)` on each element, with `P` numbers that it depends on; `f(NaN)` is NaN whatever it says.
 ///
 /// ```
-/// use quarterturn_kernels::{Elementwise, map};
+/// use quarterturn_kernels::{Elementwise, each, map};
 /// # use quarterturn_core::{Device, Tensor};
 ///
-/// /// `x·tanh(ln(1 + eˣ))` (Misra 2019).
-/// static MISH: Elementwise = Elementwise {
-///     name: "mish",
+/// /// `x·clamp(x + 3, 0, 6)/6` (Howard et al. 2019).
+/// static HARD_SWISH: Elementwise = Elementwise {
+///     name: "hard_swish",
 ///     parameters: [],
-///     value: |x, []| x * x.exp().ln_1p().tanh(),
-///     slope: |x, []| {
-///         let (t, s) = (x.exp().ln_1p().tanh(), 1.0 / (1.0 + (-x).exp()));
-///         t + x * s * (1.0 - t * t)
-///     },
-///     cpu: None,
-///     wgsl: ["x * tanh(softplus(x))", "tanh(softplus(x)) + x * sigmoid(x) * (1.0 - pow(tanh(softplus(x)), 2.0))"],
+///     value: |x, []| x.max(-3.0) * ((x + 3.0).clamp(0.0, 6.0) / 6.0),
+///     slope: |x, []| if x.abs() < 3.0 { (2.0 * x + 3.0) / 6.0 } else { f64::from(u8::from(x > 0.0)) },
+///     cpu: Some([
+///         |x, y, []| each(x, y, |x| x.max(-3.0) * ((x + 3.0).clamp(0.0, 6.0) / 6.0)),
+///         |x, y, []| each(x, y, |x| if x.abs() < 3.0 { (2.0 * x + 3.0) / 6.0 } else { f32::from(u8::from(x > 0.0)) }),
+///     ]),
+///     wgsl: [
+///         "max(x, -3.0) * (clamp(x + 3.0, 0.0, 6.0) / 6.0)",
+///         "select(select(0.0, 1.0, x > 0.0), (2.0 * x + 3.0) / 6.0, abs(x) < 3.0)",
+///     ],
 /// };
 /// # fn main() -> quarterturn_core::Result<()> {
-/// let x = Tensor::from_vec([2], vec![0.0, 20.0], &Device::Cpu)?;
-/// assert_eq!(map(&x, &MISH, []).to_vec()?, [0.0, 20.0]);
+/// let x = Tensor::from_vec([3], vec![-5.0, 1.5, 20.0], &Device::Cpu)?;
+/// assert_eq!(map(&x, &HARD_SWISH, []).to_vec()?, [0.0, 1.125, 20.0]);
+/// // Values, slopes and devices, NaN and infinities.
+/// HARD_SWISH.check([], &[-4.0, -1.0, 0.5, 7.0], &[Device::Cpu])?.unwrap();
 /// # Ok(())
 /// # }
 /// ```
