@@ -5,25 +5,54 @@ use std::iter;
 /// The most bits of a code.
 const CODE: usize = 16;
 /// Codes of up to this many bits are looked up at once.
-const LOOK: u32 = 9;
-/// What one block takes at most: 64 codes of 16 bits with 16 bits behind each. Data is followed by so many zeros, so that its
-/// end needs to be looked for only after each block.
-const PADDING: usize = 64 * 4 + 8;
+const LOOK: u32 = 10;
+/// What one block takes at most: 64 codes of 16 bits with 15 bits behind each. Data is followed by so many zeros and a
+/// window, so that its end needs to be looked for only after each block.
+const PADDING: usize = 64 * 4 + 16;
+/// Bits that are at hand in a window, wherever in a byte it begins.
+const WINDOW: u32 = 57;
+/// So far goes the code for the end of a block: beyond any coefficient.
+const END: u8 = 128;
+
+/// A code, and what it means in a sequential scan.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    /// Its bits; 0 where there is none.
+    length: u8,
+    value: u8,
+    /// Its bits, and those of the number behind it.
+    total: u8,
+    /// How many coefficients it goes on.
+    advance: u8,
+}
+
+impl Entry {
+    fn new(length: u32, value: u8) -> Self {
+        let (zeros, size) = (value >> 4, value & 15);
+        let advance = match (zeros, size) {
+            (15, 0) => 16,
+            (_, 0) => END,
+            _ => zeros + 1,
+        };
+        Entry { length: length as u8, value, total: length as u8 + size, advance }
+    }
+}
 
 /// A Huffman code.
 pub(super) struct Table {
-    /// By the next [`LOOK`] bits: length of the code and its value, or length 0.
-    short: Vec<(u8, u8)>,
+    /// By the next [`LOOK`] bits.
+    short: Box<[Entry; 1 << LOOK]>,
     /// For each length the first code that is too large for it, shifted to 16 bits, and what to add to a code of this
     /// length to find its value.
-    long: [(u32, i32); 17],
+    long: [(u32, i32); CODE + 1],
     values: Vec<u8>,
 }
 
 impl Table {
     /// From the number of codes of each length, 1 to 16 bits, and their values in order.
     pub(super) fn new(counts: &[u8], values: &[u8]) -> Result<Self, String> {
-        let mut table = Table { short: vec![(0, 0); 1 << LOOK], long: [(0, 0); 17], values: values.to_vec() };
+        let short = Box::new([Entry::default(); 1 << LOOK]);
+        let mut table = Table { short, long: [(0, 0); CODE + 1], values: values.to_vec() };
         let (mut code, mut index) = (0u32, 0usize);
         for (length, &count) in (1u32..).zip(counts) {
             let (first, count) = (code, u32::from(count));
@@ -34,7 +63,7 @@ impl Table {
             for _ in 0..count {
                 if length <= LOOK {
                     let (from, share) = (code << (LOOK - length), 1 << (LOOK - length));
-                    table.short[from as usize..][..share].fill((length as u8, values[index]));
+                    table.short[from as usize..][..share].fill(Entry::new(length, values[index]));
                 }
                 code += 1;
                 index += 1;
@@ -44,21 +73,28 @@ impl Table {
         Ok(table)
     }
 
-    fn next(&self, bits: &mut Bits) -> Result<u8, String> {
-        let ahead = bits.peek();
-        let (length, value) = self.short[(ahead >> (16 - LOOK)) as usize];
-        if length > 0 {
-            bits.skip(u32::from(length));
-            return Ok(value);
-        }
+    /// The code that a window begins with.
+    fn entry(&self, window: u64) -> Result<Entry, String> {
+        let entry = self.short[(window >> (64 - LOOK)) as usize];
+        if entry.length > 0 { Ok(entry) } else { self.long_entry((window >> 48) as u32) }
+    }
+
+    /// The code that these 16 bits begin with, if it is longer than those that are looked up.
+    #[cold]
+    fn long_entry(&self, ahead: u32) -> Result<Entry, String> {
         for length in LOOK + 1..=16 {
             let (limit, shift) = self.long[length as usize];
             if ahead < limit {
-                bits.skip(length);
-                return Ok(self.values[((ahead >> (16 - length)) as i32 + shift) as usize]);
+                return Ok(Entry::new(length, self.values[((ahead >> (16 - length)) as i32 + shift) as usize]));
             }
         }
         Err("a bit pattern that is no code".into())
+    }
+
+    fn next(&self, bits: &mut Bits) -> Result<u8, String> {
+        let entry = self.entry(bits.window())?;
+        bits.skip(entry.length.into());
+        Ok(entry.value)
     }
 }
 
@@ -128,10 +164,10 @@ struct Bits {
 }
 
 impl Bits {
-    /// The next 16 bits.
-    fn peek(&self) -> u32 {
-        let word: [u8; 4] = self.data[self.at >> 3..][..4].try_into().unwrap_or_default();
-        u32::from_be_bytes(word) << (self.at & 7) >> 16
+    /// The next [`WINDOW`] bits, and no matter what below them.
+    fn window(&self) -> u64 {
+        let word = self.data.get(self.at >> 3..).and_then(<[u8]>::first_chunk);
+        u64::from_be_bytes(word.copied().unwrap_or_default()) << (self.at & 7)
     }
 
     fn skip(&mut self, count: u32) {
@@ -140,7 +176,7 @@ impl Bits {
 
     /// Up to 16 bits as a number.
     fn take(&mut self, count: u32) -> u32 {
-        let number = self.peek() >> (16 - count);
+        let number = (self.window() >> 32 >> (32 - count)) as u32;
         self.skip(count);
         number
     }
@@ -252,17 +288,17 @@ fn block(bits: &mut Bits, dc: &Table, ac: &Table) -> Result<(), String> {
     mean(bits, dc)?;
     let mut at = 1;
     while at < 64 {
-        let code = ac.next(bits)?;
-        match (usize::from(code >> 4), code & 15) {
-            (15, 0) => at += 16,
-            (_, 0) => return Ok(()),
-            (zeros, size) => {
-                at += zeros + 1;
-                bits.skip(u32::from(size));
-            }
+        let (mut window, mut left) = (bits.window(), WINDOW);
+        // A code and its number are 31 bits at most.
+        while at < 64 && left > 31 {
+            let entry = ac.entry(window)?;
+            window <<= entry.total;
+            left -= u32::from(entry.total);
+            at += usize::from(entry.advance);
         }
+        bits.skip(WINDOW - left);
     }
-    if at > 64 { Err("a coefficient outside of its block".into()) } else { Ok(()) }
+    if (65..usize::from(END)).contains(&at) { Err("a coefficient outside of its block".into()) } else { Ok(()) }
 }
 
 /// The first scan of a band in a block. Returns for how many more blocks there is nothing.
