@@ -15,6 +15,8 @@ const EPOCH: &str = "training.epoch";
 const STEP: &str = "training.step";
 const STEPS: &str = "training.steps";
 const IMAGES: &str = "training.images";
+/// Before the name of a weight: the steps that it was moved in, if not in all. (It had been frozen.)
+const STEPS_OF: &str = "optimizer.steps.";
 /// How many weights the optimizer keeps tensors for.
 const MOVED: &str = "training.moved";
 /// Tensors that tell of it.
@@ -44,7 +46,10 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         (trainer.position, trainer.loss_sum) = (position, loss_sum);
         let kept = trainer.read_optimizer(&state, &device)?;
 
-        let known_settings = trainer.known_settings();
+        let mut known_settings = trainer.known_settings();
+        trainer.network.visit(&mut |name, _| {
+            known_settings.insert(format!("{STEPS_OF}{name}"));
+        });
         let is_own = |name: &str| name.starts_with(OPTIMIZER) || name.starts_with(TRAINING);
         let unknown = state.config().keys().find(|name| is_own(name) && !known_settings.contains(*name));
         if let Some(name) = unknown {
@@ -77,7 +82,16 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
                 }
                 Ok(tensor)
             };
-            outcome = full.iter().map(tensor).collect::<Result<_>>().and_then(|t| optimizer.set_state(param, t));
+            let steps = match format!("{STEPS_OF}{name}") {
+                some if state.config().contains_key(&some) => match state.setting(&some, "a whole number") {
+                    Ok(steps) if (1..=optimizer.steps()).contains(&steps) => Ok(steps),
+                    Ok(_) => Err(refused(some, format!("expected 1 to {} steps", optimizer.steps()))),
+                    Err(error) => Err(error),
+                },
+                _ => Ok(optimizer.steps()),
+            };
+            let tensors = full.iter().map(tensor).collect::<Result<_>>();
+            outcome = steps.and_then(|steps| optimizer.set_state_after(param, tensors?, steps));
             names.extend(full);
             found += 1;
         });
@@ -111,6 +125,9 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
                 if outcome.is_ok() {
                     outcome = archive.tensor(format!("{OPTIMIZER}{part}.{name}"), tensor);
                 }
+            }
+            if optimizer.steps_of(param) != optimizer.steps() {
+                archive.setting(format!("{STEPS_OF}{name}"), optimizer.steps_of(param).to_string());
             }
             moved += 1;
         });

@@ -6,34 +6,41 @@ use super::{
     super::{Trainer, Training, tally::rows},
     batch, small,
 };
+#[cfg(feature = "gpu")]
+use crate::Network;
 use crate::{
-    Checkpoint, Config, Module,
+    Checkpoint, Config, MnistCnn, Module,
     checkpoint::tests::Folder,
     io::safetensors::{self, Archive, Entry},
 };
-#[cfg(feature = "gpu")]
-use crate::{MnistCnn, Network};
 use quarterturn_autograd::{Optimizer, Schedule};
 use quarterturn_core::{Device, Error, Result, Tensor};
 use quarterturn_kernels as kernels;
 use std::{ops::ControlFlow, path::Path};
 
 /// The file that [`Trainer::save`] writes at the end of a run that is broken off after every `part` steps and
-/// taken up by a new network each time.
-fn in_parts(folder: &Path, part: u32) -> Vec<u8> {
+/// taken up by a new network each time. The last layer is frozen for its first `frozen` steps.
+fn in_parts(folder: &Path, part: u32, frozen: u32) -> Vec<u8> {
     let training = Training { epochs: 2, ..Training::mnist(3) };
     let path = folder.join(format!("{part}.safetensors"));
+    let freeze = |network: &mut MnistCnn, frozen| {
+        Module::visit(network, &mut |name, param| param.set_frozen(frozen && name.starts_with("linear")));
+    };
+    let mut steps = 0;
     loop {
         let mut network = small();
         let mut trainer = match path.exists() {
             true => Trainer::resume(&mut network, training.clone(), &path).unwrap(),
             false => Trainer::new(&mut network, training.clone()),
         };
+        freeze(trainer.network, steps < frozen);
         let mut made = 0;
         let batches =
             |epoch, from: u32| Ok((from..3).map(move |i| Ok(batch(3 * epoch + i))).collect::<Vec<_>>().into_iter());
-        let outcome = trainer.run(batches, |_, at| {
+        let outcome = trainer.run(batches, |trainer, at| {
             made += u32::from(at.loss.is_none());
+            steps += u32::from(at.loss.is_none());
+            freeze(trainer.network, steps < frozen);
             Ok(if made == part { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
         trainer.save(&path).unwrap();
@@ -46,12 +53,33 @@ fn in_parts(folder: &Path, part: u32) -> Vec<u8> {
 #[test]
 fn a_run_in_parts_ends_with_the_same_bits() {
     let folder = Folder::new("parts");
-    let whole = in_parts(folder.path(), u32::MAX);
+    let whole = in_parts(folder.path(), u32::MAX, 0);
     for part in [1, 2, 3, 5] {
-        assert!(in_parts(folder.path(), part) == whole, "parts of {part} steps");
+        assert!(in_parts(folder.path(), part, 0) == whole, "parts of {part} steps");
     }
     let state = Checkpoint::read(folder.path().join("1.safetensors")).unwrap();
     assert!(state.has("optimizer.moment2.linear.weight") && state.has("norm7.running_var"));
+}
+
+/// Adam counts the steps of each weight on its own.
+#[test]
+fn so_does_one_whose_last_layer_was_frozen_at_first() {
+    let folder = Folder::new("frozen");
+    let whole = in_parts(folder.path(), u32::MAX, 2);
+    assert!(in_parts(folder.path(), 3, 2) == whole);
+    let path = folder.path().join("3.safetensors");
+    let state = Checkpoint::read(&path).unwrap();
+    assert_eq!(state.setting::<u64>("optimizer.steps.linear.weight", "").unwrap(), 4);
+    let text = String::from_utf8_lossy(&whole).find("optimizer.steps.linear.weight").unwrap();
+    let mut bad = whole;
+    let digit = text + bad[text..].iter().position(|byte| *byte == b'4').unwrap();
+    bad[digit] = b'7';
+    std::fs::write(&path, bad).unwrap();
+    let resumed = Trainer::resume(&mut small(), Training { epochs: 2, ..Training::mnist(3) }, &path).map(drop);
+    assert!(
+        matches!(&resumed, Err(Error::Checkpoint { name, .. }) if name == "optimizer.steps.linear.weight"),
+        "{resumed:?}"
+    );
 }
 
 #[test]
