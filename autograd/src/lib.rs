@@ -59,7 +59,7 @@
 //!         Device::Gpu(gpu) => {
 //!             use quarterturn_core::gpu::{Kernel, Size};
 //!             static KERNEL: Kernel = Kernel::new("scan", SHADER);
-//!             let (y, rows) = (gpu.alloc(x.len()), Size::Threads(x.len() / length));
+//!             let (y, rows) = (gpu.output(x.len()), Size::Threads(x.len() / length));
 //!             gpu.launch(&KERNEL, &[], &[x.buffer()], &[&y], &[length as u32, backward.into()], rows);
 //!             Tensor::gpu(x.shape(), y)
 //!         }

@@ -206,7 +206,7 @@ impl Tensor {
     /// The elements, brought to the host and rounded to `f32`. Blocks; in a browser use [`Tensor::to_vec_async`].
     ///
     /// # Errors
-    /// Whatever went wrong on the GPU since the last read-back.
+    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),
@@ -219,7 +219,7 @@ impl Tensor {
     /// As [`Tensor::to_vec`], without blocking.
     ///
     /// # Errors
-    /// Whatever went wrong on the GPU since the last read-back.
+    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
     pub async fn to_vec_async(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),
@@ -232,7 +232,7 @@ impl Tensor {
     /// The elements as doubles: exact on every device.
     ///
     /// # Errors
-    /// Whatever went wrong on the GPU since the last read-back.
+    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.storage {
             Storage::Reference(values) => Ok(values.to_vec()),

@@ -7,8 +7,6 @@ use crate::{
     simd::wide,
     sweep::for_each_piece,
 };
-#[cfg(feature = "gpu")]
-use quarterturn_core::gpu::Kernel;
 
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
@@ -47,7 +45,7 @@ pub fn argmax(x: &Tensor, axis: usize) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let words = [along.extent as u32, along.inner as u32, f32::NAN.to_bits()];
-            launch::each(&gpu, Kernel::new("argmax", SHADER), &[], &[x], shape, &words)
+            launch::each(&gpu, launch::kernel("argmax", SHADER), &[], &[x], shape, &words)
         }
     }
 }

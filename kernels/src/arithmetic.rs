@@ -12,7 +12,7 @@ use crate::{
     sweep::{self, for_each_part},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use std::cmp::Ordering;
@@ -141,9 +141,14 @@ pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
             Tensor::reference(shape, (0..shape.len()).map(|i| x.f64s()[strided.offsets(i)[0]]).collect())
         }
         #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            launch::each(&gpu, Kernel::new("broadcast", SHADER), &[], &[x], shape, &strided::words(&strided, None, []))
-        }
+        Device::Gpu(gpu) => launch::each(
+            &gpu,
+            launch::kernel("broadcast", SHADER),
+            &[],
+            &[x],
+            shape,
+            &strided::words(&strided, None, []),
+        ),
     }
 }
 
@@ -258,7 +263,7 @@ fn binary(
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let operation = OPERATIONS.iter().position(|&operation| operation == name).expect("each is listed");
-            let (kernel, words) = (Kernel::new("arithmetic", SHADER), strided::words(&strided, None, []));
+            let (kernel, words) = (launch::kernel("arithmetic", SHADER), strided::words(&strided, None, []));
             launch::each(&gpu, kernel, &[("OPERATION", operation as f64)], &[a, b], shape, &words)
         }
     }
@@ -293,7 +298,7 @@ fn gpu_unary(gpu: &Gpu, name: &'static str, x: &Tensor, number: f64) -> Tensor {
     // A shader cannot make a NaN of its own.
     let own = [(number as f32).to_bits(), f32::NAN.to_bits()];
     let words = strided::words(&Strided::<1>::new([(x.len(), [1])]), None, own);
-    launch::each(gpu, Kernel::new(name, SHADER), &[], &[x], x.shape(), &words)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], &[x], x.shape(), &words)
 }
 
 /// The shape that both operands of `op` spread over.

@@ -4,6 +4,8 @@ mod cpu;
 mod gpu;
 mod moments;
 
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{
     dropout::Rule,
     order::{passes, positive_part},
@@ -17,7 +19,7 @@ use gpu::GpuBatchNorm;
 pub(crate) use moments::Moments;
 use moments::Statistic;
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Kernel, Size};
+use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, Stream, Tensor, common_device};
 use rayon::prelude::*;
@@ -192,9 +194,9 @@ pub fn update_running(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let new = [gpu.alloc(running_mean.len()), gpu.alloc(running_var.len())];
+            let new = [gpu.output(running_mean.len()), gpu.output(running_var.len())];
             let uniform = [momentum as f32, unbiased as f32].map(f32::to_bits);
-            let (kernel, threads) = (Kernel::new("update_running", gpu::SHADER), Size::Threads(running_mean.len()));
+            let (kernel, threads) = (launch::kernel("update_running", gpu::SHADER), Size::Threads(running_mean.len()));
             gpu.launch(&kernel, &[], &operands.map(Tensor::buffer), &[&new[0], &new[1]], &uniform, threads);
             let [mean, var] = new.map(|buffer| Tensor::gpu(running_mean.shape(), buffer));
             (mean, var)

@@ -1,7 +1,9 @@
 //! Tensors joined along an axis, and cut apart again.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{axis::Along, pad::narrow, sweep::PIECE};
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Kernel, Size};
+use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use rayon::prelude::*;
@@ -62,11 +64,11 @@ pub fn concat(operands: &[&Tensor], axis: usize) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let y = gpu.alloc(shape.len());
+            let y = gpu.output(shape.len());
             let mut start = 0;
             for (operand, part) in operands.iter().zip(&parts) {
                 let words = [part.len(), whole.len(), start].map(|v| v as u32);
-                let (kernel, size) = (Kernel::new("concat", SHADER), Size::Threads(operand.len()));
+                let (kernel, size) = (launch::kernel("concat", SHADER), Size::Threads(operand.len()));
                 gpu.launch(&kernel, &[], &[operand.buffer()], &[&y], &words, size);
                 start += part.len();
             }

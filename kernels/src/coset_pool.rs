@@ -7,7 +7,7 @@ use crate::{
     sweep::{for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
@@ -244,7 +244,7 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("coset_
 #[cfg(feature = "gpu")]
 fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, axes: &Axes) -> Tensor {
     let uniform = [axes.order as u32, axes.positions as u32];
-    launch::each(gpu, Kernel::new(name, SHADER), &[], operands, shape, &uniform)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], operands, shape, &uniform)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{div, launch, narrow, sum, sum_axes};
 #[cfg(any(feature = "gpu", test))]
 use quarterturn_core::Shape;
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, Size};
 
 use quarterturn_core::{Device, HostBuffer, Result, Tensor, common_device};
 use rayon::prelude::*;
@@ -335,7 +335,7 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let kernel = Kernel::new("count_correct", SHADER).workgroup(64, 4 * 64);
+            let kernel = launch::kernel("count_correct", SHADER).workgroup(64, 4 * 64);
             let (uniform, answers) = (plain.uniform(labels.len(), along, 0, 0), argmax(logits, 1));
             launch::result(&gpu, kernel, &[], &[&answers, labels], Shape::new(&[]), &uniform, Size::Groups(1))
         }
@@ -388,7 +388,7 @@ impl CrossEntropy {
 
     fn gpu_loss(&self, gpu: &Gpu, logits: &Tensor, labels: &Tensor, along: Along) -> Tensor {
         let groups = labels.len().div_ceil(Self::PLACES);
-        let kernel = Kernel::new("cross_entropy", SHADER).workgroup(64, 4 * 64);
+        let kernel = launch::kernel("cross_entropy", SHADER).workgroup(64, 4 * 64);
         let operands = [logits, labels, self.weights.as_ref().unwrap_or(labels)];
         let uniform = self.uniform(labels.len(), along, groups, u32::from(self.reduction == Reduction::Mean));
         let shape = if groups == 1 { Shape::new(&[]) } else { Shape::from([2, groups]) };
@@ -412,12 +412,12 @@ impl CrossEntropy {
             Reduction::Mean if known => (places as u32, dloss.clone()),
             Reduction::Mean => {
                 let uniform = self.uniform(places, along, 0, 1);
-                let kernel = Kernel::new("label_weights", SHADER);
+                let kernel = launch::kernel("label_weights", SHADER);
                 let each = launch::each(gpu, kernel, &[], &[labels, weights], labels.shape(), &uniform);
                 (1, div(&dloss.reshape([]), &sum(&each)))
             }
         };
-        let (kernel, size) = (Kernel::new("cross_entropy_vjp", SHADER), Size::Threads(places));
+        let (kernel, size) = (launch::kernel("cross_entropy_vjp", SHADER), Size::Threads(places));
         let uniform = self.uniform(places, along, 0, divisor);
         launch::result(gpu, kernel, &[], &[logits, labels, weights, &dloss], logits.shape(), &uniform, size)
     }

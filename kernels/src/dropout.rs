@@ -6,7 +6,7 @@ use crate::{
     sweep::{PIECE, for_each_piece, masked},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Kernel, Size};
+use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor};
 
@@ -34,7 +34,7 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let (kernel, blocks) = (Kernel::new("dropout", SHADER), Size::Threads(x.len().div_ceil(8)));
+            let (kernel, blocks) = (launch::kernel("dropout", SHADER), Size::Threads(x.len().div_ceil(8)));
             launch::result(&gpu, kernel, &[], &[x], x.shape(), &rule.words(), blocks)
         }
     }
@@ -67,7 +67,7 @@ pub fn dropout_maps(x: &Tensor, p: f32, stream: Stream) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let words = [&rule.words()[..], &[len as u32]].concat();
-            launch::each(&gpu, Kernel::new("dropout_maps", SHADER), &[], &[x], x.shape(), &words)
+            launch::each(&gpu, launch::kernel("dropout_maps", SHADER), &[], &[x], x.shape(), &words)
         }
     }
 }

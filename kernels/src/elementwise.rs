@@ -18,7 +18,7 @@ use crate::{
     sweep,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, Size};
 
 #[cfg(any(feature = "gpu", test))]
 use quarterturn_core::Shape;
@@ -122,14 +122,14 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("elemen
 /// A kernel of this file with an invocation per element.
 #[cfg(feature = "gpu")]
 fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, uniform: &[u32]) -> Tensor {
-    launch::each(gpu, Kernel::new(name, SHADER), &[], operands, shape, uniform)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], operands, shape, uniform)
 }
 
 /// Pieces of 4096 elements, then pieces of their sums, until one is left.
 #[cfg(feature = "gpu")]
 fn gpu_sum(gpu: &Gpu, x: &Tensor) -> Tensor {
     const PIECE: usize = 4096;
-    let kernel = Kernel::new("sum", SHADER).workgroup(64, 4 * 64);
+    let kernel = launch::kernel("sum", SHADER).workgroup(64, 4 * 64);
     let pieces = x.len().div_ceil(PIECE).max(1);
     let y = launch::result(gpu, kernel, &[], &[x], Shape::from([pieces]), &[x.len() as u32], Size::Groups(pieces));
     if pieces == 1 { y.reshape([]) } else { gpu_sum(gpu, &y) }

@@ -3,7 +3,7 @@ use crate::Group;
 #[cfg(feature = "gpu")]
 use crate::launch;
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
@@ -116,7 +116,7 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("filter
 fn gpu_each(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, table: &Table) -> Tensor {
     let [_, inputs, group_in, k] = table.extents.map(|v| v as u32);
     let uniform = [inputs, group_in, table.group.order() as u32, k];
-    launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &uniform)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], &[operand], shape, &uniform)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Chosen places of an axis, in any order.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{axis::Along, sweep::for_each_piece};
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, GpuBuffer, Size};
 
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
@@ -41,9 +43,9 @@ pub fn index_select(x: &Tensor, axis: usize, indices: &[usize]) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let y = gpu.alloc(shape.len());
+            let y = gpu.output(shape.len());
             let words = [inner, along.extent, indices.len()].map(|v| v as u32);
-            let (kernel, list) = (Kernel::new("index_select", SHADER), constant(&gpu, indices));
+            let (kernel, list) = (launch::kernel("index_select", SHADER), constant(&gpu, indices));
             gpu.launch(&kernel, &[], &[x.buffer(), &list], &[&y], &words, Size::Threads(shape.len()));
             Tensor::gpu(shape, y)
         }
@@ -89,9 +91,9 @@ pub fn index_select_vjp(dy: &Tensor, axis: usize, indices: &[usize], extent: usi
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let dx = gpu.alloc(shape.len());
+            let dx = gpu.output(shape.len());
             let words = [inner, extent, indices.len()].map(|v| v as u32);
-            let (kernel, list) = (Kernel::new("index_select_vjp", SHADER), constant(&gpu, indices));
+            let (kernel, list) = (launch::kernel("index_select_vjp", SHADER), constant(&gpu, indices));
             gpu.launch(&kernel, &[], &[dy.buffer(), &list], &[&dx], &words, Size::Threads(shape.len()));
             Tensor::gpu(shape, dx)
         }

@@ -2,8 +2,16 @@
 
 use quarterturn_core::{
     Shape, Tensor,
-    gpu::{Gpu, GpuBuffer, Kernel, Size},
+    gpu::{Checks, Gpu, GpuBuffer, Kernel, Size},
 };
+
+/// An entry point of a shader of this crate.
+pub(crate) const fn kernel(name: &'static str, source: &'static str) -> Kernel {
+    // naga's counter in each loop would keep drivers from unrolling it: a quarter of a convolution's time.
+    // SAFETY: `tests/shaders.rs` holds every loop of this crate's shaders to end by itself, and their workgroup memory is
+    // written before it is read.
+    unsafe { Kernel::new(name, source).with_checks(Checks::Bounds) }
+}
 
 /// The result, of this shape, of a launch with one invocation per element.
 pub(crate) fn each(
@@ -28,7 +36,7 @@ pub(crate) fn result(
     size: Size,
 ) -> Tensor {
     let inputs: Vec<&GpuBuffer> = operands.iter().map(|operand| operand.buffer()).collect();
-    let y = gpu.alloc(shape.len());
+    let y = gpu.output(shape.len());
     gpu.launch(&kernel, overrides, &inputs, &[&y], uniform, size);
     Tensor::gpu(shape, y)
 }

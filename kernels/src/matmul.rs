@@ -5,7 +5,7 @@ use crate::{simd::wide, sweep::PIECE};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Shape,
-    gpu::{Gpu, Kernel, Size},
+    gpu::{Gpu, Size},
 };
 
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
@@ -121,7 +121,7 @@ pub fn sum_rows(x: &Tensor) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let extents = [x.shape()[0] as u32, 0, columns as u32];
-            let kernel = Kernel::new("sum_rows", SHADER).workgroup(64, 4 * 64);
+            let kernel = launch::kernel("sum_rows", SHADER).workgroup(64, 4 * 64);
             launch::result(&gpu, kernel, &[], &[x], Shape::from([columns]), &extents, Size::Groups(columns))
         }
     }
@@ -237,7 +237,7 @@ fn gpu_product(
     transpose_b: bool,
 ) -> Tensor {
     const TILE: usize = 16;
-    let kernel = Kernel::new(name, SHADER).workgroup((TILE * TILE) as u32, (2 * 4 * TILE * TILE) as u32);
+    let kernel = launch::kernel(name, SHADER).workgroup((TILE * TILE) as u32, (2 * 4 * TILE * TILE) as u32);
     let flag = |flag| f64::from(u8::from(flag));
     let overrides = [("TRANSPOSE_A", flag(transpose_a)), ("TRANSPOSE_B", flag(transpose_b))];
     let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);

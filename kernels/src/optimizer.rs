@@ -1,7 +1,9 @@
 //! One optimizer step on one parameter, in a single sweep, by PyTorch's formulas; and the mean of a parameter over the steps.
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{simd::wide, sweep::PIECE};
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, GpuBuffer, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, GpuBuffer, Size};
 
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
@@ -228,7 +230,7 @@ fn gpu_update(gpu: &Gpu, name: &'static str, dw: &Tensor, updated: &mut [&mut Te
         }
     }
     let outputs: Vec<&GpuBuffer> = updated.iter().map(|tensor| tensor.buffer()).collect();
-    gpu.launch(&Kernel::new(name, SHADER), &[], &[dw.buffer()], &outputs, uniform, Size::Threads(dw.len()));
+    gpu.launch(&launch::kernel(name, SHADER), &[], &[dw.buffer()], &outputs, uniform, Size::Threads(dw.len()));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::launch;
 use crate::{axis::Along, sweep::for_each_piece};
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 #[cfg(feature = "gpu")]
 use quarterturn_core::Shape;
@@ -173,7 +173,7 @@ pub fn narrow(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let words = [along.inner, along.extent, len, start, 0].map(|v| v as u32);
-            launch::each(&gpu, Kernel::new("narrow", SHADER), &[], &[x], shape, &words)
+            launch::each(&gpu, launch::kernel("narrow", SHADER), &[], &[x], shape, &words)
         }
     }
 }
@@ -251,7 +251,7 @@ impl Padded {
             Padding::Circular => 2,
         };
         let words = [self.x.inner, self.x.extent, self.extent(), self.before, padding].map(|v| v as u32);
-        launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &words)
+        launch::each(gpu, launch::kernel(name, SHADER), &[], &[operand], shape, &words)
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a device could do at best, to report speeds as a fraction of it.
 
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::simd::{Isa, Simd, Task};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Result, Tensor,
-    gpu::{Gpu, GpuBuffer, Kernel, Size},
+    gpu::{Gpu, GpuBuffer, Size},
 };
 use rayon::prelude::*;
 use std::{hint::black_box, time::Instant};
@@ -82,9 +84,9 @@ const GPU_CHAINS: usize = 32;
 /// What they come to.
 #[cfg(feature = "gpu")]
 fn chains(gpu: &Gpu, invocations: usize, rounds: u32) -> GpuBuffer {
-    let y = gpu.alloc(invocations);
+    let y = gpu.output(invocations);
     let uniform = [rounds, 0.5f32.to_bits(), 0.25f32.to_bits()];
-    gpu.launch(&Kernel::new("peak", SHADER), &[], &[], &[&y], &uniform, Size::Threads(invocations));
+    gpu.launch(&launch::kernel("peak", SHADER), &[], &[], &[&y], &uniform, Size::Threads(invocations));
     y
 }
 

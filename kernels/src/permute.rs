@@ -5,8 +5,6 @@ use crate::{
     strided::{self, Strided},
     sweep::for_each_part,
 };
-#[cfg(feature = "gpu")]
-use quarterturn_core::gpu::Kernel;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
@@ -57,7 +55,7 @@ pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let words = strided::words(&strided, None, []);
-            launch::each(&gpu, Kernel::new("permute", SHADER), &[], &[x], Shape::new(&dims), &words)
+            launch::each(&gpu, launch::kernel("permute", SHADER), &[], &[x], Shape::new(&dims), &words)
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{launch, scale, sum};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Shape,
-    gpu::{Gpu, Kernel, Size},
+    gpu::{Gpu, Size},
 };
 
 use quarterturn_core::{Device, Tensor, common_device};
@@ -110,7 +110,7 @@ pub fn pointwise_loss_vjp(
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let (kernel, words) = (Kernel::new("pointwise_loss_vjp", SHADER), loss.words(x.len(), factor));
+            let (kernel, words) = (launch::kernel("pointwise_loss_vjp", SHADER), loss.words(x.len(), factor));
             launch::each(&gpu, kernel, &[], &[x, target, dloss], x.shape(), &words)
         }
     }
@@ -209,7 +209,7 @@ impl Pointwise {
         let groups = x.len().div_ceil(SUMMED).max(1);
         // One workgroup's sum is the loss.
         let words = self.words(x.len(), if groups == 1 { factor } else { 1.0 });
-        let kernel = Kernel::new("pointwise_loss", SHADER).workgroup(64, 4 * 64);
+        let kernel = launch::kernel("pointwise_loss", SHADER).workgroup(64, 4 * 64);
         let y = launch::result(gpu, kernel, &[], &[x, target], Shape::from([groups]), &words, Size::Groups(groups));
         if groups == 1 { y.reshape([]) } else { scale(&sum(&y), factor) }
     }

@@ -8,7 +8,7 @@ use crate::{
     sweep::{for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
 use std::borrow::Cow;
@@ -528,7 +528,7 @@ fn gpu_launch(
     let overrides = [("KERNEL_SIZE", window.kernel_size), ("STRIDE", window.stride), ("PADDING", window.padding)];
     let overrides = overrides.map(|(name, value)| (name, value as f64));
     let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
-    launch::result(gpu, Kernel::new(name, SHADER), &overrides, operands, shape, &extents, Size::Threads(threads))
+    launch::result(gpu, launch::kernel(name, SHADER), &overrides, operands, shape, &extents, Size::Threads(threads))
 }
 
 /// Where no sample is in two windows, a kernel finds each window's maximum once, not once per sample.

@@ -14,7 +14,7 @@ use crate::{
     sweep::PIECE,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel, Size};
+use quarterturn_core::gpu::{Gpu, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 use rayon::prelude::*;
@@ -307,8 +307,8 @@ impl Reduction {
         let words = strided::words(&self.results, Some(&self.terms), own);
         let overrides = [("MAXIMUM", f64::from(u8::from(fold == Fold::Max)))];
         let (kernel, size) = match self.by_rows {
-            true => (Kernel::new("fold_rows", SHADER).workgroup(64, 4 * 64), Size::Groups(shape.len())),
-            false => (Kernel::new("fold_columns", SHADER), Size::Threads(shape.len())),
+            true => (launch::kernel("fold_rows", SHADER).workgroup(64, 4 * 64), Size::Groups(shape.len())),
+            false => (launch::kernel("fold_columns", SHADER), Size::Threads(shape.len())),
         };
         let partial = launch::result(gpu, kernel, &overrides, &[x], shape, &words, size);
         match splits {

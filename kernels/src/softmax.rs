@@ -12,7 +12,7 @@ use crate::{
     sweep::{for_each_piece, lane_sums},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Kernel, Size};
+use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
@@ -127,7 +127,7 @@ impl Kind {
             Device::Gpu(gpu) => {
                 let words = [along.extent as u32, along.inner as u32, f32::NAN.to_bits()];
                 let (kind, columns) = ([("KIND", f64::from(self as u8))], Size::Threads(along.outer * along.inner));
-                launch::result(&gpu, Kernel::new("softmax", SHADER), &kind, &[x], shape, &words, columns)
+                launch::result(&gpu, launch::kernel("softmax", SHADER), &kind, &[x], shape, &words, columns)
             }
         }
     }

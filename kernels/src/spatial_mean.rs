@@ -5,8 +5,6 @@ use crate::{
     plane::{Orbit, Planes, orbits, without_planes},
     sweep::for_each_piece,
 };
-#[cfg(feature = "gpu")]
-use quarterturn_core::gpu::Kernel;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
@@ -36,7 +34,7 @@ pub fn spatial_mean(x: &Tensor) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let extents = [planes.height as u32, planes.width as u32];
-            launch::each(&gpu, Kernel::new("spatial_mean", SHADER), &[], &[x], shape, &extents)
+            launch::each(&gpu, launch::kernel("spatial_mean", SHADER), &[], &[x], shape, &extents)
         }
     }
 }
@@ -77,7 +75,7 @@ pub fn spatial_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let extents = [planes.height as u32, planes.width as u32];
-            launch::each(&gpu, Kernel::new("spatial_mean_vjp", SHADER), &[], &[dy], x_shape, &extents)
+            launch::each(&gpu, launch::kernel("spatial_mean_vjp", SHADER), &[], &[dy], x_shape, &extents)
         }
     }
 }

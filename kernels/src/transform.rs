@@ -7,10 +7,7 @@ use crate::{
     sweep::for_each_piece,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::{
-    Shape,
-    gpu::{Gpu, Kernel},
-};
+use quarterturn_core::{Shape, gpu::Gpu};
 
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
@@ -150,7 +147,7 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("transf
 #[cfg(feature = "gpu")]
 fn gpu_transform(gpu: &Gpu, x: &Tensor, moved: Moved, order: usize, shape: Shape) -> Tensor {
     let motion = [moved.g, order, moved.height, moved.width].map(|v| v as u32);
-    launch::each(gpu, Kernel::new("transform", SHADER), &[], &[x], shape, &motion)
+    launch::each(gpu, launch::kernel("transform", SHADER), &[], &[x], shape, &motion)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::{
     transform::Moved,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
@@ -169,8 +169,9 @@ pub fn circle_crop(x: &Tensor) -> Tensor {
         }
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
-            let extents = [plane.height as u32, plane.width as u32];
-            launch::each(&gpu, Kernel::new("circle_crop", SHADER), &[], &[x], x.shape(), &extents)
+            let [height, width] = [plane.height as u32, plane.width as u32];
+            let extents = [height, width, height, width];
+            launch::each(&gpu, launch::kernel("circle_crop", SHADER), &[], &[x], x.shape(), &extents)
         }
     }
 }
@@ -516,14 +517,14 @@ fn gpu_rotate(gpu: &Gpu, name: &'static str, x: &Tensor, images: &Images, degree
     let rotations = Tensor::gpu([rotations.len()], gpu.constant(&rotations));
     let extents = [images.channels, images.plane.height, images.plane.width].map(|v| v as u32);
     let uniform = [extents[0], extents[1], extents[2], fill.to_bits()];
-    launch::each(gpu, Kernel::new(name, SHADER), &[], &[x, &rotations], x.shape(), &uniform)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], &[x, &rotations], x.shape(), &uniform)
 }
 
 /// `resize` or `resize_vjp`.
 #[cfg(feature = "gpu")]
 fn gpu_resize(gpu: &Gpu, name: &'static str, operand: &Tensor, shape: Shape, resized: &Resized) -> Tensor {
     let extents = [resized.x.height, resized.x.width, resized.y.height, resized.y.width].map(|v| v as u32);
-    launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand], shape, &extents)
+    launch::each(gpu, launch::kernel(name, SHADER), &[], &[operand], shape, &extents)
 }
 
 #[cfg(test)]

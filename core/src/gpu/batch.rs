@@ -1,24 +1,23 @@
 //! Recorded work: launches gather in one compute pass of one encoder until they are worth submitting.
 
-use super::{pipeline::UNIFORM_BYTES, profile::Profile};
-use std::collections::VecDeque;
-
-/// Launches per submission: enough to hide its cost, few enough that the GPU starts early.
-pub(super) const LAUNCHES_PER_BATCH: usize = 128;
-/// Submissions that may wait for the GPU before the host waits for it.
-const SUBMISSIONS_AHEAD: usize = 8;
+use super::{
+    flight::{Flight, LAUNCHES_PER_BATCH, Work},
+    pipeline::UNIFORM_BYTES,
+    profile::Profile,
+    waiting::{Signal, Submission},
+};
 
 /// The batch being recorded, and the submissions under way.
 pub(super) struct Batch {
     /// Number of this batch; submitted ones have smaller numbers.
     pub number: u64,
-    pub launches: usize,
+    recorded: Work,
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
     uniforms: Vec<u8>,
     uniform_buffer: wgpu::Buffer,
     uniform_stride: usize,
-    under_way: VecDeque<wgpu::SubmissionIndex>,
+    under_way: Flight<Submission>,
     /// Only if asked for.
     pub profile: Option<Profile>,
 }
@@ -34,13 +33,13 @@ impl Batch {
         });
         Batch {
             number: 1,
-            launches: 0,
+            recorded: Work::default(),
             encoder: None,
             pass: None,
             uniforms: Vec::new(),
             uniform_buffer,
             uniform_stride,
-            under_way: VecDeque::new(),
+            under_way: Flight::default(),
             profile: profile.then(|| Profile::new(device)),
         }
     }
@@ -61,7 +60,7 @@ impl Batch {
         uniform: &[u32],
         groups: [u32; 2],
     ) {
-        let offset = self.launches * self.uniform_stride;
+        let offset = self.recorded.launches * self.uniform_stride;
         self.uniforms.resize(offset, 0);
         self.uniforms.extend_from_slice(bytemuck::cast_slice(uniform));
         if self.pass.is_none() {
@@ -80,7 +79,7 @@ impl Batch {
                 profile.end(pass, name, u64::from(groups[0]) * u64::from(groups[1]));
             }
         }
-        self.launches += 1;
+        self.recorded.launches += 1;
     }
 
     /// Records a copy of `bytes` bytes.
@@ -88,31 +87,59 @@ impl Batch {
         // Ends the pass, which holds the encoder.
         self.pass = None;
         self.encoder(device).copy_buffer_to_buffer(from, 0, to, 0, bytes);
+        self.recorded.launches += 1;
+    }
+
+    /// Counts an upload, which the driver does before the batch.
+    pub fn upload(&mut self, bytes: u64) {
+        self.recorded.uploads += bytes;
+    }
+
+    /// Whether it is worth submitting.
+    pub fn is_full(&self) -> bool {
+        self.recorded.is_batch()
+    }
+
+    /// Launches and copies that are recorded or under way.
+    pub fn in_flight(&mut self) -> usize {
+        self.under_way.land(Submission::is_done);
+        self.recorded.launches + self.under_way.launches()
+    }
+
+    /// The submission to wait for, so that no more than so many full batches are under way.
+    pub fn too_far(&mut self, batches: usize) -> Option<Submission> {
+        self.under_way.land(Submission::is_done);
+        self.under_way.too_far(batches)
     }
 
     fn encoder(&mut self, device: &wgpu::Device) -> &mut wgpu::CommandEncoder {
         self.encoder.get_or_insert_with(|| device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()))
     }
 
-    /// Submits what was recorded, if anything. Returns a submission that should be waited for before more is
-    /// submitted, so that the host does not run ahead of the GPU without bound.
+    /// Submits what was recorded, if anything.
     pub fn submit(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Option<wgpu::SubmissionIndex> {
         self.pass = None;
-        let mut encoder = self.encoder.take()?;
-        if let Some(profile) = &self.profile {
-            profile.resolve(&mut encoder);
+        let mut encoder = self.encoder.take();
+        if encoder.is_none() && self.recorded.uploads == 0 {
+            return None;
+        }
+        if let (Some(profile), Some(encoder)) = (&self.profile, &mut encoder) {
+            profile.resolve(encoder);
         }
         // Written before the batch runs and after the previous one has run, as the queue keeps its order.
         if !self.uniforms.is_empty() {
             queue.write_buffer(&self.uniform_buffer, 0, &self.uniforms);
         }
-        self.under_way.push_back(queue.submit([encoder.finish()]));
+        let index = queue.submit(encoder.map(|encoder| encoder.finish()));
+        let done = Signal::default();
+        let told = done.clone();
+        queue.on_submitted_work_done(move || told.tell(Ok(())));
+        self.under_way.take_off(Submission { index: index.clone(), done }, std::mem::take(&mut self.recorded));
         if let Some(profile) = &mut self.profile {
             profile.collect(device, queue);
         }
         self.uniforms.clear();
-        self.launches = 0;
         self.number += 1;
-        if self.under_way.len() > SUBMISSIONS_AHEAD { self.under_way.pop_front() } else { None }
+        Some(index)
     }
 }

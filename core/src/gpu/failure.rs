@@ -1,43 +1,46 @@
-//! What went wrong on the GPU, kept until somebody asks.
+//! Whether a device still computes. What concerns one buffer or one call is told there; what concerns the device, here.
 
 use crate::{Error, Result};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
-/// The first failure since the last question, and whether the device is gone for good.
+/// Why the device computes no more, if so. Once failed, it has failed for ever.
 #[derive(Default)]
 pub(super) struct Failure {
-    first: Mutex<Option<Error>>,
+    error: OnceLock<Error>,
     lost: OnceLock<String>,
 }
 
 impl Failure {
-    /// Notes `error`, unless one is waiting already: what follows a failure is mostly its consequence.
+    /// Notes an error that belongs to no call: work that was recorded has not run, so nothing computed since can be
+    /// trusted. Only the first is kept, for the others are mostly its consequences.
     pub fn record(&self, error: Error) {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        const FOR_EVER: &str = "this device computes no more; open another `Gpu`";
+        self.error.get_or_init(|| match error {
+            Error::Gpu(message) => Error::Gpu(format!("{message}; {FOR_EVER}")),
+            Error::OutOfMemory(message) => Error::OutOfMemory(format!("{message}; {FOR_EVER}")),
+            other => other,
+        });
     }
 
-    /// Notes that the device is gone; every later question gets this answer.
+    /// Notes that the device is gone.
     pub fn lose(&self, reason: &str) {
-        // Only the first reason says why.
-        let _ = self.lost.set(reason.to_owned());
+        self.lost.get_or_init(|| reason.to_owned());
     }
 
-    /// The error of a lost device.
-    pub fn lost(&self) -> Option<Error> {
-        self.lost.get().map(|reason| Error::DeviceLost(reason.clone()))
-    }
-
-    /// Reports and forgets the first failure; a lost device stays lost.
-    pub fn take(&self) -> Result<()> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.map(|error| self.explain(error)).or_else(|| self.lost()).map_or(Ok(()), Err)
+    /// The device's failure.
+    pub fn check(&self) -> Result<()> {
+        match (self.error.get(), self.lost.get()) {
+            (None, None) => Ok(()),
+            (Some(error), _) => Err(self.explain(error.clone())),
+            (None, Some(reason)) => Err(Error::DeviceLost(reason.clone())),
+        }
     }
 
     /// What lies behind `error`: a lost device makes the driver refuse everything, for all sorts of reasons. A
     /// failure of another kind (out of memory, say) explains more than the loss that followed it.
     pub fn explain(&self, error: Error) -> Error {
-        match (error, self.lost()) {
-            (Error::Gpu(_), Some(lost)) => lost,
+        match (error, self.lost.get()) {
+            (Error::Gpu(_), Some(reason)) => Error::DeviceLost(reason.clone()),
             (error, _) => error,
         }
     }

@@ -1,28 +1,40 @@
 //! The GPU runtime: adapter, buffer pool, batched launches, compiled pipelines, read-back.
 //!
-//! Launches return at once. They are recorded in the order of the calls, submitted every so many launches or when a
-//! result is read, and run in that order. Nothing here panics for what the machine does: a failed allocation or
-//! launch is noted, its outputs are marked as meaningless (and so are the outputs of all that reads them), and the
-//! error comes back from the next [`GpuBuffer::read`] or [`Gpu::check`] and from every later read of a marked buffer.
-//! When several things fail, the first is reported. A lost device stays lost; open a new [`Gpu`].
+//! Launches are recorded in the order of the calls, submitted every so many launches or when a result is read, and run
+//! in that order. A call returns before its work has run, but not arbitrarily long before: at most
+//! [`LAUNCHES_IN_FLIGHT`] launches and [`UPLOADS_IN_FLIGHT`] bytes of uploads are recorded or under way, and who records
+//! more waits for the oldest. A browser lets nobody wait: there, await [`Gpu::ready`] between steps.
+//!
+//! Nothing here panics for what the machine does. An error belongs to whom it concerns:
+//! - What concerns a call that can fail ([`Gpu::alloc`], [`Gpu::upload`], [`GpuBuffer::read`]) is its result.
+//! - What concerns a buffer marks it as meaningless, and so the outputs of all that reads it; [`GpuBuffer::check`] and
+//!   each of its reads say why. Other buffers are not concerned.
+//! - What concerns the device (it is lost, or the driver refuses work that was recorded; in a browser, any refusal, which
+//!   comes later than the call) makes every later call fail, for ever: [`Gpu::check`] says why. Open a new [`Gpu`].
 
 mod adapter;
 mod batch;
 mod failure;
+mod flight;
+mod kernel;
 mod pipeline;
 mod pool;
 mod profile;
 mod readback;
+#[cfg_attr(target_arch = "wasm32", path = "shader_in_browsers.rs")]
+mod shader;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use adapter::{AdapterDescription, GpuOptions};
-pub use pipeline::Kernel;
+pub use kernel::{Checks, Kernel};
 pub use profile::KernelTime;
 
 use crate::{Error, Result};
-use batch::{Batch, LAUNCHES_PER_BATCH};
+use batch::Batch;
 use failure::{Failure, from_wgpu};
+use flight::{BATCHES_AHEAD, LAUNCHES_PER_BATCH, UPLOADS_PER_BATCH};
 use pipeline::{BindKey, Pipelines, UNIFORM_BYTES};
 use pool::{Pool, Slot, size_class};
 use std::{
@@ -34,6 +46,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use waiting::Lookout;
+
+/// Launches and copies that are recorded or under way at most, for each thread that records.
+pub const LAUNCHES_IN_FLIGHT: usize = (BATCHES_AHEAD + 1) * LAUNCHES_PER_BATCH;
+/// Bytes of uploads that the driver keeps a copy of at most, for each thread that records, if no upload is larger than a
+/// third of it; three uploads else.
+pub const UPLOADS_IN_FLIGHT: u64 = (BATCHES_AHEAD as u64 + 1) * UPLOADS_PER_BATCH;
 
 /// An open GPU. Cloning shares it.
 #[derive(Clone)]
@@ -47,6 +66,7 @@ struct Inner {
     memory_limit: u64,
     failure: Arc<Failure>,
     state: Mutex<State>,
+    lookout: Mutex<Lookout>,
     remembered: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     launches: AtomicU64,
     submissions: AtomicU64,
@@ -83,6 +103,8 @@ pub enum Size {
 pub struct GpuStatistics {
     /// Kernels launched.
     pub launches: u64,
+    /// Launches and copies that are recorded or under way.
+    pub in_flight: usize,
     /// Batches submitted.
     pub submissions: u64,
     /// Buffers read back.
@@ -112,6 +134,7 @@ impl Gpu {
             description,
             failure,
             state: Mutex::new(State { pool: Pool::default(), batch, pipelines, uniform_group }),
+            lookout: Mutex::default(),
             remembered: Mutex::default(),
             launches: AtomicU64::new(0),
             submissions: AtomicU64::new(0),
@@ -136,7 +159,8 @@ impl Gpu {
         self.0.limits.max_compute_workgroup_storage_size as usize
     }
 
-    /// What somebody found out about this device, by its type: made when first asked for, then kept as long as the device.
+    /// The value of type `T` that is kept with this device: `make` makes it when it is first asked for. For what is found
+    /// out about a device once, such as whether its arithmetic is exact.
     ///
     /// # Errors
     /// Whatever `make` returns; nothing is kept then.
@@ -156,9 +180,12 @@ impl Gpu {
 
     /// Counts of work and memory.
     pub fn statistics(&self) -> GpuStatistics {
-        let state = self.state();
+        // Lets the driver say what is done.
+        let _ = self.poll(wgpu::PollType::Poll);
+        let mut state = self.state();
         GpuStatistics {
             launches: self.0.launches.load(Ordering::Relaxed),
+            in_flight: state.batch.in_flight(),
             submissions: self.0.submissions.load(Ordering::Relaxed),
             read_backs: self.0.read_backs.load(Ordering::Relaxed),
             pipelines: state.pipelines.compiled(),
@@ -167,69 +194,71 @@ impl Gpu {
         }
     }
 
-    /// Reports, and forgets, the first thing that went wrong since the last read-back or check. Does not wait for
-    /// work under way.
+    /// Whether the device computes. Does not wait for work under way.
     ///
     /// # Errors
-    /// That thing; [`Error::DeviceLost`] again and again once the device is lost.
+    /// Once the device has failed, why, again and again: [`Error::DeviceLost`], or what the driver refused.
     pub fn check(&self) -> Result<()> {
-        // Lets a loss make itself known; it is reported with the rest.
-        let _ = self.poll(wgpu::PollType::Poll);
-        self.0.failure.take()
+        // Lets a loss make itself known.
+        self.poll(wgpu::PollType::Poll)
     }
 
-    /// A buffer of `len` floats with unspecified content. If there is no room, the buffer is marked and the error
-    /// noted.
-    pub fn alloc(&self, len: usize) -> GpuBuffer {
+    /// Waits, without blocking, until launches can be recorded without waiting: see the module's documentation. Where
+    /// nobody can wait, as in browsers, await this between the steps of a computation, so that what is in flight stays
+    /// bounded.
+    ///
+    /// # Errors
+    /// As [`Gpu::check`].
+    pub async fn ready(&self) -> Result<()> {
+        loop {
+            self.check()?;
+            // A statement of its own, so that the lock is not held while waiting. Room is left for a batch.
+            let behind = self.state().batch.too_far(BATCHES_AHEAD - 1);
+            let Some(behind) = behind else { return Ok(()) };
+            self.wait_async(behind).await?;
+        }
+    }
+
+    /// A buffer of `len` floats with unspecified content.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] or [`Error::OutOfMemory`] when there is no room; as [`Gpu::check`].
+    pub fn alloc(&self, len: usize) -> Result<GpuBuffer> {
+        self.0.failure.check()?;
         let mut state = self.state();
-        let slot = self.take_slot(&mut state, len);
-        drop(state);
-        let poison = OnceLock::new();
-        let slot = slot
-            .map_err(|error| {
-                self.0.failure.record(error.clone());
-                poison.get_or_init(|| error);
-            })
-            .ok();
-        GpuBuffer(Arc::new(BufferInner { gpu: self.clone(), len, slot: Mutex::new(slot), poison }))
+        let slot = self.take_slot(&mut state, len).map_err(|error| self.0.failure.explain(error))?;
+        Ok(self.buffer(len, Ok(slot)))
+    }
+
+    /// As [`Gpu::alloc`], for operations, which have no other way to fail: an error marks the buffer.
+    pub fn output(&self, len: usize) -> GpuBuffer {
+        self.alloc(len).unwrap_or_else(|error| self.buffer(len, Err(error)))
     }
 
     /// A buffer of these values.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] or [`Error::OutOfMemory`] when there is no room, [`Error::DeviceLost`].
+    /// As [`Gpu::alloc`].
     pub fn upload(&self, values: &[f32]) -> Result<GpuBuffer> {
-        self.poll(wgpu::PollType::Poll)?;
-        let buffer = self.alloc(values.len());
-        if let Err(error) = buffer.poisoned() {
-            // Reported here, so not once more at the next read-back.
-            let _ = self.check();
-            return Err(error);
-        }
+        self.check()?;
+        let buffer = self.alloc(values.len())?;
         let mut state = self.state();
         if let Some(slot) = &*buffer.slot() {
             // The write would overtake recorded work on the buffer's previous use.
             if slot.batch == state.batch.number {
-                self.submit(&mut state);
+                self.submit_recorded(&mut state);
             }
             let write = || self.0.queue.write_buffer(&slot.buffer, 0, bytemuck::cast_slice(values));
-            caught(&self.0.device, write).map_err(|e| self.0.failure.explain(e))?;
+            caught(&self.0.device, write).map_err(|error| self.0.failure.explain(error))?;
+            state.batch.upload(size_of_val(values) as u64);
         }
-        drop(state);
+        self.keep_in_bounds(state);
         Ok(buffer)
     }
 
-    /// As [`Gpu::upload`], for operations, which have no other way to fail: the error is noted and marks the buffer.
+    /// As [`Gpu::upload`], for operations: an error marks the buffer.
     pub fn constant(&self, values: &[f32]) -> GpuBuffer {
-        self.upload(values).unwrap_or_else(|error| {
-            self.0.failure.record(error.clone());
-            GpuBuffer(Arc::new(BufferInner {
-                gpu: self.clone(),
-                len: values.len(),
-                slot: Mutex::new(None),
-                poison: OnceLock::from(error),
-            }))
-        })
+        self.upload(values).unwrap_or_else(|error| self.buffer(values.len(), Err(error)))
     }
 
     /// A copy of `buffer`, recorded like a launch.
@@ -239,18 +268,17 @@ impl Gpu {
     #[track_caller]
     pub fn copy(&self, buffer: &GpuBuffer) -> GpuBuffer {
         assert!(buffer.gpu().same(self), "copy: a buffer of another GPU");
-        let copy = self.alloc(buffer.len());
-        if let Err(error) = buffer.poisoned() {
-            copy.0.poison.get_or_init(|| error);
-            return copy;
+        if let Err(error) = buffer.check() {
+            return self.buffer(buffer.len(), Err(error));
         }
+        let copy = self.output(buffer.len());
         let mut state = self.state();
         let batch = state.batch.number;
         if let (Some(from), Some(to)) = (&mut *buffer.slot(), &mut *copy.slot()) {
             (from.batch, to.batch) = (batch, batch);
             state.batch.copy(&self.0.device, &from.buffer, &to.buffer, (4 * buffer.len()) as u64);
         }
-        drop(state);
+        self.keep_in_bounds(state);
         copy
     }
 
@@ -260,7 +288,8 @@ impl Gpu {
     /// repeated (a kernel that updates in place has its operand among the outputs only). `uniform` is at most 64
     /// words, floats as their bits.
     ///
-    /// Errors are noted and mark the outputs; see the module's documentation.
+    /// Errors mark the outputs, see the module's documentation: that the kernel does not compile, or asks for other
+    /// bindings, more workgroup memory or a longer uniform than it is given; that an input is marked.
     ///
     /// # Panics
     /// If a buffer is on another device, an output is bound twice, or the uniform is too long.
@@ -275,7 +304,7 @@ impl Gpu {
         size: Size,
     ) {
         let bound: Vec<&GpuBuffer> = inputs.iter().chain(outputs).copied().collect();
-        let name = kernel.name;
+        let name = kernel.name();
         assert!(bound.iter().all(|b| b.gpu().same(self)), "{name}: a buffer of another GPU");
         assert!(size_of_val(uniform) <= UNIFORM_BYTES, "{name}: uniform of {} words", uniform.len());
         for (i, output) in outputs.iter().enumerate() {
@@ -290,20 +319,39 @@ impl Gpu {
             for output in outputs {
                 output.0.poison.get_or_init(|| error.clone());
             }
-            self.0.failure.record(error);
         }
     }
 
-    /// Submits everything recorded, without waiting.
+    /// Compiles `kernel` for launches with these overrides and numbers of buffers, and says at once what is wrong with it;
+    /// a launch compiles what is not compiled. In a browser, what is wrong makes the device fail, later.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] with the kernel's name: the shader does not compile, or it and the kernel differ (bindings, workgroup
+    /// size, workgroup memory, overrides). [`Error::TooLarge`] if the device cannot run it. As [`Gpu::check`].
+    pub fn prepare(
+        &self,
+        kernel: &Kernel,
+        overrides: &[(&'static str, f64)],
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<()> {
+        self.check()?;
+        self.within_limits(kernel, inputs + outputs)?;
+        let compiled = self.state().pipelines.pipeline(&self.0.device, kernel, overrides, inputs, outputs);
+        compiled.map(drop).map_err(|error| self.0.failure.explain(error))
+    }
+
+    /// Submits everything recorded. Waits only while too much is under way.
     pub fn flush(&self) {
         let mut state = self.state();
-        self.submit(&mut state);
+        self.submit_recorded(&mut state);
+        self.keep_in_bounds(state);
     }
 
     /// How long each kernel has run since the last time, the longest first; empty unless [`GpuOptions::profile`] was set.
     pub fn take_times(&self) -> Vec<KernelTime> {
         let mut state = self.state();
-        self.submit(&mut state);
+        self.submit_recorded(&mut state);
         state.batch.profile.as_mut().map_or(Vec::new(), |profile| profile.take())
     }
 
@@ -321,21 +369,25 @@ impl Gpu {
         uniform: &[u32],
         size: Size,
     ) -> Result<()> {
+        self.0.failure.check()?;
         for buffer in bound {
-            buffer.poisoned()?;
+            buffer.check()?;
         }
         self.within_limits(kernel, bound.len())?;
         let groups = match size {
-            Size::Threads(threads) => threads.div_ceil(kernel.workgroup_size as usize),
+            Size::Threads(threads) => threads.div_ceil(kernel.workgroup_size() as usize),
             Size::Groups(groups) => groups,
         };
-        let groups = fold(groups, kernel.workgroup_size, self.0.limits.max_compute_workgroups_per_dimension)
-            .ok_or_else(|| Error::TooLarge(format!("{}: a launch of {groups} workgroups", kernel.name)))?;
+        let groups = fold(groups, kernel.workgroup_size(), self.0.limits.max_compute_workgroups_per_dimension)
+            .ok_or_else(|| Error::TooLarge(format!("{}: a launch of {groups} workgroups", kernel.name())))?;
 
         let device = &self.0.device;
-        let mut state = self.state();
-        let state = &mut *state;
-        let pipeline = state.pipelines.pipeline(device, kernel, overrides, inputs, bound.len() - inputs)?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let compiled = state.pipelines.pipeline(device, kernel, overrides, inputs, bound.len() - inputs)?;
+        let lengths = bound.iter().map(|buffer| 4 * buffer.len().max(1) as u64);
+        let fits = compiled.needs.check(lengths, uniform);
+        fits.map_err(|what| Error::Gpu(format!("{}: {what}", kernel.name())))?;
         let mut ids = Vec::with_capacity(bound.len());
         let mut buffers = Vec::with_capacity(bound.len());
         for buffer in bound {
@@ -347,11 +399,10 @@ impl Gpu {
         }
         let buffers: Vec<&wgpu::Buffer> = buffers.iter().collect();
         let group = state.pipelines.bind(device, BindKey { inputs, buffers: ids }, &buffers)?;
-        state.batch.dispatch(device, kernel.name, &pipeline, &group, &state.uniform_group, uniform, groups);
+        let pipeline = &compiled.pipeline;
+        state.batch.dispatch(device, kernel.name(), pipeline, &group, &state.uniform_group, uniform, groups);
         self.0.launches.fetch_add(1, Ordering::Relaxed);
-        if state.batch.launches == LAUNCHES_PER_BATCH {
-            self.submit(state);
-        }
+        self.keep_in_bounds(guard);
         Ok(())
     }
 
@@ -360,12 +411,12 @@ impl Gpu {
         let limits = &self.0.limits;
         let checks = [
             ("bindings", bindings as u32, limits.max_storage_buffers_per_shader_stage),
-            ("invocations per workgroup", kernel.workgroup_size, limits.max_compute_invocations_per_workgroup),
-            ("bytes of workgroup memory", kernel.workgroup_memory, limits.max_compute_workgroup_storage_size),
+            ("invocations per workgroup", kernel.workgroup_size(), limits.max_compute_invocations_per_workgroup),
+            ("bytes of workgroup memory", kernel.workgroup_memory(), limits.max_compute_workgroup_storage_size),
         ];
         for (what, needed, limit) in checks {
             if needed > limit {
-                let name = kernel.name;
+                let name = kernel.name();
                 return Err(Error::TooLarge(format!("{name}: {needed} {what}, {} has {limit}", self.adapter())));
             }
         }
@@ -375,17 +426,16 @@ impl Gpu {
     /// A free or new buffer of the driver for `len` floats.
     fn take_slot(&self, state: &mut State, len: usize) -> Result<Slot> {
         let limits = &self.0.limits;
-        let bytes = 4 * len as u64;
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        if bytes > largest {
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            return Err(Error::TooLarge(format!(
+        let bytes = (len as u64).checked_mul(4).filter(|&bytes| bytes <= largest).ok_or_else(|| {
+            let mib = |floats: f64| floats * 4.0 / f64::from(1 << 20);
+            Error::TooLarge(format!(
                 "a tensor of {:.1} MiB; {} binds at most {:.1} MiB",
-                mib(bytes),
+                mib(len as f64),
                 self.adapter(),
-                mib(largest)
-            )));
-        }
+                mib(largest as f64 / 4.0)
+            ))
+        })?;
         let class = size_class(bytes, largest);
         if let Some(slot) = state.pool.take(class) {
             return Ok(slot);
@@ -397,7 +447,7 @@ impl Gpu {
             Error::OutOfMemory(_) => {
                 // Buffers of other sizes may be lying idle; those in recorded work are freed once it has run.
                 state.trim();
-                self.submit(state);
+                self.submit_recorded(state);
                 self.wait_for_memory()?;
                 self.make(state, class)
             }
@@ -433,27 +483,45 @@ impl Gpu {
         self.poll(wgpu::PollType::wait_indefinitely())
     }
 
-    fn submit(&self, state: &mut State) {
-        let number = state.batch.number;
-        let behind = state.batch.submit(&self.0.device, &self.0.queue);
-        if state.batch.number != number {
-            self.0.submissions.fetch_add(1, Ordering::Relaxed);
+    /// Submits everything recorded, if anything.
+    fn submit_recorded(&self, state: &mut State) -> Option<wgpu::SubmissionIndex> {
+        let index = state.batch.submit(&self.0.device, &self.0.queue)?;
+        self.0.submissions.fetch_add(1, Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// Submits a full batch and, where that is possible, waits while too much is under way.
+    fn keep_in_bounds(&self, mut state: MutexGuard<State>) {
+        if state.batch.is_full() {
+            self.submit_recorded(&mut state);
         }
-        if let Some(submission_index) = behind {
-            // A loss is noted by `poll` and reported by the next read-back.
-            let _ = self.poll(wgpu::PollType::Wait { submission_index: Some(submission_index), timeout: None });
+        if cfg!(target_arch = "wasm32") {
+            return;
+        }
+        let behind = state.batch.too_far(BATCHES_AHEAD);
+        drop(state);
+        if let Some(behind) = behind {
+            // A loss is noted by `wait` and reported by whatever is called next.
+            let _ = self.wait(&behind.index);
         }
     }
 
     /// Records the copy of `buffer` into `staging` and submits everything.
-    fn copy_out(&self, buffer: &GpuBuffer, staging: &wgpu::Buffer, bytes: u64) -> Result<()> {
+    fn copy_out(&self, buffer: &GpuBuffer, staging: &wgpu::Buffer, bytes: u64) -> Result<wgpu::SubmissionIndex> {
         let mut state = self.state();
         if let Some(slot) = &*buffer.slot() {
             state.batch.copy(&self.0.device, &slot.buffer, staging, bytes);
         }
-        self.submit(&mut state);
+        let submitted = self.submit_recorded(&mut state);
         self.0.read_backs.fetch_add(1, Ordering::Relaxed);
-        self.0.failure.lost().map_or(Ok(()), Err)
+        self.0.failure.check()?;
+        submitted.ok_or_else(|| Error::Gpu("read-back: nothing was submitted".into()))
+    }
+
+    fn buffer(&self, len: usize, slot: Result<Slot>) -> GpuBuffer {
+        let poison = OnceLock::new();
+        let slot = slot.map_err(|error| poison.get_or_init(|| error).clone()).ok();
+        GpuBuffer(Arc::new(BufferInner { gpu: self.clone(), len, slot: Mutex::new(slot), poison }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -515,7 +583,11 @@ impl GpuBuffer {
         Arc::strong_count(&self.0) == 1
     }
 
-    fn poisoned(&self) -> Result<()> {
+    /// Whether the content means something, as far as is known without waiting.
+    ///
+    /// # Errors
+    /// What went wrong with the launches that it comes from, or when it was to be allocated; again and again.
+    pub fn check(&self) -> Result<()> {
         self.0.poison.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
@@ -544,7 +616,7 @@ fn fold(groups: usize, size: u32, most: u32) -> Option<[u32; 2]> {
 
 /// Runs `work`, and returns the first error that the driver reports for it.
 fn caught<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> Result<T> {
-    // In a browser the verdict comes later; there the handler of uncaptured errors notes it.
+    // In a browser the verdict comes later: there the handler of uncaptured errors notes it, and the device has failed.
     if cfg!(target_arch = "wasm32") {
         return Ok(work());
     }

@@ -1,59 +1,28 @@
 //! Shaders, compiled when first launched, and the bind groups of buffers seen before.
 
-use super::caught;
-use crate::Result;
-use std::collections::HashMap;
+use super::{
+    caught,
+    kernel::{Checks, Kernel},
+    shader::{Needs, Shader},
+};
+use crate::{Error, Result};
+use std::{collections::HashMap, sync::Arc};
 
 /// Bind groups kept; a training step uses a few hundred.
 const KEPT_BIND_GROUPS: usize = 8192;
 /// Bytes of the uniform that a launch can pass.
 pub(super) const UNIFORM_BYTES: usize = 256;
 
-/// An entry point of a WGSL source.
-///
-/// Bindings: group 0 holds the inputs (`var<storage, read>`) from 0 in argument order, then the outputs
-/// (`var<storage, read_write>`); group 1, binding 0 is the uniform. The shader finds its place with the linear index
-/// `(workgroup_id.y · num_workgroups.x + workgroup_id.x) · workgroup size + local_invocation_index`, since a launch
-/// of many groups is folded into y.
-#[derive(Clone, Copy, Debug)]
-pub struct Kernel {
-    /// The entry point's name, also the pipeline's label.
-    pub name: &'static str,
-    /// The whole shader.
-    pub source: &'static str,
-    /// Invocations in a workgroup.
-    pub workgroup_size: u32,
-    /// Bytes of `var<workgroup>`; the driver is not trusted to check them.
-    pub workgroup_memory: u32,
-    /// Whether indices are clamped to their arrays.
-    checked: bool,
-}
+/// A source, by its address and length, and what is compiled into it.
+type ModuleKey = (usize, usize, Checks);
 
-impl Kernel {
-    /// A kernel of 64 invocations per workgroup without workgroup memory.
-    pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Kernel { name, source, workgroup_size: 64, workgroup_memory: 0, checked: true }
-    }
-
-    /// The same with workgroups of this size and memory (bytes).
-    pub const fn workgroup(self, size: u32, memory: u32) -> Self {
-        Kernel { workgroup_size: size, workgroup_memory: memory, ..self }
-    }
-
-    /// The same without clamped indices, where these cost a tenth of the time.
-    ///
-    /// # Safety
-    /// All kernels of its source stay within their arrays and buffers, whatever the buffers contain.
-    pub const unsafe fn unchecked(self) -> Self {
-        Kernel { checked: false, ..self }
-    }
-}
-
-/// Which compiled pipeline: the source by its address, the entry point, its bindings, and the values of its overrides.
+/// Which compiled pipeline: the module, the entry point, what its kernel states of workgroups, its bindings, and the
+/// values of its overrides.
 #[derive(PartialEq, Eq, Hash)]
 struct PipelineKey {
-    source: usize,
+    module: ModuleKey,
     name: &'static str,
+    workgroup: (u32, u32),
     bindings: (usize, usize),
     overrides: Vec<(&'static str, u64)>,
 }
@@ -65,12 +34,25 @@ pub(super) struct BindKey {
     pub buffers: Vec<(u64, u64)>,
 }
 
+/// A source as the driver has it, and as it was read.
+#[derive(Clone)]
+struct Module {
+    compiled: wgpu::ShaderModule,
+    shader: Arc<Shader>,
+}
+
+/// A compiled entry point, and what its launches must give it.
+pub(super) struct Compiled {
+    pub pipeline: wgpu::ComputePipeline,
+    pub needs: Needs,
+}
+
 /// Everything compiled or assembled so far.
 pub(super) struct Pipelines {
     uniform_layout: wgpu::BindGroupLayout,
     layouts: HashMap<(usize, usize), (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
-    modules: HashMap<usize, wgpu::ShaderModule>,
-    pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
+    modules: HashMap<ModuleKey, Module>,
+    pipelines: HashMap<PipelineKey, Arc<Compiled>>,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
 }
 
@@ -128,48 +110,49 @@ impl Pipelines {
         overrides: &[(&'static str, f64)],
         inputs: usize,
         outputs: usize,
-    ) -> Result<wgpu::ComputePipeline> {
-        let source = kernel.source.as_ptr() as usize;
+    ) -> Result<Arc<Compiled>> {
+        let source = kernel.source();
         let key = PipelineKey {
-            source,
-            name: kernel.name,
+            module: (source.as_ptr() as usize, source.len(), kernel.checks()),
+            name: kernel.name(),
+            workgroup: (kernel.workgroup_size(), kernel.workgroup_memory()),
             bindings: (inputs, outputs),
             overrides: overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect(),
         };
-        if let Some(pipeline) = self.pipelines.get(&key) {
-            return Ok(pipeline.clone());
+        if let Some(compiled) = self.pipelines.get(&key) {
+            return Ok(compiled.clone());
         }
-        let module = match self.modules.get(&source) {
+        let refused = |what: String| Error::Gpu(format!("{}: {what}", kernel.name()));
+        let named = |error| match error {
+            Error::Gpu(message) => refused(message),
+            other => other,
+        };
+        let module = match self.modules.get(&key.module) {
             Some(module) => module.clone(),
             None => {
-                let source = wgpu::ShaderSource::Wgsl(kernel.source.into());
-                let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
-                let mut checks = wgpu::ShaderRuntimeChecks { bounds_checks: kernel.checked, ..Default::default() };
-                // What naga counts to bound a loop keeps drivers from unrolling it: a quarter of a convolution's time.
-                checks.force_loop_bounding = false;
-                // SAFETY: loops end, since they all count up to a bound (`kernels/tests/shaders.rs` holds them to it);
-                // and who left the bounds unchecked has vouched for them.
-                caught(device, || unsafe { device.create_shader_module_trusted(descriptor, checks) })?
+                let shader = Arc::new(Shader::parse(source).map_err(refused)?);
+                let compiled = caught(device, || compile(device, kernel)).map_err(named)?;
+                self.modules.entry(key.module).or_insert(Module { compiled, shader }).clone()
             }
         };
-        self.modules.insert(source, module.clone());
+        let needs = module.shader.needs(kernel, overrides, inputs, outputs).map_err(refused)?;
         let layout = self.layout(device, inputs, outputs).1.clone();
         let pipeline = caught(device, || {
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(kernel.name),
+                label: Some(kernel.name()),
                 layout: Some(&layout),
-                module: &module,
-                entry_point: Some(kernel.name),
+                module: &module.compiled,
+                entry_point: Some(kernel.name()),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: overrides,
-                    // Our kernels write workgroup memory before they read it.
-                    zero_initialize_workgroup_memory: false,
+                    zero_initialize_workgroup_memory: kernel.checks() == Checks::All,
                 },
                 cache: None,
             })
-        })?;
-        self.pipelines.insert(key, pipeline.clone());
-        Ok(pipeline)
+        });
+        let compiled = Arc::new(Compiled { pipeline: pipeline.map_err(named)?, needs });
+        self.pipelines.insert(key, compiled.clone());
+        Ok(compiled)
     }
 
     /// The bind group of these buffers, given with their lengths in bytes; the first `inputs` are read only.
@@ -206,10 +189,26 @@ impl Pipelines {
         self.bind_groups.clear();
     }
 
+    #[cfg(test)]
+    pub fn modules(&self) -> usize {
+        self.modules.len()
+    }
+
     /// Compiled pipelines.
     pub fn compiled(&self) -> usize {
         self.pipelines.len()
     }
+}
+
+/// Has the driver compile the kernel's source, with the kernel's checks.
+fn compile(device: &wgpu::Device, kernel: &Kernel) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name()), source };
+    let mut checks = wgpu::ShaderRuntimeChecks::checked();
+    checks.bounds_checks = kernel.checks() != Checks::None;
+    checks.force_loop_bounding = kernel.checks() == Checks::All;
+    // SAFETY: who left checks out has vouched for the source, see `Kernel::with_checks`.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
 fn entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {

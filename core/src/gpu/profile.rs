@@ -1,6 +1,6 @@
 //! How long each kernel runs, by the GPU's own clock.
 
-use super::batch::LAUNCHES_PER_BATCH;
+use super::flight::LAUNCHES_PER_BATCH;
 use std::collections::BTreeMap;
 
 /// What the launches of a kernel over the same number of workgroups took together.

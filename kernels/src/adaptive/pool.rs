@@ -15,8 +15,6 @@ use crate::{
     simd::wide,
     sweep::{PIECE, for_each_piece2},
 };
-#[cfg(feature = "gpu")]
-use quarterturn_core::gpu::Kernel;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 use rayon::prelude::*;
@@ -51,7 +49,7 @@ pub fn adaptive_max_pool(x: &Tensor, window: Window) -> (Tensor, GridChoice) {
             let (planes, padding) = ((pool.x.count / pool.batch) as u32, window.padding as u32);
             let extents = [pool.x.height, pool.x.width, out_height, out_width].map(|v| v as u32);
             let uniform = [extents[0], extents[1], extents[2], extents[3], planes, 2, padding];
-            let kernel = Kernel::new("grid_max", super::sampling::SHADER);
+            let kernel = launch::kernel("grid_max", super::sampling::SHADER);
             let overrides = [("WINDOW", window.kernel_size as f64)];
             let shape = with_planes(x.shape(), out_height, out_width);
             let y = launch::each(&gpu, kernel, &overrides, &[x, &choice.weights], shape, &uniform);

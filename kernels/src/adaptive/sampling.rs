@@ -9,7 +9,7 @@ use crate::{
     sweep::for_each_piece,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Kernel};
+use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 use std::ops::Range;
@@ -245,6 +245,6 @@ impl Sampling {
         let [height, width] = self.x.map(|v| v as u32);
         let [out_height, out_width] = self.y.map(|v| v as u32);
         let uniform = [height, width, out_height, out_width, planes as u32, self.step as u32, self.lead as u32];
-        launch::each(gpu, Kernel::new(name, SHADER), &[], &[operand, &choice.weights], shape, &uniform)
+        launch::each(gpu, launch::kernel(name, SHADER), &[], &[operand, &choice.weights], shape, &uniform)
     }
 }

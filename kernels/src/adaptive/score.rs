@@ -1,10 +1,12 @@
 //! Scores of the four grids: sums of integers, which do not depend on their order.
 
+#[cfg(feature = "gpu")]
+use crate::launch;
 use crate::{plane::Planes, simd::wide, sweep::PIECE};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Tensor,
-    gpu::{Gpu, Kernel, Size},
+    gpu::{Gpu, Size},
 };
 
 use quarterturn_core::HostBuffer;
@@ -182,11 +184,11 @@ impl Scores {
             self.spare,
         ];
         // Each plane's largest magnitude and four sums.
-        let scores = gpu.alloc(5 * planes);
-        let kernel = |name| Kernel::new(name, super::sampling::SHADER).workgroup(64, 20 * 64);
+        let scores = gpu.output(5 * planes);
+        let kernel = |name| launch::kernel(name, super::sampling::SHADER).workgroup(64, 20 * 64);
         let overrides = [("WINDOW", window as f64)];
         gpu.launch(&kernel("grid_scores"), &overrides, &[x.buffer()], &[&scores], &uniform, Size::Groups(planes));
-        let weights = gpu.alloc(4 * batch);
+        let weights = gpu.output(4 * batch);
         gpu.launch(&kernel("grid_weights"), &[], &[&scores], &[&weights], &uniform, Size::Groups(batch));
         Tensor::gpu([batch, 4], weights)
     }

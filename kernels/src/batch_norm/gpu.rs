@@ -1,9 +1,10 @@
 //! Batch norm on the GPU; see `batch_norm.wgsl`.
 
 use super::{After, Axes, Statistics};
+use crate::launch;
 use quarterturn_core::{
     Tensor,
-    gpu::{Gpu, GpuBuffer, Kernel, Size},
+    gpu::{Gpu, GpuBuffer, Size},
 };
 
 pub(super) static SHADER: &str = concat!(include_str!("../prelude.wgsl"), include_str!("batch_norm.wgsl"));
@@ -57,8 +58,8 @@ impl<'a> GpuBatchNorm<'a> {
         lengths: [usize; R],
     ) -> [GpuBuffer; R] {
         // The most that one of them needs: octets, sums and draws, four words each.
-        let kernel = Kernel::new(name, SHADER).workgroup(GPU_LANES as u32, (3 * GPU_LANES * 16) as u32);
-        let results = lengths.map(|len| self.gpu.alloc(len));
+        let kernel = launch::kernel(name, SHADER).workgroup(GPU_LANES as u32, (3 * GPU_LANES * 16) as u32);
+        let results = lengths.map(|len| self.gpu.output(len));
         let outputs: Vec<&GpuBuffer> = results.iter().collect();
         let size = Size::Groups(self.axes.channels * self.pieces);
         self.gpu.launch(&kernel, &[("ACTIVATION", self.activation)], operands, &outputs, &self.uniform, size);

@@ -104,6 +104,7 @@ impl Expression<'_> {
         let make = || {
             // A kernel names its source for as long as the process lives, and so do the strings that it is made of.
             let [entry, source] = [entry.clone(), self.shader(&entry)].map(|text| &*Box::leak(text.into_boxed_str()));
+            // With all checks: the expression may be anybody's.
             Kernel::new(entry, source)
         };
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,10 +4,10 @@ use super::{
     Conv, Extents, GivenNorm,
     tiling::{Chunks, Geometry, SPAN, Tiling, channels_per_vector, depth},
 };
-use crate::{Group, filter_orbit};
+use crate::{Group, filter_orbit, launch};
 use quarterturn_core::{
     Shape, Tensor,
-    gpu::{Gpu, GpuBuffer, Kernel, Size},
+    gpu::{Checks, Gpu, GpuBuffer, Kernel, Size},
 };
 
 static SHADER: &str = concat!(
@@ -64,13 +64,13 @@ struct Pass {
 
 type Overrides = Vec<(&'static str, f64)>;
 
-/// A kernel of [`SHADER`], without clamped indices.
-fn unchecked(kernel: Kernel) -> Kernel {
-    // SAFETY: No index depends on a tensor's values. Samples, filters and dy are read at index 0 where `select` has not
+/// An entry point of [`SHADER`], without clamped indices.
+fn unchecked(name: &'static str) -> Kernel {
+    // SAFETY: as in `launch::kernel`. No index depends on a tensor's values. Samples, filters and dy are read at index 0 where `select` has not
     // found them to exist, and results are stored where they exist. Indices into workgroup memory are bounded by its
     // sizes, but for places of samples: those stay within RANGE, which `the_range_holds_every_run_of_windows` checks
     // against every run of windows.
-    unsafe { kernel.unchecked() }
+    unsafe { launch::kernel(name, SHADER).with_checks(Checks::None) }
 }
 
 impl Pass {
@@ -226,7 +226,7 @@ impl Pass {
             ("NORM", flag(epilogue.norm.is_some())),
             ("RELU", flag(epilogue.norm.is_some_and(|norm| norm.relu))),
         ]);
-        let kernel = unchecked(Kernel::new(Kernels::of(self.group).conv, SHADER));
+        let kernel = unchecked(Kernels::of(self.group).conv);
         (kernel.workgroup(tiling.threads() as u32, tiling.memory(&geometry) as u32), overrides)
     }
 
@@ -250,7 +250,7 @@ impl Pass {
     }
 
     fn run_tiled(&self, tiling: Tiling, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
-        let y = gpu.alloc(self.result_len());
+        let y = gpu.output(self.result_len());
         let (kernel, overrides) = self.conv_kernel(tiling, epilogue);
         let workgroups = self.workgroups(tiling);
         let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
@@ -286,7 +286,7 @@ impl Pass {
             ("RUNS", chunks.runs as f64),
             ("SPLIT", chunks.split as f64),
         ]);
-        let kernel = unchecked(Kernel::new(Kernels::of(self.group).partial, SHADER));
+        let kernel = unchecked(Kernels::of(self.group).partial);
         (kernel.workgroup(chunks.threads() as u32, chunks.memory(self.group) as u32), overrides)
     }
 
@@ -296,7 +296,7 @@ impl Pass {
         let mut overrides = self.overrides();
         overrides.extend([("DEPTH", depth(self.group, self.c_in) as f64), ("FOLDED", taps as f64)]);
         let vectors = if self.group == Group::C1 { 64 } else { 64 + 2 * taps };
-        let kernel = unchecked(Kernel::new(Kernels::of(self.group).fold, SHADER));
+        let kernel = unchecked(Kernels::of(self.group).fold);
         (kernel.workgroup(64, 16 * vectors as u32), overrides)
     }
 
@@ -306,14 +306,14 @@ impl Pass {
         let cut = [chunks.bands, chunks.chunk, chunks.chunks];
         let terms = (self.runs() + 1) * depth(self.group, self.c_in);
         let vectors = chunks.chunks * self.rows() * terms * Kernels::of(self.group).vectors;
-        let partials = gpu.alloc(4 * vectors);
+        let partials = gpu.output(4 * vectors);
         let (kernel, overrides) = self.partial_kernel(chunks);
         let workgroups = chunks.chunks * chunks.bands * chunks.parts;
         let strips = (1, self.grid()[1]);
         let uniform = self.uniform(strips, [chunks.parts, workgroups], 0.0, cut);
         gpu.launch(&kernel, &overrides, &[x, dy], &[&partials], &uniform, Size::Groups(workgroups));
 
-        let gradients = lengths.map(|len| gpu.alloc(len));
+        let gradients = lengths.map(|len| gpu.output(len));
         let (kernel, overrides) = self.fold_kernel();
         let shares = if self.lifting() { 1 } else { self.taps() };
         let workgroups = self.rows() * (self.c_in + 1) * shares;
@@ -454,14 +454,14 @@ mod tests {
             Group::C4 => "direct_c4",
             Group::D4 => "direct_d4",
         };
-        let y = gpu.alloc(pass.result_len());
+        let y = gpu.output(pass.result_len());
         let geometry = pass.geometry();
         let threads = geometry.vectors * geometry.positions() * geometry.phases;
         let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
         let uniform = pass.uniform(geometry.strips(), [1, 0], eps, [0; 3]);
         let operands = Pass::operands(x, weight, epilogue);
         let overrides = pass.conv_kernel(Tiling::of(&geometry, gpu.workgroup_memory()), epilogue).1;
-        gpu.launch(&Kernel::new(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
+        gpu.launch(&launch::kernel(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
         y
     }
 
@@ -560,14 +560,14 @@ mod tests {
     /// Bytes of the workgroup variables that a kernel uses, as naga lays them out. Needs no GPU.
     fn workgroup_bytes(kernel: &Kernel, overrides: &Overrides) -> u32 {
         use naga::{AddressSpace, ShaderStage, back::pipeline_constants::process_overrides, valid};
-        let module = naga::front::wgsl::parse_str(kernel.source).unwrap();
+        let module = naga::front::wgsl::parse_str(kernel.source()).unwrap();
         let mut validator = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::default());
         let info = validator.validate(&module).unwrap();
         let constants = overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
-        let entry = Some((ShaderStage::Compute, kernel.name));
+        let entry = Some((ShaderStage::Compute, kernel.name()));
         let (module, info) = process_overrides(&module, &info, entry, &constants).unwrap();
         assert_eq!(module.entry_points.len(), 1);
-        assert_eq!(module.entry_points[0].workgroup_size, [kernel.workgroup_size, 1, 1], "{}", kernel.name);
+        assert_eq!(module.entry_points[0].workgroup_size, [kernel.workgroup_size(), 1, 1], "{}", kernel.name());
         let used = module.global_variables.iter().filter(|(handle, variable)| {
             variable.space == AddressSpace::WorkGroup && !info.get_entry_point(0)[*handle].is_empty()
         });
@@ -595,7 +595,7 @@ mod tests {
             ];
             for (kernel, overrides) in kernels {
                 let bytes = workgroup_bytes(&kernel, &overrides);
-                assert_eq!(bytes, kernel.workgroup_memory, "{} {group} {c_in} {c_out} {k}", kernel.name);
+                assert_eq!(bytes, kernel.workgroup_memory(), "{} {group} {c_in} {c_out} {k}", kernel.name());
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, path::Path};
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if such a file could not be read back: with the name of a tensor that has a value which is not finite, or
-/// has the name of another one. [`Error::Io`]; what went wrong on the GPU since the last read-back. A former file at `path` is then
+/// has the name of another one. [`Error::Io`]; what made a weight on the GPU meaningless. A former file at `path` is then
 /// unharmed.
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
     save_with(path, network, &Notes::new())

@@ -40,7 +40,7 @@ fn scan(x: &Tensor, backward: bool) -> Tensor {
             Tensor::reference(shape, y)
         }
         Device::Gpu(gpu) => {
-            let y = gpu.alloc(shape.len());
+            let y = gpu.output(shape.len());
             let uniform = [length as u32, u32::from(backward)];
             let rows = Size::Threads(shape.len() / length.max(1));
             gpu.launch(&KERNEL, &[], &[x.buffer()], &[&y], &uniform, rows);
