@@ -108,7 +108,8 @@ pub fn detect(folder: &Path) -> Option<Cifar> {
     [Cifar::Ten, Cifar::Hundred].into_iter().find(|&which| lacking(which, &find(folder, which)).is_empty())
 }
 
-/// Reads the files from `folder`, or from the folder in it that the archive unpacks to.
+/// Reads the files from `folder`, or from the folder in it that the archive unpacks to. Takes at most twice their size, and of
+/// each no more than 131,072 records.
 ///
 /// # Errors
 /// [`Error::Io`] if a file is missing or cannot be read (files for Python or MATLAB are named as such), [`Error::Corrupt`] if

@@ -2,7 +2,8 @@
 //!
 //! A file is the bytes `0 0 type rank`, then `rank` extents as big-endian `u32`, then the elements in row-major order.
 //! Only unsigned bytes (type 8) are read. What the header announces is believed only as far as data bears it out:
-//! memory grows with the bytes that arrive, and reading stops at the first byte too many.
+//! memory grows with the bytes that arrive, and reading stops at the first byte too many. So an array takes at most twice its
+//! bytes while it is read, which are at most [`MAX_ELEMENTS`] and, of a compressed file, 1032 for each byte of it.
 
 use crate::gzip::Members;
 use byteorder::{BigEndian, ByteOrder};
