@@ -5,25 +5,33 @@
 
 mod support;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use quarterturn::{
-    core::{Error, Result},
-    models::{Checkpoint, Config, training::Tally},
+    core::{Error, Result, Tensor},
+    models::{
+        Checkpoint, Config,
+        checkpoint::{Preparation, Step},
+        training::Tally,
+    },
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
 use support::{
+    answers::{turns_leave_every_bit, unanswered},
     args,
     csv::Csv,
     device,
     digits::Digits,
+    prepared::Prepared,
     progress::Progress,
-    rotations::{Protocol, turns_leave_every_bit},
+    rotations::Protocol,
     say, table,
 };
 
 /// Digits that are counted together.
 const SLICE: usize = 250;
+/// Digits on which the network is asked whether a turn changes a bit of its logits.
+const PROBES: usize = 16;
 
 /// Evaluate a saved network on rotated digits
 #[derive(Parser)]
@@ -45,18 +53,22 @@ struct Args {
     rename: Vec<(String, String)>,
     #[command(flatten)]
     data: args::DataArgs,
-    /// Width and height that the digits are resized to
-    #[arg(long, value_name = "N", default_value_t = 28, value_parser = clap::value_parser!(u64).range(8..=128))]
-    size: u64,
+    /// Width and height that the digits are resized to [default: as the preparation says, else 28]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=128))]
+    size: Option<u64>,
     /// Test angles, evenly spaced from 0°
     #[arg(long, value_name = "N", default_value_t = 36, value_parser = clap::value_parser!(u64).range(1..=3600))]
     angles: u64,
     /// Test digits [default: all 60,000 of MNIST's train file, as in the paper; 500 built-in digits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     test: Option<u64>,
-    /// How images are prepared [default: published for networks of 3 channels, else paper]
+    /// How digits are prepared, by name [default: as the file says; else published for networks of 3 channels, else paper]
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
+    /// How digits are prepared, step by step, in place of what the file says: such as "normalize 0.5 0.5; resize 28x28",
+    /// or "normalize 0 1" for pixels from 0 to 1 as they are; also known: channels N, circle_crop, center_crop HxW, pad HxW
+    #[arg(long, value_name = "STEPS", conflicts_with = "protocol")]
+    preparation: Option<Preparation>,
     #[command(flatten)]
     device: args::DeviceArgs,
     #[command(flatten)]
@@ -81,53 +93,148 @@ fn run(args: &Args) -> Result<()> {
     let device = device::open(args.device.device)?;
     let checkpoint = read(args)?;
     let network = checkpoint.network(&device)?;
-    let protocol = args.protocol.unwrap_or(match checkpoint.config().get("in_channels").map(String::as_str) {
-        Some("3") => Protocol::Published,
-        _ => Protocol::Paper,
-    });
+    let Chosen { preparation, fill, source } = Chosen::of(args, &checkpoint)?;
+    let prepared = Prepared::new(&preparation, fill, &device)?;
+    if prepared.channels() != network.in_channels() {
+        return Err(Error::Invalid(format!(
+            "the network takes images of {} channels, prepared ({source}) they have {}: {preparation}",
+            network.in_channels(),
+            prepared.channels()
+        )));
+    }
     let digits = Digits::open(&args.data)?;
     let usual = if matches!(digits, Digits::BuiltIn) { 500 } else { 60_000 };
-    let test = protocol.dataset(digits.test(args.test.unwrap_or(usual) as usize)?)?;
+    let test = digits.test(args.test.unwrap_or(usual) as usize)?;
     let folder = args.out.folder("evaluate")?;
 
     let degrees: Vec<f64> = (0..args.angles).map(|i| 360.0 * i as f64 / args.angles as f64).collect();
-    let mut progress = Progress::new(test.len() as u64);
-    let mut tally = Tally::new(degrees.len());
-    let batches = || test.batches(SLICE).normalized(&protocol.normalization()).on(&device);
-    for batch in batches() {
-        let batch = batch?;
-        let images = protocol.resized(&batch.images, args.size as usize);
-        tally.count(&*network, &images, &batch.labels, |images, angle| {
-            protocol.turned(images, &vec![degrees[angle] as f32; images.dims()[0]])
-        })?;
+    let loader = prepared.loader(&test, SLICE)?.on(&device);
+    let upright = || loader.epoch(0).map(|batch| batch.map(|batch| (prepared.upright(&batch.images), batch.labels)));
+    let turned = |images: &Tensor, angle: usize| prepared.turned(images, degrees[angle] as f32);
+    let (mut progress, mut tally) = (Progress::new(test.len() as u64), Tally::new(degrees.len()));
+    let (mut exact, mut size) = (true, None);
+    for batch in upright() {
+        let (images, labels) = batch?;
+        if size.is_none() {
+            size = Some([images.dims()[2], images.dims()[3]]);
+            exact = turns_leave_every_bit(&*network, &probes(&prepared.turned(&images, 0.0))?)?;
+        }
+        tally.count(&*network, &images, &labels, turned)?;
         tally.wait()?;
-        progress.advance(batch.indices.len() as u64);
+        progress.advance(labels.len() as u64);
     }
     progress.done();
-    let correct = tally.read()?;
-    let exact = turns_leave_every_bit(&*network, protocol, args.size as usize, &test, &device)?;
+    let correct = tally.read()?.to_vec();
+    let mut none = vec![0; degrees.len()];
+    if tally.has_unanswered() {
+        none = unanswered(&*network, upright().map(|batch| Ok(batch?.0)), degrees.len(), turned)?;
+        exact = false;
+    }
 
-    let mut csv = Csv::new(folder.join("evaluate.csv"), "data,protocol,input_size,angle_deg,correct,total");
+    let header = "data,preparation,input_size,angle_deg,correct,total,unanswered";
+    let mut csv = Csv::new(folder.join("evaluate.csv"), header);
+    let size = match size.unwrap_or_default() {
+        [height, width] if height == width => height.to_string(),
+        [height, width] => format!("{height}x{width}"),
+    };
     let percent = |correct: u64| format!("{:.2}", 100.0 * correct as f64 / test.len() as f64);
     let mut rows = Vec::new();
-    for (degrees, &correct) in degrees.iter().zip(correct) {
-        csv.row(&[&digits.name(), &protocol, &args.size, degrees, &correct, &test.len()]);
+    for ((degrees, &correct), none) in degrees.iter().zip(&correct).zip(&none) {
+        csv.row(&[&digits.name(), &preparation, &size, degrees, &correct, &test.len(), none]);
         rows.push(vec![format!("{degrees}"), correct.to_string(), percent(correct)]);
     }
     csv.save()?;
 
     let settings: Vec<String> = network.config().iter().map(|(name, value)| format!("{name} {value}")).collect();
     say::result(format_args!("\n{}: {}", args.checkpoint.display(), settings.join(", ")));
-    say::result(format_args!("{}: {} digits, resized to {2}×{2}", digits.name(), test.len(), args.size));
+    say::result(format_args!("{}: {} digits", digits.name(), test.len()));
+    say::result(format_args!("prepared: {preparation}; {source}"));
     table::print(&["angle", "recognised", "accuracy %"], &rows);
     let all = correct.iter().sum::<u64>() as f64 / correct.len() as f64 / test.len() as f64;
     say::result(format_args!("mean over the angles: {:.2} %", 100.0 * all));
+    let (worst, sum) = (none.iter().max().copied().unwrap_or(0), none.iter().sum::<u64>());
+    if sum > 0 {
+        say::result(format_args!(
+            "no answer: the logits of {sum} of {} turned digits (up to {worst} of {} at one angle) are not numbers; they \
+             count as not recognised",
+            degrees.len() * test.len(),
+            test.len()
+        ));
+    }
     say::result(match exact {
         true => "exact: quarter turns of the input leave every bit of the logits as it was",
+        false if sum > 0 => "not exact: where there is no answer, nothing is equal",
         false => "not exact: quarter turns of the input change the logits",
     });
     say::result(format_args!("wrote evaluate.csv to {}", folder.display()));
     Ok(())
+}
+
+/// How digits are prepared, and who says so.
+struct Chosen {
+    preparation: Preparation,
+    /// What a turn brings in from outside, if it is not the background.
+    fill: Option<f32>,
+    source: &'static str,
+}
+
+impl Chosen {
+    /// An option if there is one, else what the file says, else the experiments' own.
+    fn of(args: &Args, checkpoint: &Checkpoint) -> Result<Self> {
+        let size = args.size.map(|size| size as usize);
+        let by_name = |protocol: Protocol, source| {
+            let preparation = protocol.preparation(size.unwrap_or(28));
+            Chosen { preparation, fill: Some(protocol.fill()), source }
+        };
+        let in_steps = |mut preparation: Preparation, source| {
+            if let Some(size) = size {
+                resize(&mut preparation, size);
+            }
+            // The experiments' own preparations come with what they take to lie outside.
+            let inputs = preparation.steps.iter().filter_map(|step| match step {
+                &Step::Resize([height, width]) if height == width => Some(height),
+                _ => None,
+            });
+            let inputs: Vec<usize> = inputs.collect();
+            let is_it = |protocol: &Protocol| inputs.iter().any(|&size| protocol.preparation(size) == preparation);
+            let fill =
+                Protocol::value_variants().iter().find(|protocol| is_it(protocol)).map(|protocol| protocol.fill());
+            Chosen { preparation, fill, source }
+        };
+        if let Some(given) = &args.preparation {
+            return Ok(in_steps(given.clone(), "as --preparation says"));
+        }
+        if let Some(protocol) = args.protocol {
+            return Ok(by_name(protocol, "as --protocol says"));
+        }
+        if let Some(kept) = checkpoint.preparation()? {
+            return Ok(in_steps(kept, "as the file says"));
+        }
+        let protocol = match checkpoint.config().get("in_channels").map(String::as_str) {
+            Some("3") => Protocol::Published,
+            _ => Protocol::Paper,
+        };
+        Ok(by_name(protocol, "assumed: the file does not say; --preparation or --protocol does"))
+    }
+}
+
+/// Makes the last step that sets a size set this one; if there is none, there is one now, before anything is cut out.
+fn resize(preparation: &mut Preparation, size: usize) {
+    let steps = &mut preparation.steps;
+    if let Some(step) = steps.iter_mut().rev().find(|step| matches!(step, Step::Resize(_))) {
+        *step = Step::Resize([size, size]);
+        return;
+    }
+    let cut = steps.iter().position(|step| matches!(step, Step::CircleCrop { .. })).unwrap_or(steps.len());
+    steps.insert(cut, Step::Resize([size, size]));
+}
+
+/// The first of some images, on which the network is asked whether a turn changes a bit of its logits.
+fn probes(images: &Tensor) -> Result<Tensor> {
+    let mut dims = images.dims().to_vec();
+    let (image, values) = (images.len() / dims[0], images.to_vec()?);
+    dims[0] = PROBES.min(dims[0]);
+    Tensor::from_vec(&dims[..], values[..dims[0] * image].to_vec(), &images.device())
 }
 
 /// The checkpoint, with the names and settings that the user gave.

@@ -47,6 +47,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     say::result(format_args!("\n{subtitle}"));
     let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
     table::print(&Outcome::COLUMNS, &rows);
+    outcomes.iter().filter_map(Outcome::warning).for_each(say::result);
     say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
     say::result(format_args!("wrote fig5.csv, fig5.svg and fig5.png to {}", findings.folder.display()));
     if matches!(findings.digits, Digits::BuiltIn) {

@@ -19,6 +19,8 @@ use support::{
 
 /// Points of a panel.
 const PANEL: (f64, f64) = (470.0, 350.0);
+/// Points between a row's axis labels and the titles of the next.
+const GAP: f64 = 16.0;
 /// Panels beside each other.
 const COLUMNS: usize = 2;
 /// Points above the panels.
@@ -62,7 +64,8 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
     let subtitle = findings.subtitle(args.rotations.seed, "turned");
     let bottom = angle_chart::bottom(panels.iter().flat_map(|(_, series)| series));
     let width = PANEL.0 * panels.len().min(COLUMNS) as f64;
-    let height = HEAD + PANEL.1 * panels.len().div_ceil(COLUMNS) as f64 + 8.0;
+    let rows = panels.len().div_ceil(COLUMNS) as f64;
+    let height = HEAD + (PANEL.1 + GAP) * rows - GAP + 8.0;
     figure::save(&findings.folder.join("fig6"), (width, height), |area| {
         figure::heading(area, "Accuracy on rotated digits, by the angles of the training digits", &subtitle)?;
         if let Some((_, series)) = panels.first() {
@@ -70,7 +73,7 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
         }
         for (place, (turns, series)) in panels.iter().enumerate() {
             let x = 10.0 + PANEL.0 * (place % COLUMNS) as f64;
-            let y = HEAD + PANEL.1 * (place / COLUMNS) as f64;
+            let y = HEAD + (PANEL.1 + GAP) * (place / COLUMNS) as f64;
             let title = format!("Trained on {}", turns.title());
             write(area, &title, (x + 46.0, y + 8.0), from_left(bold(10.5)))?;
             let corner = (x + PANEL.0 - 16.0, y + PANEL.1);
@@ -85,6 +88,7 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
         let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
         table::print(&Outcome::COLUMNS, &rows);
     }
+    trained.iter().flat_map(|(_, outcomes)| outcomes).filter_map(Outcome::warning).for_each(say::result);
     say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
     say::result(format_args!("wrote fig6.csv, fig6.svg and fig6.png to {}", findings.folder.display()));
     if matches!(findings.digits, Digits::BuiltIn) {

@@ -48,9 +48,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let trainings = TRAININGS.map(|(turns, _)| turns);
-    let findings = rotations::run("table1", args, &trainings, &Sizes { seeds: 3, full_seeds: 100 })?;
+    let findings = rotations::run("table1", args, &trainings(), &Sizes { seeds: 3, full_seeds: 100 })?;
     Ok(findings.report.finish(|| draw(&findings, args)))
+}
+
+fn trainings() -> [Turns; 2] {
+    TRAININGS.map(|(turns, _)| turns)
 }
 
 fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {

@@ -19,7 +19,7 @@ use std::{
     cell::RefCell, fmt, ops::ControlFlow, path::Path, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
 };
 use support::{
-    args,
+    answers, args,
     csv::Csv,
     device, files,
     image_setting::{Plan, Protocol, Setting, title, widths},
@@ -172,6 +172,9 @@ impl fmt::Display for Trial {
 struct Tested {
     /// Images recognised after each number of quarter turns.
     correct: [u64; 4],
+    /// Images without an answer, as their logits are not numbers, likewise; empty if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<u64>,
     /// Images there are.
     images: u64,
     /// Whether quarter turns leave every bit of the logits.
@@ -232,7 +235,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 /// Rows of all finished runs, in the order of the plan.
 fn write_csv(bench: &Bench, trials: &[Trial], results: &[Option<Finished<Tested>>], folder: &Path) -> Result<()> {
     let header = "data,protocol,model,group,input_size,seed,parameters,exact,images,correct_0,correct_90,correct_180,\
-                  correct_270,seen,unseen,tested_epoch,device,commit";
+                  correct_270,seen,unseen,tested_epoch,unanswered,device,commit";
     let mut csv = Csv::new(folder.join("table2.csv"), header);
     for (Trial { subject, seed }, result) in trials.iter().zip(results) {
         let Some(Finished { found, origin }) = result else { continue };
@@ -254,6 +257,7 @@ fn write_csv(bench: &Bench, trials: &[Trial], results: &[Option<Finished<Tested>
             &found.seen(),
             &found.unseen(),
             &found.epoch,
+            &found.unanswered.iter().sum::<u64>(),
             &origin.device(),
             &origin.commit(),
         ]);
@@ -271,6 +275,13 @@ fn write_table(bench: &Bench, trials: &[Trial], report: &Report<Tested>, folder:
     say::result(format_args!("\n{subtitle}"));
     table::print(&header, &lines);
     notes.iter().for_each(say::result);
+    for (trial, result) in trials.iter().zip(&report.results) {
+        let unanswered = result.as_ref().map_or(0, |result| result.found.unanswered.iter().sum());
+        if unanswered > 0 {
+            let message = "no answer, as logits are not numbers";
+            say::result(format_args!("{trial}: {message}: {unanswered} times over four turns; they count as wrong"));
+        }
+    }
     say::result(format_args!("wrote table2.csv, table2-summary.csv and table2.md to {}", folder.display()));
     Ok(())
 }
@@ -589,7 +600,7 @@ impl Experiment for Bench<'_> {
         for batch in loaders.test.epoch(0) {
             let batch = batch?;
             if images == 0 {
-                exact = turns_leave_every_bit(&network, &batch.images)?;
+                exact = answers::turns_leave_every_bit(&network, &first(&batch.images, PROBES)?)?;
             }
             tally.count(&network, &batch.images, &batch.labels, transform_plane)?;
             tally.wait()?;
@@ -601,11 +612,17 @@ impl Experiment for Bench<'_> {
         }
         let mut correct = [0; 4];
         correct.copy_from_slice(tally.read()?);
+        let mut unanswered = Vec::new();
+        if tally.has_unanswered() {
+            let batches = loaders.test.epoch(0).map(|batch| Ok(batch?.images));
+            unanswered = answers::unanswered(&network, batches, 4, transform_plane)?;
+            exact = false;
+        }
         let prepared = preparation::of(&self.images(trial.subject)?.recipe(trial.subject.size).test)?;
         let mut notes = preparation::notes(&prepared, trial.subject.size, &self.name);
         notes.insert(RUN.into(), trial.key());
         checkpoint::save_with(context.network_file(), &mut network, &notes)?;
-        Ok(Some(Tested { correct, images, exact, parameters: network.parameters() as u64, epoch, losses }))
+        Ok(Some(Tested { correct, unanswered, images, exact, parameters: network.parameters() as u64, epoch, losses }))
     }
 
     fn check(&self, trial: &Trial, found: &Tested) -> std::result::Result<(), String> {
@@ -613,9 +630,7 @@ impl Experiment for Bench<'_> {
         if found.images != test {
             return Err(format!("{} images tested, there are {test}", found.images));
         }
-        if let Some(correct) = found.correct.iter().find(|&&correct| correct > test) {
-            return Err(format!("{correct} of {test} images recognised"));
-        }
+        answers::check_counts(&found.correct, &found.unanswered, 4, test, found.exact)?;
         // Where images are validated on, any epoch may be the best one.
         let possible = if validation > 0 { 1 } else { self.plan.epochs }..=self.plan.epochs;
         if !possible.contains(&found.epoch) {
@@ -655,24 +670,13 @@ fn recognised<N: Network + ?Sized>(network: &N, loader: &Loader) -> Result<u64> 
     Ok(tally.read()?[0])
 }
 
-/// Whether `f(T x) = f(x)` to the last bit, for every quarter turn of the first images.
-fn turns_leave_every_bit(network: &ResNet, images: &Tensor) -> Result<bool> {
+/// The first of some images.
+fn first(images: &Tensor, count: usize) -> Result<Tensor> {
     let dims = images.dims();
-    let count = PROBES.min(dims[0]);
+    let count = count.min(dims[0]);
     let values = images.to_vec()?;
-    let probes = values[..values.len() / dims[0] * count].to_vec();
-    let probes = Tensor::from_vec([count, dims[1], dims[2], dims[3], dims[4]], probes, &images.device())?;
-    let bits = |turn| -> Result<Vec<u32>> {
-        let logits = network.predict(&transform_plane(&probes, turn))?.to_vec()?;
-        Ok(logits.into_iter().map(f32::to_bits).collect())
-    };
-    let upright = bits(0)?;
-    for turn in 1..4 {
-        if bits(turn)? != upright {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let values = values[..values.len() / dims[0] * count].to_vec();
+    Tensor::from_vec([count, dims[1], dims[2], dims[3], dims[4]], values, &images.device())
 }
 
 /// The table's columns; the paper's only where it has numbers.

@@ -41,6 +41,8 @@ static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
         "build",
         "--quiet",
         "--example",
+        "fig5",
+        "--example",
         "fig6",
         "--example",
         "table1",
@@ -69,23 +71,37 @@ fn example(name: &str, out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// `fig6` in four runs of six steps and two slices of tests, with a checkpoint after each; `more` takes precedence.
+/// A quick example, with options unless `more` has them too.
+fn quick(name: &str, out: &Path, options: &[[&str; 2]], more: &[&str]) -> Command {
+    let mut command = Command::new(EXAMPLES.join(name));
+    command.arg("--quick").arg("--out").arg(out);
+    for [option, value] in [&[["--device", "cpu"]], options].concat() {
+        if !more.contains(&option) {
+            command.args([option, value]);
+        }
+    }
+    command.args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `fig6` in four runs of six steps and two slices of tests, with a checkpoint after each.
 fn fig6(out: &Path, more: &[&str]) -> Command {
-    let mut command = example("fig6", out, &["--quick"]);
-    for [name, value] in [
+    let small = [
         ["--train", "48"],
         ["--test", "300"],
         ["--angles", "4"],
         ["--epochs", "2"],
         ["--networks", "z2:12,p4:12"],
         ["--checkpoint-every", "0"],
-    ] {
-        if !more.contains(&name) {
-            command.args([name, value]);
-        }
-    }
-    command.args(more);
-    command
+    ];
+    quick("fig6", out, &small, more)
+}
+
+/// `fig5` on images so small that Z2CNN's last maps have one place each.
+fn fig5(out: &Path, more: &[&str]) -> Command {
+    let small = [["--test", "20"], ["--epochs", "1"], ["--angles", "4"], ["--networks", "z2:8,p4:8"]];
+    quick("fig5", out, &small, more)
 }
 
 fn succeeds(mut command: Command) -> Output {
@@ -383,12 +399,17 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
     succeeds(fig6(&out, &["--training", "upright", "--networks", "p4:12"]));
     let network = out.join("runs/p4-12_upright_seed-0.safetensors");
     let evaluate = |file: &Path, to: &str, more: &[&str]| {
-        let small = ["--size", "12", "--angles", "4", "--test", "300", "--checkpoint", file.to_str().unwrap()];
+        let small = ["--angles", "4", "--test", "300", "--checkpoint", file.to_str().unwrap()];
         let mut command = example("evaluate", &folder.join(to), &small);
         command.args(more);
         command
     };
-    succeeds(evaluate(&network, "ours", &[]));
+    let output = text(&succeeds(evaluate(&network, "ours", &[])).stdout);
+    assert!(
+        output.contains("prepared: normalize 0.13084 0.04348; resize 12x12; circle_crop; as the file says"),
+        "{output}"
+    );
+    assert!(output.contains("\nexact: "), "{output}");
     let counts = |csv: &Path, column: usize| -> Vec<String> {
         let text = fs::read_to_string(csv).unwrap();
         text.lines().skip(1).map(|line| line.split(',').nth(column).unwrap().to_string()).collect()
@@ -396,6 +417,17 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
     let expected = counts(&out.join("fig6.csv"), 8);
     assert_eq!(expected.len(), 4);
     assert_eq!(counts(&folder.join("ours/evaluate.csv"), 4), expected, "the test of the experiment");
+    // Prepared in another way, which is said, it answers otherwise.
+    let output = text(&succeeds(evaluate(&network, "other", &["--preparation", "resize 12x12; normalize 0 1"])).stdout);
+    assert!(output.contains("prepared: resize 12x12; normalize 0 1; as --preparation says"), "{output}");
+    assert_ne!(counts(&folder.join("other/evaluate.csv"), 4), expected);
+    fails(
+        evaluate(&network, "x", &["--preparation", "channels 3; normalize 0,0,0 1,1,1"]),
+        "the network takes images of 1",
+    );
+    let output = text(&succeeds(evaluate(&network, "named", &["--protocol", "paper", "--size", "12"])).stdout);
+    assert!(output.contains("as --protocol says"), "{output}");
+    assert_eq!(counts(&folder.join("named/evaluate.csv"), 4), expected);
 
     // The published networks say bn1 … bn7 and fc, and nothing about themselves. Names of equal length keep the header's.
     let mut bytes = fs::read(&network).unwrap();
@@ -419,6 +451,198 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
     let map = ["--names", map.to_str().unwrap()];
     fails(evaluate(&published, "x", &map), "linear.weight: the file has no such tensor");
     fails(evaluate(&published, "x", &[&map[..], &["--rename", "head=linear"]].concat()), "head: is to be renamed");
-    succeeds(evaluate(&published, "theirs", &[&map[..], &["--rename", "fc=linear"]].concat()));
+    let theirs = [&map[..], &["--rename", "fc=linear", "--size", "12"]].concat();
+    let output = text(&succeeds(evaluate(&published, "theirs", &theirs)).stdout);
+    assert!(output.contains("; assumed: the file does not say; "), "{output}");
     assert_eq!(counts(&folder.join("theirs/evaluate.csv"), 4), expected);
+}
+
+/// Finite weights whose products are not: such a network recognises nothing, and is not exact, though the logits of turned
+/// images are as equal as those of the upright one.
+#[test]
+fn logits_that_are_no_numbers_are_no_answers() {
+    use quarterturn::{
+        core::{Device, Tensor},
+        models::{MnistCnn, MnistCnnConfig, Module, checkpoint},
+    };
+    let folder = Folder::new("nan");
+    let file = folder.join("overflow.safetensors");
+    let mut network = MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::p4cnn() }, 0, &Device::Cpu).unwrap();
+    network.visit(&mut |name, param| {
+        let value = param.value().clone();
+        let alternating = |i: usize| if i.is_multiple_of(2) { 3e38 } else { -3e38 };
+        let values: Vec<f32> = match name {
+            "linear.weight" => (0..value.len()).map(alternating).collect(),
+            "norm7.bias" => vec![10.0; value.len()],
+            _ => return,
+        };
+        param.set(Tensor::from_vec(value.shape(), values, &Device::Cpu).unwrap());
+    });
+    checkpoint::save(&file, &mut network).unwrap();
+    let small = ["--size", "12", "--angles", "4", "--test", "20", "--checkpoint", file.to_str().unwrap()];
+    let output = text(&succeeds(example("evaluate", &folder.join("out"), &small)).stdout);
+    assert!(
+        output.contains("the logits of 80 of 80 turned digits (up to 20 of 20 at one angle) are not numbers"),
+        "{output}"
+    );
+    assert!(output.contains("\nnot exact: where there is no answer") && output.contains(" 0.00 %"), "{output}");
+    let csv = fs::read_to_string(folder.join("out/evaluate.csv")).unwrap();
+    assert!(csv.lines().skip(1).all(|row| row.ends_with(",0,20,20")), "{csv}");
+}
+
+/// A last batch of one image is none that batch norm could normalise where its maps have one place each.
+#[test]
+fn a_batch_that_cannot_be_normalised_fails_its_run_alone() {
+    let folder = Folder::new("one-left");
+    let output = fig5(&folder.join("out"), &["--train", "65"]).output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("failed: Z2CNN 8×8, upright digits, seed 0: "), "{error}");
+    assert!(error.contains("1 of 2 runs are finished. The same command tries the others again"), "{error}");
+    assert_eq!(lines(&folder.join("out")), 1);
+    assert!(fs::read_to_string(folder.join("out/fig5.csv")).unwrap().contains("P4CNN"));
+}
+
+/// On a GPU as on the CPU: an error that says so, no result, no network, no state.
+#[test]
+fn a_diverged_run_is_no_result_on_any_device() {
+    let folder = Folder::new("diverged");
+    let mut devices = vec!["cpu"];
+    #[cfg(feature = "gpu")]
+    if quarterturn::core::testing::gpu().is_some() {
+        devices.push("gpu");
+    }
+    for device in devices {
+        let out = folder.join(device);
+        let diverging = ["--device", device, "--networks", "p4:8", "--train", "40", "--epochs", "3", "--batch", "8"];
+        let mut command = fig5(&out, &[&diverging[..], &["--lr", "1e10", "--checkpoint-every", "0"]].concat());
+        if env::var_os("QUARTERTURN_GPU").is_none() {
+            command.env("QUARTERTURN_GPU", "software");
+        }
+        fails(command, "diverged");
+        assert_eq!(lines(&out), 0, "{device}");
+        let left = fs::read_dir(out.join("runs")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left = left.map(|name| name.into_string().unwrap());
+        let is_network = |name: String| name.ends_with(".safetensors") && !name.contains(".training.");
+        assert!(!left.any(is_network), "{device}: a network is kept");
+    }
+}
+
+/// The lines of `results.jsonl` and what is kept of a run in progress are compared with the settings when they are read.
+#[test]
+fn counts_that_cannot_be_are_refused() {
+    let folder = Folder::new("counts");
+    let out = folder.join("out");
+    let upright = |more: &[&str]| fig6(&out, &[&["--training", "upright", "--networks", "p4:12"], more].concat());
+    succeeds(upright(&[]));
+    let journal = out.join("results.jsonl");
+    let sound = fs::read_to_string(&journal).unwrap();
+    let counts = sound.split_once("\"correct\":[").unwrap().1.split_once(']').unwrap().0.to_string();
+    let first = counts.split(',').next().unwrap();
+    for (counts_instead, message) in [
+        (counts.rsplit_once(',').unwrap().0.to_string(), "3 counts of views, and 0 without answers, of 4"),
+        (format!("{counts},1"), "5 counts of views"),
+        (counts.replacen(first, "301", 1), "301 of 300 images recognised"),
+        (counts.replacen(first, "18446744073709551615", 1), "18446744073709551615 of 300 images recognised"),
+        (counts.replacen(first, "-1", 1), "invalid value: integer `-1`"),
+    ] {
+        fs::write(&journal, sound.replace(&counts, &counts_instead)).unwrap();
+        fails(upright(&[]), message);
+    }
+    fs::write(&journal, sound.replace("\"parameters\":", "\"parameters\":1")).unwrap();
+    fails(upright(&[]), "parameters, the network has 24810");
+
+    // With its line lost, the network is tested once more, unless what is kept says how far that was.
+    let csv = fs::read_to_string(out.join("fig6.csv")).unwrap();
+    let network = fs::read(out.join("runs/p4-12_upright_seed-0.safetensors")).unwrap();
+    let fingerprint = network
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let state = |network: &str, digits: u64, correct: [u64; 4]| {
+        fs::write(&journal, "").unwrap();
+        let [a, b, c, d] = correct;
+        let json = format!(
+            "{{\"network\":\"{network}\",\"digits\":{digits},\"correct\":[{a},{b},{c},{d}],\"has_unanswered\":false}}"
+        );
+        fs::write(out.join("runs/p4-12_upright_seed-0.test.json"), json).unwrap();
+    };
+    let own = format!("{fingerprint:016x}");
+    state("0123456789abcdef", 250, [9; 4]);
+    fails(
+        upright(&[]),
+        "test.json: at byte 0: a test of another network; without this file the run's part begins anew",
+    );
+    state(&own, 250, [9, 251, 9, 9]);
+    fails(upright(&[]), "251 of 250 images recognised");
+    state(&own, 301, [9; 4]);
+    fails(upright(&[]), "301 digits are tested, there are 300");
+    // All are tested, by whatever slices: nothing is counted twice.
+    state(&own, 299, [299; 4]);
+    succeeds(upright(&[]));
+    let again = fs::read_to_string(out.join("fig6.csv")).unwrap();
+    let correct = |csv: &str| -> Vec<u64> {
+        csv.lines().skip(1).map(|row| row.split(',').nth(8).unwrap().parse().unwrap()).collect()
+    };
+    assert!(correct(&again).iter().all(|&count| count == 299 || count == 300), "{again}");
+    assert_ne!(correct(&again), correct(&csv));
+}
+
+/// The number of threads is no setting, and neither is the device; the images are, by more than their name.
+#[test]
+fn table_2_goes_on_with_other_threads_and_not_with_other_images() {
+    let folder = Folder::new("images");
+    let (data, out) = (folder.join("data"), folder.join("out"));
+    let image = |path: PathBuf, level: u8| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut pixels = resvg::tiny_skia::Pixmap::new(9, 9).unwrap();
+        pixels.fill(resvg::tiny_skia::Color::from_rgba8(level, 255 - level, level, 255));
+        fs::write(path, pixels.encode_png().unwrap()).unwrap();
+    };
+    for (i, (part, class)) in [("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")].into_iter().enumerate() {
+        for n in 0..4 {
+            image(data.join(format!("{part}/{class}/{n}.png")), 20 * i as u8 + 40 * n);
+        }
+    }
+    let table2 = |threads: &str, more: &[&str]| {
+        let data = ["--data", data.to_str().unwrap(), "--format", "cifar-folder", "--networks", "p4:9"];
+        let mut command = example("table2", &out, &data);
+        command.args(["--width", "1", "--blocks", "1", "--epochs", "1", "--batch", "4"]).args(more);
+        command.env("RAYON_NUM_THREADS", threads);
+        command
+    };
+    succeeds(table2("1", &["--seeds", "1"]));
+    succeeds(table2("2", &["--seeds", "2"]));
+    assert_eq!(lines(&out), 2, "a run was repeated");
+    image(data.join("train/b/2.png"), 7);
+    fails(table2("2", &["--seeds", "2"]), "data fingerprint was ");
+}
+
+/// A disk that takes no more than so many bytes of a file: what cannot be written is said, what can be is kept, and with
+/// room the same command goes on.
+#[cfg(unix)]
+#[test]
+fn without_room_for_a_network_its_run_fails_and_nothing_is_lost() {
+    let folder = Folder::new("room");
+    let (whole, full) = (folder.join("whole"), folder.join("full"));
+    let upright = ["--training", "upright"];
+    succeeds(fig6(&whole, &upright));
+    let roomy = fig6(&full, &upright);
+    let mut narrow = Command::new("sh");
+    // 32 blocks of 512 or 1024 bytes: less than a network takes. Without the signal, the write itself fails.
+    narrow
+        .args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$@\"", "sh"])
+        .arg(roomy.get_program())
+        .args(roomy.get_args());
+    narrow.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = narrow.output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("no checkpoint: ") && error.contains("0 of 2 runs are finished"), "{error}");
+    for network in ["z2-12", "p4-12"] {
+        assert!(error.contains(&format!("{network}_upright_seed-0.safetensors: File too large")), "{error}");
+    }
+    let unfinished = |name: &String| name.ends_with(".part");
+    assert!(!content(&full).keys().any(unfinished), "{:?}", content(&full).keys());
+    succeeds(fig6(&full, &upright));
+    assert!(content(&full) == content(&whole));
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each example uses a part")]
 
 pub mod angle_chart;
+pub mod answers;
 pub mod args;
 pub mod csv;
 pub mod device;
@@ -13,6 +14,7 @@ pub mod image_setting;
 pub mod images;
 pub mod palette;
 pub mod preparation;
+pub mod prepared;
 pub mod progress;
 pub mod raster;
 pub mod rotations;

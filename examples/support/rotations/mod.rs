@@ -19,7 +19,7 @@ pub use protocol::Protocol;
 pub use settings::{Settings, Sizes};
 pub use subject::Subject;
 pub use summary::{Outcome, outcomes, statistics};
-pub use trial::{Tested, Trial, turns_leave_every_bit};
+pub use trial::{Tested, Trial};
 pub use turns::Turns;
 
 use super::{
@@ -85,11 +85,12 @@ fn write_csv(
     trials: &[Trial],
     results: &[Option<Finished<Tested>>],
 ) -> Result<()> {
-    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total,device,commit";
+    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total,unanswered,device,commit";
     let mut csv = Csv::new(path.into(), header);
     for (Trial { subject, turns, seed }, result) in trials.iter().zip(results) {
         let Some(Finished { found, origin }) = result else { continue };
-        for (degrees, correct) in settings.degrees().iter().zip(&found.correct) {
+        let unanswered = found.unanswered.iter().copied().chain(std::iter::repeat(0));
+        for ((degrees, correct), none) in settings.degrees().iter().zip(&found.correct).zip(unanswered) {
             csv.row(&[
                 &digits.name(),
                 &settings.protocol,
@@ -101,6 +102,7 @@ fn write_csv(
                 degrees,
                 correct,
                 &settings.test,
+                &none,
                 &origin.device(),
                 &origin.commit(),
             ]);

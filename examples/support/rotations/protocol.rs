@@ -64,6 +64,14 @@ impl Protocol {
         Preparation { steps }
     }
 
+    /// What a rotation brings in from outside.
+    pub fn fill(self) -> f32 {
+        match self {
+            Protocol::Paper => mnist::papers_normalization().black()[0],
+            Protocol::Published => 0.0,
+        }
+    }
+
     /// Images `[N, C, 1, H, W]` as `[N, C, size, size]`.
     pub fn resized(self, images: &Tensor, size: usize) -> Tensor {
         let [n, channels, _, height, width] = *images.dims() else { unreachable!("batches have five axes") };
@@ -74,12 +82,8 @@ impl Protocol {
     /// [`Protocol::resized`] images, turned by `degrees` and ready for a network.
     pub fn turned(self, resized: &Tensor, degrees: &[f32]) -> Tensor {
         let [n, channels, height, width] = *resized.dims() else { unreachable!("resized images have four axes") };
-        let fill = match self {
-            Protocol::Paper => mnist::papers_normalization().black()[0],
-            Protocol::Published => 0.0,
-        };
         let upright = degrees.iter().all(|&degrees| degrees == 0.0);
-        let turned = if upright { resized.clone() } else { rotate(resized, degrees, fill) };
+        let turned = if upright { resized.clone() } else { rotate(resized, degrees, self.fill()) };
         let seen = match self {
             Protocol::Paper => circle_crop(&turned),
             Protocol::Published => turned,

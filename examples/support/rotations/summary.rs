@@ -14,6 +14,8 @@ pub struct Outcome {
     pub parameters: u64,
     /// In percent, by seed and angle.
     pub accuracies: Vec<Vec<f64>>,
+    /// Answers that were none, over seeds and angles.
+    pub unanswered: u64,
     /// Whether quarter turns left every bit of the logits, for all seeds.
     pub exact: bool,
 }
@@ -26,11 +28,12 @@ pub fn outcomes(findings: &Findings, turns: Turns) -> Vec<Outcome> {
         let subject = trial.subject;
         let at = outcomes.iter().position(|outcome| outcome.subject == subject).unwrap_or_else(|| {
             let parameters = found.parameters;
-            outcomes.push(Outcome { subject, turns, parameters, accuracies: Vec::new(), exact: true });
+            outcomes.push(Outcome { subject, turns, parameters, accuracies: Vec::new(), unanswered: 0, exact: true });
             outcomes.len() - 1
         });
         let total = findings.settings.test as f64;
         outcomes[at].exact &= found.exact;
+        outcomes[at].unanswered += found.unanswered.iter().sum::<u64>();
         outcomes[at].accuracies.push(found.correct.iter().map(|&correct| 100.0 * correct as f64 / total).collect());
     }
     outcomes
@@ -61,6 +64,18 @@ impl Outcome {
         });
         let label = format!("{}{}", self.subject, if self.exact { ", exact" } else { "" });
         Series { label, points: points.collect() }
+    }
+
+    /// Said where logits were not numbers.
+    pub fn warning(&self) -> Option<String> {
+        let Outcome { subject, unanswered, turns, .. } = self;
+        let tested = self.accuracies.iter().map(Vec::len).sum::<usize>();
+        let of_all = format!("{unanswered} answers, at {tested} angles and seeds");
+        let training = turns.title();
+        let message = format!(
+            "{subject}, trained on {training}: no answer, as logits are not numbers: {of_all}; they count as wrong"
+        );
+        (*unanswered > 0).then_some(message)
     }
 
     /// The columns of [`Outcome::row`].

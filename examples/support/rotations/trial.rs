@@ -2,6 +2,7 @@
 
 use super::{Protocol, Settings, Subject, Turns};
 use crate::support::{
+    answers,
     digits::Digits,
     files, fingerprint, preparation,
     runner::{Context, Experiment, RUN},
@@ -10,7 +11,6 @@ use quarterturn::{
     autograd::Optimizer,
     core::{Device, Error, Result, Tensor},
     data::{Batch, Dataset},
-    kernels::transform_plane,
     models::{
         Checkpoint, MnistCnn, Mode, Network, checkpoint,
         training::{Tally, Trainer, train_step},
@@ -53,6 +53,9 @@ impl fmt::Display for Trial {
 pub struct Tested {
     /// Digits recognised, by angle.
     pub correct: Vec<u64>,
+    /// Digits without an answer, as their logits are not numbers, by angle; empty if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unanswered: Vec<u64>,
     /// Whether quarter turns leave every bit of the logits.
     pub exact: bool,
     /// Trained values of the network.
@@ -68,6 +71,8 @@ struct Standing {
     digits: usize,
     /// Of these recognised, by angle.
     correct: Vec<u64>,
+    /// Whether some have no answer.
+    has_unanswered: bool,
 }
 
 /// The state of that name.
@@ -223,11 +228,22 @@ impl<'a> Bench<'a> {
         Ok(Some(network))
     }
 
-    /// How many of the digits the network recognises at each angle.
-    fn test(&self, network: &MnistCnn, trial: &Trial, speed: Speed, context: &mut Context) -> Result<Option<Vec<u64>>> {
+    /// How many of the digits the network recognises at each angle, and whether some have no answer.
+    fn test(
+        &self,
+        network: &MnistCnn,
+        trial: &Trial,
+        speed: Speed,
+        context: &mut Context,
+    ) -> Result<Option<(Vec<u64>, bool)>> {
         let file = context.network_file();
         let file = files::read(&file, LONGEST).map_err(|e| Error::io(file, &e))?;
-        let mut standing = Standing { network: fingerprint::of(file), digits: 0, correct: vec![0; self.degrees.len()] };
+        let mut standing = Standing {
+            network: fingerprint::of(file),
+            digits: 0,
+            correct: vec![0; self.degrees.len()],
+            has_unanswered: false,
+        };
         if let Some(kept) = context.kept(TEST)? {
             self.check_standing(&kept, &standing.network).map_err(|message| context.unfit(TEST, message))?;
             standing = kept;
@@ -247,36 +263,40 @@ impl<'a> Bench<'a> {
             context.advance(speed.testing * self.test_passes(batch.indices.len()));
             if standing.digits < self.test.len() && context.due() {
                 standing.correct = tally.read()?.to_vec();
+                standing.has_unanswered |= tally.has_unanswered();
                 context.save(|context| context.keep(TEST, &standing))?;
                 if context.stopping() {
                     return Ok(None);
                 }
             }
         }
-        tally.read().map(|correct| Some(correct.to_vec()))
+        let correct = tally.read()?.to_vec();
+        Ok(Some((correct, standing.has_unanswered || tally.has_unanswered())))
+    }
+
+    /// The digits without an answer, by angle.
+    fn unanswered(&self, network: &MnistCnn, subject: Subject) -> Result<Vec<u64>> {
+        let protocol = self.settings.protocol;
+        let resized = |batch: Result<Batch>| Ok(protocol.resized(&batch?.images, subject.size));
+        let batches = self.batches(&self.test, SLICE[0]).map(resized);
+        answers::unanswered(network, batches, self.degrees.len(), |images, angle| self.turned(images, angle))
+    }
+
+    /// Resized images, turned by the angle of that number.
+    fn turned(&self, resized: &Tensor, angle: usize) -> Tensor {
+        self.settings.protocol.turned(resized, &vec![self.degrees[angle]; resized.dims()[0]])
     }
 
     /// Refuses a standing of another network or another test, or that no test can have.
     fn check_standing(&self, kept: &Standing, network: &str) -> std::result::Result<(), String> {
-        let Standing { network: of, digits, correct } = kept;
+        let Standing { network: of, digits, correct, .. } = kept;
         if of != network {
             return Err("a test of another network".into());
         }
         if *digits > self.test.len() {
             return Err(format!("{digits} digits are tested, there are {}", self.test.len()));
         }
-        self.check_counts(correct, *digits as u64)
-    }
-
-    /// Refuses counts that are not one for each angle, or are more than there are digits.
-    fn check_counts(&self, correct: &[u64], digits: u64) -> std::result::Result<(), String> {
-        if correct.len() != self.degrees.len() {
-            return Err(format!("{} counts for {} angles", correct.len(), self.degrees.len()));
-        }
-        match correct.iter().find(|&&correct| correct > digits) {
-            Some(correct) => Err(format!("{correct} of {digits} digits recognised")),
-            None => Ok(()),
-        }
+        answers::check_counts(correct, &[], self.degrees.len(), *digits as u64, false)
     }
 
     fn count(
@@ -312,14 +332,23 @@ impl Experiment for Bench<'_> {
     fn run(&self, trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
         let speed = self.speed(trial.subject)?;
         let Some(mut network) = self.train(trial, speed, context)? else { return Ok(None) };
-        let Some(correct) = self.test(&network, trial, speed, context)? else { return Ok(None) };
-        let Settings { protocol, .. } = *self.settings;
-        let exact = turns_leave_every_bit(&network, protocol, trial.subject.size, &self.test, self.device)?;
-        Ok(Some(Tested { correct, exact, parameters: network.parameters() as u64 }))
+        let tested = self.test(&network, trial, speed, context)?;
+        let Some((correct, has_unanswered)) = tested else { return Ok(None) };
+        let unanswered = if has_unanswered { self.unanswered(&network, trial.subject)? } else { Vec::new() };
+        let Some(probes) = self.batches(&self.test.first(PROBES.min(self.test.len()))?, PROBES).next().transpose()?
+        else {
+            return Err(Error::Invalid("there is no digit to test on".into()));
+        };
+        let protocol = self.settings.protocol;
+        let images = protocol.resized(&probes.images, trial.subject.size);
+        let images = protocol.turned(&images, &vec![0.0; images.dims()[0]]);
+        let exact = !has_unanswered && answers::turns_leave_every_bit(&network, &images)?;
+        Ok(Some(Tested { correct, unanswered, exact, parameters: network.parameters() as u64 }))
     }
 
     fn check(&self, trial: &Trial, found: &Tested) -> std::result::Result<(), String> {
-        self.check_counts(&found.correct, self.test.len() as u64)?;
+        let Tested { correct, unanswered, exact, .. } = found;
+        answers::check_counts(correct, unanswered, self.degrees.len(), self.test.len() as u64, *exact)?;
         let parameters = self.parameters(trial.subject)?;
         match found.parameters == parameters {
             true => Ok(()),
@@ -331,30 +360,4 @@ impl Experiment for Bench<'_> {
         let config = trial.subject.config(self.settings.protocol.channels());
         Ok(Box::new(MnistCnn::new(config, trial.seed, &Device::Cpu)?))
     }
-}
-
-/// Whether `f(T x) = f(x)` to the last bit, for every quarter turn of some test digits.
-///
-/// # Errors
-/// If there is none, or the device fails.
-pub fn turns_leave_every_bit<N: Network + ?Sized>(
-    network: &N,
-    protocol: Protocol,
-    size: usize,
-    test: &Dataset,
-    device: &Device,
-) -> Result<bool> {
-    let probes = test.first(PROBES.min(test.len()))?;
-    let batch: Option<Batch> =
-        probes.batches(PROBES).normalized(&protocol.normalization()).on(device).next().transpose()?;
-    let Some(batch) = batch else { return Err(Error::Invalid("there is no digit to test on".into())) };
-    let images = protocol.turned(&protocol.resized(&batch.images, size), &vec![0.0; probes.len()]);
-    let logits = |images: &Tensor| network.predict(images)?.to_vec();
-    let upright = logits(&images)?;
-    for turn in 1..4 {
-        if logits(&transform_plane(&images, turn))?.iter().zip(&upright).any(|(a, b)| a.to_bits() != b.to_bits()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
