@@ -35,7 +35,9 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => {
             let (kernel, blocks) = (launch::kernel("dropout", SHADER), Size::Threads(x.len().div_ceil(8)));
-            launch::result(&gpu, kernel, &[], &[x], x.shape(), &rule.words(), blocks)
+            // Maps of one element.
+            let words = [&rule.words()[..], &[1]].concat();
+            launch::result(&gpu, kernel, &[], &[x], x.shape(), &words, blocks)
         }
     }
 }

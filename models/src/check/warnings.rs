@@ -2,6 +2,7 @@
 
 use crate::{Exactness, Network};
 use quarterturn_core::{Device, Result, Tensor};
+#[cfg(feature = "gpu")]
 use quarterturn_kernels as kernels;
 use std::{
     collections::BTreeSet,
