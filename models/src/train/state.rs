@@ -1,6 +1,6 @@
 //! The state of a training run, as a file keeps it.
 
-use super::{Trainer, Training, first_batch::FirstBatch, position::Position};
+use super::{Trainer, Training, first_batch::FirstBatch, position::Position, trainer::first_not_finite};
 use crate::{Checkpoint, Config, Network, checkpoint::Notes, io::Encoder};
 use quarterturn_autograd::Kind;
 use quarterturn_core::{Device, Error, Result, Tensor};
@@ -107,13 +107,14 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// `optimizer.` and `training.`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Invalid`] if the loss is no longer finite, and [`Error::Checkpoint`] if a tensor is not, so that a
+    /// [`Error::Io`]; [`Error::Invalid`] if training has diverged, and [`Error::Checkpoint`] if a tensor is not, so that a
     /// state that cannot be resumed never replaces one that can; what went wrong on the GPU. A former file at `path` is then
     /// unharmed.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
         if let Some(sum) = &self.loss_sum {
             let mean = sum.to_f64()?[0] / self.position.images as f64;
-            if !mean.is_finite() {
+            // In the middle of an epoch nobody has looked at the weights yet.
+            if !mean.is_finite() || first_not_finite(self.network)?.is_some() {
                 return Err(self.diverged(mean)?);
             }
         }

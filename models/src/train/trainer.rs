@@ -305,7 +305,7 @@ fn zero_if_finite<N: Network + ?Sized>(network: &mut N) -> Result<Tensor> {
 }
 
 /// The name of the network's first parameter with a value that is not finite.
-fn first_not_finite<N: Network + ?Sized>(network: &mut N) -> Result<Option<String>> {
+pub(super) fn first_not_finite<N: Network + ?Sized>(network: &mut N) -> Result<Option<String>> {
     let mut found = Ok(None);
     network.visit(&mut |name, param| {
         if let Ok(None) = found {
