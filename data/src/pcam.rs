@@ -53,7 +53,7 @@ impl Pcam {
     /// 1 GiB; reading an image takes the image, and three chunks of at most 64 MiB.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read; [`Error::Corrupt`], with the place up to which the file had been read, if
+    /// [`quarterturn_core::Error::Io`] if a file cannot be read; [`quarterturn_core::Error::Corrupt`], with the place up to which the file had been read, if
     /// one is no HDF5 file, is damaged, holds something else than such an array of bytes, if parts of the array were never
     /// written, if there are not as many labels as images, or a label is neither 0 nor 1. What is sound HDF5 but is not
     /// read (an index that is a version-2 B-tree, some compressions) is named, with the way out.
