@@ -38,7 +38,7 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
     let mut report = support::Report::new(device);
     let large = (!matches!(device, Device::Cpu)).then_some(LARGE);
     for (group, channels, extent, batch) in SIZES.into_iter().chain(large) {
-        let (g, conv) = (group.order(), Conv { group, stride: 1, padding: 1 });
+        let (g, conv) = (group.order(), Conv { padding: 1, ..Conv::new(group) });
         let x = random([batch, channels, g, extent, extent], 1, device);
         let weight = random([channels, channels, g, 3, 3], 2, device);
         let dy = random(x.shape(), 3, device);

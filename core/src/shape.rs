@@ -115,6 +115,12 @@ pub fn window_residual(i: usize, k: usize, s: usize, p: usize) -> Option<usize> 
     free_extent(i, k, p)?.checked_rem(s)
 }
 
+/// `d(k − 1) + 1`: samples from the first tap of a window of `k` taps, `d` apart, to its last. `None` if `k` or `d` is zero, or it
+/// overflows.
+pub fn dilated_extent(k: usize, d: usize) -> Option<usize> {
+    if d == 0 { None } else { k.checked_sub(1)?.checked_mul(d)?.checked_add(1) }
+}
+
 /// `i + 2p − k`, how far a window can be moved; `None` if it does not fit, is of size zero, or the sum overflows.
 fn free_extent(i: usize, k: usize, p: usize) -> Option<usize> {
     let padded = p.checked_mul(2)?.checked_add(i)?;
@@ -137,6 +143,16 @@ mod tests {
         assert_eq!(window_extent(4, 0, 1, 0), None);
         for (i, p) in [(4, usize::MAX / 2 + 1), (usize::MAX, 1), (1, usize::MAX)] {
             assert_eq!((window_extent(i, 3, 1, p), window_residual(i, 3, 1, p)), (None, None), "i={i} p={p}");
+        }
+    }
+
+    #[test]
+    fn dilated_windows_reach_from_the_first_tap_to_the_last() {
+        for (k, d) in (1..8).flat_map(|k| (1..8).map(move |d| (k, d))) {
+            assert_eq!(dilated_extent(k, d), (0..k).map(|tap| tap * d + 1).max(), "k={k} d={d}");
+        }
+        for (k, d) in [(0, 1), (1, 0), (3, usize::MAX), (2, usize::MAX)] {
+            assert_eq!(dilated_extent(k, d), None, "k={k} d={d}");
         }
     }
 

@@ -191,7 +191,7 @@ const POOL: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 fn layers_with_stride(extra: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     for group in [Group::C4, Group::D4] {
-        let strided = Conv { group, stride: 2, padding: 1 };
+        let strided = Conv { stride: 2, padding: 1, ..Conv::new(group) };
         layers.push(conv(group, false, 3, 4, 9 + extra, 3, strided, false));
         layers.push(conv(group, true, 2, 3, 8 + extra, 4, strided, false));
         layers.push(plain("max_pool", group, Acts::OnMaps, 8 + extra, |x| max_pool(x, POOL)));
@@ -204,7 +204,7 @@ fn layers_with_stride(extra: usize) -> Vec<Layer> {
 fn layers(extra: usize) -> Vec<Layer> {
     let mut layers = layers_with_stride(extra);
     for (group, widths) in [(Group::C4, [(3, 4), (10, 10), (9, 33)]), (Group::D4, [(3, 4), (7, 7), (9, 17)])] {
-        let same = Conv { group, stride: 1, padding: 1 };
+        let same = Conv { padding: 1, ..Conv::new(group) };
         for (c_in, c_out) in widths {
             layers.push(conv(group, false, c_in, c_out, 7, 3, same, false));
         }
@@ -251,12 +251,12 @@ mod tests {
     /// A convolution over all taps in one order, as other libraries make it, is near, and not exact.
     #[test]
     fn the_plain_sum_is_found_out() {
-        let mut layer = conv(Group::C4, false, 3, 4, 7, 3, Conv { group: Group::C4, stride: 1, padding: 1 }, false);
+        let mut layer = conv(Group::C4, false, 3, 4, 7, 3, Conv { padding: 1, ..Conv::new(Group::C4) }, false);
         layer.run = Box::new(|x| {
             let [n, c, g, h, w] = *x.dims() else { unreachable!("a map has five axes") };
             let weight = random(Shape::from([4, 3, 4, 3, 3]), 2, &x.device())?;
             let dense = crate::filter_orbit(&weight, Group::C4).reshape([16, c * g, 1, 3, 3]);
-            let plain = Conv { group: Group::C1, stride: 1, padding: 1 };
+            let plain = Conv { padding: 1, ..Conv::new(Group::C1) };
             Ok(group_conv(&x.reshape([n, c * g, 1, h, w]), &dense, None, plain).reshape([n, 4, g, h, w]))
         });
         for device in testing::devices() {

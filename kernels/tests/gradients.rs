@@ -140,7 +140,7 @@ fn convolutions_and_filter_orbits() {
         (Group::D4, true, 2, 1, 1),
         (Group::D4, false, 3, 1, 0),
     ] {
-        let conv = Conv { group, stride, padding };
+        let conv = Conv { stride, padding, ..Conv::new(group) };
         let order_in = if lift { 1 } else { group.order() };
         let weight = random([3, 2, order_in, k, k], 2);
         check(

@@ -356,7 +356,7 @@ fn convolutions() {
         let (x, weight) = ([2, 2, g_in, 6, 6], [3, 2, g_in, 3, 3]);
         let y = [2, 3, g, 6, 6];
         let (x_shape, weight_shape) = (Shape::from(x), Shape::from(weight));
-        let conv = Conv { group, stride: 1, padding: 1 };
+        let conv = Conv { padding: 1, ..Conv::new(group) };
         let given = move |t: &[Tensor], relu| {
             let (weight, bias, mean, var) = (&t[2], &t[3], &t[4], &t[5]);
             let norm = GivenNorm { weight, bias, mean, var, eps: EPS, relu };

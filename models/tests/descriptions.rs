@@ -31,20 +31,24 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x = x.conv("first", channels, same);
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 11 } else { 6 }) {
+        x = match draw.below(if depth < 2 { 12 } else { 7 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25),
             3 => x.max_pool(&name, draw.window()),
             4 => x.avg_pool(&name, draw.window()),
             5 => x.relu(),
-            6 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
-            7 => {
+            6 => {
+                let (dilation, stride) = (2 + draw.below(2), 1 + draw.below(2));
+                x.dilated_conv(&name, channels, Window { kernel_size: 3, stride, padding: dilation }, dilation)
+            }
+            7 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            8 => {
                 let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());
                 wide.conv(&format!("narrow{i}"), channels, Window { kernel_size: 1, stride: 1, padding: 0 })
             }
-            8 => x.upsample(&name, 2).activation(&SILU),
-            9 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
+            9 => x.upsample(&name, 2).activation(&SILU),
+            10 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
             _ => {
                 let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
                 let step = if kept { 1 } else { 2 };

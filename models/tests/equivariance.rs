@@ -101,7 +101,7 @@ fn convolutions_commute_where_windows_leave_nothing_over() {
                 (1, 2, 0, 8, false),
                 (3, 3, 0, 10, false),
             ] {
-                let conv = Conv { group, stride, padding };
+                let conv = Conv { stride, padding, ..Conv::new(group) };
                 let mut init = Init::new(3);
                 let lifting = GroupConv::lifting(2, 5, k, conv, &mut init, &device).unwrap();
                 let on_group = GroupConv::new(3, 5, k, conv, &mut init, &device).unwrap();
@@ -126,7 +126,7 @@ fn convolutions_commute_where_windows_leave_nothing_over() {
 fn convolutions_commute_on_rectangles() {
     for (device, tolerance) in devices() {
         for group in [C4, D4] {
-            let conv = Conv { group, stride: 2, padding: 1 };
+            let conv = Conv { stride: 2, padding: 1, ..Conv::new(group) };
             let layer = GroupConv::new(3, 4, 3, conv, &mut Init::new(3), &device).unwrap();
             let map = |height, width| random([2, 3, group.order(), height, width], 2, &device);
             commutes("a rectangular map", |x| eval(&layer, x), &map(9, 13), group, tolerance);

@@ -310,6 +310,20 @@ fn traced_shapes_are_those_of_the_forward_pass() {
 }
 
 #[test]
+fn a_dilated_window_leaves_over_what_its_taps_reach() {
+    let halving = Window { kernel_size: 3, stride: 2, padding: 2 };
+    let layers = Builder::new(C4, 1, Init::new(1), &Device::Cpu).dilated_conv("wide", 2, halving, 2);
+    let network = Sequential::new("net", layers.spatial_mean().coset_max().build().unwrap());
+    let at_8 = Exactness::of(&network, [8, 8]).unwrap();
+    assert_eq!(
+        at_8.warning().unwrap(),
+        "net on p4 is inexact at 8: wide (3×3, stride 2, padding 2, dilation 2, on 8×8, leaves 1 over) breaks the symmetry; \
+         nearest exact sizes 7 and 9"
+    );
+    assert!(Exactness::of(&network, [9, 9]).unwrap().is_exact());
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let keeping = Window { kernel_size: 3, stride: 1, padding: 1 };
     let halving = Window { stride: 2, ..keeping };
@@ -317,6 +331,8 @@ fn what_does_not_fit_is_named() {
     for (builder, expected) in [
         (builder().conv("a", 0, keeping), "a: expected 1 to"),
         (builder().conv("a", 2, Window { stride: 0, ..keeping }), "a: expected a kernel size"),
+        (builder().dilated_conv("a", 2, keeping, 0), "a: expected a dilation of 1 to 64, not 0"),
+        (builder().dilated_conv("a", 2, keeping, 65), "a: expected a dilation of 1 to 64, not 65"),
         (builder().conv("a", 2, keeping).relu().dropout(0.5), "dropout: expected a norm"),
         (builder().conv("a", 2, keeping).norm("n").relu().dropout(1.5), "dropout: expected a probability"),
         (
@@ -347,6 +363,11 @@ fn what_does_not_fit_is_named() {
         (&unfit, [1, 3, 1, 1, 4], "b.shortcut.d: a 2×2 filter does not fit a 1×4 map"),
         (&unfit, [1, 1, 1, 4, 4], "a: expected 3 channels"),
         (&unfit, [0, 3, 1, 4, 4], "a: expected at least one image"),
+        (
+            &network(builder().dilated_conv("a", 2, keeping, 3)),
+            [1, 3, 1, 4, 9],
+            "a: a 3×3 filter of dilation 3 does not fit a 4×9 map",
+        ),
         (&network(builder().max_pool("pool", Window { padding: 2, ..two })), [1, 3, 1, 4, 4], "pool: expected padding"),
         (&network(builder().max_pool("pool", two)), [1, 3, 1, 4, 1], "pool: a 2×2 window does not fit a 4×1 map"),
         (&network(builder().max_pool("pool", keeping)), [1, 3, 1, 0, 4], "pool: a 3×3 window does not fit a 0×4 map"),

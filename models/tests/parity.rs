@@ -128,7 +128,7 @@ impl Case {
 
     fn conv(&mut self) {
         let (group, lift) = (self.group(), self.flag("lift"));
-        let conv = Conv { group, stride: self.count("stride"), padding: self.count("padding") };
+        let conv = Conv { stride: self.count("stride"), padding: self.count("padding"), ..Conv::new(group) };
         let (x, weight) = (self.input("x", 5, 2), self.input("weight", 5, 2));
         let g_in = if lift { 1 } else { group.order() };
         assert_eq!((x.dims()[2], weight.dims()[2]), (g_in, g_in), "group axes");
@@ -292,7 +292,7 @@ fn decisions(network: &mut MnistCnn, images: &Tensor, group: Group) -> Vec<bool>
     let mut x = images.clone();
     for layer in 1..=7 {
         let [w, b] = ["weight", "bias"].map(|part| &params[&format!("conv{layer}.{part}")]);
-        let conv = Conv { group, stride: 1, padding: if layer == 7 { 0 } else { 1 } };
+        let conv = Conv { padding: if layer == 7 { 0 } else { 1 }, ..Conv::new(group) };
         x = kernels::group_conv(&x, w, Some(b), conv);
         let [w, b] = ["weight", "bias"].map(|part| &params[&format!("norm{layer}.{part}")]);
         x = kernels::relu(&kernels::batch_norm_train(&x, w, b, 1e-5, Activation::default()).y);

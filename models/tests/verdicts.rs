@@ -90,7 +90,7 @@ fn what_a_layer_does_not_say_is_not_certified() {
 
     // The word of a layer inside is not that of the one around it, nor does a name matter, nor the place.
     let conv = || {
-        let conv = Conv { group: C4, stride: 1, padding: 1 };
+        let conv = Conv { padding: 1, ..Conv::new(C4) };
         GroupConv::lifting(1, 2, 3, conv, &mut Init::new(1), &Device::Cpu).unwrap()
     };
     let wrapped = Sequential::new("mine", {
@@ -151,7 +151,7 @@ fn equivariant_outputs_are_not_called_invariant() {
 fn layers_of_another_group_are_not_certified() {
     let images = random([2, 1, 1, 9, 9], 1, &Device::Cpu);
     let conv =
-        |group| GroupConv::lifting(1, 1, 3, Conv { group, stride: 1, padding: 1 }, &mut Init::new(1), &Device::Cpu);
+        |group| GroupConv::lifting(1, 1, 3, Conv { padding: 1, ..Conv::new(group) }, &mut Init::new(1), &Device::Cpu);
     let plain = headed(|x| x.layer("plain", conv(C1).unwrap()).conv("conv", 2, KEEPING));
     assert!(!leaves_every_bit(&plain, &images));
     let exactness = Exactness::of(&plain, [9, 9]).unwrap();

@@ -41,10 +41,11 @@ mod tests {
     fn gradients_adjoints_and_devices() {
         let mut table = Table::default();
         for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 1), (D4, 8)] {
-            for (k, stride, padding) in [(3, 1, 1), (2, 2, 0), (3, 2, 1), (4, 1, 0)] {
-                let conv = Conv { group, stride, padding };
+            for (k, stride, padding, dilation) in [(3, 1, 1, 1), (2, 2, 0, 1), (3, 2, 1, 1), (4, 1, 0, 1), (3, 2, 2, 2)]
+            {
+                let conv = Conv { group, stride, padding, dilation };
                 let (x, w) = ([2, 2, g_in, 5, 6], [3, 2, g_in, k, k]);
-                let name = format!("group_conv {group} from {g_in}, k {k} s {stride} p {padding}");
+                let name = format!("group_conv {group} from {g_in}, k {k} s {stride} p {padding} d {dilation}");
                 table.row(&name, NONLINEAR, &[&x, &w, &[3]], move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv));
                 let name = format!("{name}, no bias");
                 table.row(&name, LINEAR, &[&x, &w], move |_, v| v[0].group_conv(&v[1], None, conv));

@@ -78,7 +78,7 @@ mod tests {
         let dropping = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 2, 3))) };
         let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
         for (group, g_in) in [(C1, 1), (C4, 1), (C4, 4), (D4, 8)] {
-            let conv = Conv { group, stride: 1, padding: 1 };
+            let conv = Conv { padding: 1, ..Conv::new(group) };
             let shapes: &[&[usize]] = &[&[2, 2, g_in, 5, 6], &[3, 2, g_in, 3, 3], &[3], &[3]];
             for (name, activation, pool) in [
                 ("", Activation::default(), None),

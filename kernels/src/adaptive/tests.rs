@@ -96,7 +96,7 @@ fn strided_convolutions_are_exact_at_every_size_and_share_a_choice() {
         for extent in [6, 7, 12] {
             let x = maps(group, extent);
             for (k, padding) in [(3, 1), (3, 0), (1, 0), (2, 0), (4, 1), (3, 2)] {
-                let conv = Conv { group, stride: 2, padding };
+                let conv = Conv { stride: 2, padding, ..Conv::new(group) };
                 let window = Window { kernel_size: k, stride: 2, padding };
                 let weight = random([2, 3, order, k, k], 7);
                 let own = |x: &Tensor| {
@@ -110,8 +110,8 @@ fn strided_convolutions_are_exact_at_every_size_and_share_a_choice() {
             let block = |x: &Tensor| {
                 let [branch, shortcut] = [0, 1].map(|i| weights[i].to_device(&x.device()).unwrap());
                 let choice = choose_grid_of_windows(x, Window { kernel_size: 3, stride: 2, padding: 1 });
-                let branch = strided(x, &branch, Conv { group, stride: 2, padding: 1 }, &choice);
-                crate::add(&branch, &strided(x, &shortcut, Conv { group, stride: 2, padding: 0 }, &choice))
+                let branch = strided(x, &branch, Conv { stride: 2, padding: 1, ..Conv::new(group) }, &choice);
+                crate::add(&branch, &strided(x, &shortcut, Conv { stride: 2, ..Conv::new(group) }, &choice))
             };
             assert_exact(&format!("block {extent}"), group, &x, block);
         }
@@ -135,7 +135,7 @@ fn the_plain_results_where_the_rule_holds_and_the_composed_ones_elsewhere() {
                 }
             }
         }
-        let (x, conv) = (random([2, 3, 4, 7, 7], 1), Conv { group: Group::C4, stride: 2, padding: 1 });
+        let (x, conv) = (random([2, 3, 4, 7, 7], 1), Conv { stride: 2, padding: 1, ..Conv::new(Group::C4) });
         let [x, weight] = [x, random([2, 3, 4, 3, 3], 2)].map(|t| t.to_device(&device).unwrap());
         let choice = choose_grid_of_windows(&x, Window { kernel_size: 3, stride: 2, padding: 1 });
         assert!(same_bits(&strided(&x, &weight, conv, &choice), &group_conv(&x, &weight, None, conv)), "{device}");

@@ -65,7 +65,7 @@ struct Goal {
 
 fn goal_of(position: u32, phase: u32) -> Goal {
     let window = window_at(position);
-    let at = vec2u(window.row, window.column) * DILATION + vec2u(phase / DILATION, phase % DILATION);
+    let at = vec2u(window.row, window.column) * SPREAD + vec2u(phase / SPREAD, phase % SPREAD);
     let exists = window.exists && all(at < vec2u(conv.out_height, conv.out_width));
     return Goal(window.image, at.x * conv.out_width + at.y, exists);
 }
@@ -181,10 +181,10 @@ fn strip_place(position: u32) -> u32 {
     return index / (conv.rows * conv.strip_columns) * STRIP + at.x * ROW + at.y;
 }
 
-// Row and column of the source that the first taps of a phase meet in its first window: ⌈origin/DILATION⌉.
+// Row and column of the source that the first taps of a phase meet in its first window: ⌈origin/SPREAD⌉.
 fn first_met(phase: u32) -> vec2i {
     let origin = origin_of(phase);
-    let step = i32(DILATION);
+    let step = i32(SPREAD);
     return select(origin / step, (origin + step - 1) / step, origin > vec2i(0));
 }
 
@@ -206,9 +206,9 @@ fn find_origins(area: Area, lane: u32) {
 fn places_at(phase: u32, rows: vec4u, columns: vec4u, planes: vec4u) -> vec4u {
     let origin = origin_of(phase);
     let met = first_met(phase);
-    let step = vec4i(i32(DILATION));
-    let row = vec4u((vec4i(rows) + origin.x) / step - met.x);
-    let column = vec4u((vec4i(columns) + origin.y) / step - met.y);
+    let step = vec4i(i32(SPREAD));
+    let row = vec4u((vec4i(rows * DILATION) + origin.x) / step - met.x);
+    let column = vec4u((vec4i(columns * DILATION) + origin.y) / step - met.y);
     return select(NOTHING_4, planes * RANGE + row * ROW + column, aligned(origin, rows, columns));
 }
 
@@ -302,7 +302,7 @@ fn stage_filters_d4(area: Area, first: u32, lane: u32) {
 
 // Four staged samples from a window's first, where there are some.
 fn staged(base: u32, places: vec4u) -> vec4f {
-    if (DILATION == 1u) {
+    if (SPREAD == 1u) {
         return vec4f(samples[base + places.x], samples[base + places.y], samples[base + places.z], samples[base + places.w]);
     }
     let met = places != NOTHING_4;
@@ -312,7 +312,7 @@ fn staged(base: u32, places: vec4u) -> vec4f {
 
 // Whether a phase has none of a tap's samples.
 fn is_missed(places: vec4u) -> bool {
-    return DILATION > 1u && all(places == NOTHING_4);
+    return SPREAD > 1u && all(places == NOTHING_4);
 }
 
 // Vectors of result channels of an invocation, at most. Sums are arrays, but no index is left once the short loops over a
@@ -352,7 +352,7 @@ fn conv_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         for (var c = 0u; c < min(CHANNELS, conv.c_in - first); c++) {
             for (var q = 0u; q < TAPS; q++) {
                 let place = turned_places[q].x;
-                if (DILATION > 1u && place == NOTHING) {
+                if (SPREAD > 1u && place == NOTHING) {
                     continue;
                 }
                 let at = base + c * RANGE + place;

@@ -1,5 +1,5 @@
-// The same sum without workgroups: an invocation makes one vector of one window, reading whatever it needs. What the
-// convolution is, and what the tests hold it against.
+// The same sum without workgroups: an invocation makes one vector of one window, reading whatever it needs. For windows that
+// reach too far to be staged; and what the tests hold the tiled kernels against.
 
 struct Spot {
     goal: Goal,
@@ -17,7 +17,7 @@ fn spot_of(i: u32, vectors: u32) -> Spot {
 }
 
 fn end_of(vectors: u32) -> u32 {
-    return vectors * conv.positions * DILATION * DILATION;
+    return vectors * conv.positions * SPREAD * SPREAD;
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -18,9 +18,18 @@ static SHADER: &str = concat!(
     include_str!("weight_gradient.wgsl"),
 );
 
+static DIRECT: &str = concat!(
+    include_str!("../prelude.wgsl"),
+    include_str!("spectra.wgsl"),
+    include_str!("panels.wgsl"),
+    include_str!("convolve.wgsl"),
+    include_str!("direct.wgsl"),
+);
+
 /// The entry points of one group.
 struct Kernels {
     conv: &'static str,
+    direct: &'static str,
     partial: &'static str,
     fold: &'static str,
     /// Vectors of four floats that a partial sum takes.
@@ -30,9 +39,15 @@ struct Kernels {
 impl Kernels {
     const fn of(group: Group) -> Self {
         match group {
-            Group::C1 => Kernels { conv: "conv_c1", partial: "partial_c1", fold: "fold_c1", vectors: 1 },
-            Group::C4 => Kernels { conv: "conv_c4", partial: "partial_c4", fold: "fold_c4", vectors: 1 },
-            Group::D4 => Kernels { conv: "conv_d4", partial: "partial_d4", fold: "fold_d4", vectors: 2 },
+            Group::C1 => {
+                Kernels { conv: "conv_c1", direct: "direct_c1", partial: "partial_c1", fold: "fold_c1", vectors: 1 }
+            }
+            Group::C4 => {
+                Kernels { conv: "conv_c4", direct: "direct_c4", partial: "partial_c4", fold: "fold_c4", vectors: 1 }
+            }
+            Group::D4 => {
+                Kernels { conv: "conv_d4", direct: "direct_d4", partial: "partial_d4", fold: "fold_d4", vectors: 2 }
+            }
         }
     }
 }
@@ -44,12 +59,28 @@ struct Epilogue<'a> {
     norm: Option<GivenNorm<'a>>,
 }
 
+impl Epilogue<'_> {
+    fn overrides(&self) -> Overrides {
+        let flag = |flag| f64::from(u8::from(flag));
+        vec![
+            ("BIASED", flag(self.bias.is_some())),
+            ("NORM", flag(self.norm.is_some())),
+            ("RELU", flag(self.norm.is_some_and(|norm| norm.relu))),
+        ]
+    }
+}
+
 /// One sum over windows: a convolution, its adjoint, or its weight's gradient.
 struct Pass {
     group: Group,
     k: usize,
+    /// Samples from a window's first tap to its last.
+    window: usize,
     stride: usize,
+    /// Distance of two taps.
     dilation: usize,
+    /// Distance of two samples of the source, with zeros between them.
+    spread: usize,
     adjoint: bool,
     /// Channels, planes per channel and extents of the source.
     c_in: usize,
@@ -78,8 +109,10 @@ impl Pass {
         Pass {
             group: conv.group,
             k: e.k,
+            window: e.window,
             stride: conv.stride,
-            dilation: 1,
+            dilation: conv.dilation,
+            spread: 1,
             adjoint: false,
             c_in: e.c_in,
             planes: e.g_in,
@@ -95,14 +128,14 @@ impl Pass {
     fn adjoint(e: &Extents, conv: Conv) -> Self {
         Pass {
             stride: 1,
-            dilation: conv.stride,
+            spread: conv.stride,
             adjoint: true,
             c_in: e.c_out,
             planes: e.g_out,
             source: (e.out_height, e.out_width),
             c_out: e.c_in,
             result: (e.height, e.width),
-            lead: e.k as isize - 1 - conv.padding as isize,
+            lead: e.window as isize - 1 - conv.padding as isize,
             ..Pass::forward(e, conv)
         }
     }
@@ -125,9 +158,9 @@ impl Pass {
         self.c_out.div_ceil(channels_per_vector(self.group))
     }
 
-    /// Rows and columns of the windows of one phase of the dilation, of which there are dilation².
+    /// Rows and columns of the windows of one phase of the spread source, of which there are spread².
     fn grid(&self) -> [usize; 2] {
-        [self.result.0, self.result.1].map(|extent| extent.div_ceil(self.dilation))
+        [self.result.0, self.result.1].map(|extent| extent.div_ceil(self.spread))
     }
 
     /// What its tiling depends on.
@@ -137,12 +170,12 @@ impl Pass {
             group: self.group,
             planes: self.planes,
             taps: self.taps(),
-            span: self.k.div_ceil(self.dilation),
+            span: self.window.div_ceil(self.spread),
             stride: self.stride,
             rows,
             columns,
             images: self.batch,
-            phases: self.dilation * self.dilation,
+            phases: self.spread * self.spread,
             c_in: self.c_in,
             vectors: self.rows(),
         }
@@ -154,6 +187,7 @@ impl Pass {
         vec![
             ("K", self.k as f64),
             ("STRIDE", self.stride as f64),
+            ("SPREAD", self.spread as f64),
             ("DILATION", self.dilation as f64),
             ("LIFTING", flag(self.lifting())),
             ("ADJOINT", flag(self.adjoint)),
@@ -203,7 +237,6 @@ impl Pass {
 
     /// The kernel of the convolution, as `tiling` and `epilogue` specialise it.
     fn conv_kernel(&self, tiling: Tiling, epilogue: Epilogue) -> (Kernel, Overrides) {
-        let flag = |flag| f64::from(u8::from(flag));
         let geometry = self.geometry();
         let (row, strip) = geometry.strip();
         let windows = tiling.windows(self.group);
@@ -222,10 +255,8 @@ impl Pass {
             ("SAMPLES", (tiling.channels * geometry.planes * range) as f64),
             ("FILTERS", (tiling.channels * geometry.taps * tiling.vectors()) as f64),
             ("TAPS", geometry.taps as f64),
-            ("BIASED", flag(epilogue.bias.is_some())),
-            ("NORM", flag(epilogue.norm.is_some())),
-            ("RELU", flag(epilogue.norm.is_some_and(|norm| norm.relu))),
         ]);
+        overrides.extend(epilogue.overrides());
         let kernel = unchecked(Kernels::of(self.group).conv);
         (kernel.workgroup(tiling.threads() as u32, tiling.memory(&geometry) as u32), overrides)
     }
@@ -246,7 +277,25 @@ impl Pass {
     }
 
     fn run(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
-        self.run_tiled(Tiling::of(&self.geometry(), gpu.workgroup_memory()), gpu, x, weight, epilogue)
+        match Tiling::of(&self.geometry(), gpu.workgroup_memory()) {
+            Some(tiling) => self.run_tiled(tiling, gpu, x, weight, epilogue),
+            None => self.run_direct(gpu, x, weight, epilogue),
+        }
+    }
+
+    /// Without tiles: the samples that windows of far apart taps reach fit no workgroup's memory.
+    fn run_direct(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
+        let y = gpu.output(self.result_len());
+        let geometry = self.geometry();
+        let threads = geometry.vectors * geometry.positions() * geometry.phases;
+        let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
+        let uniform = self.uniform(geometry.strips(), [1, 0], eps, [0; 3]);
+        let mut overrides = self.overrides();
+        overrides.extend(epilogue.overrides());
+        let kernel = launch::kernel(Kernels::of(self.group).direct, DIRECT);
+        let operands = Self::operands(x, weight, epilogue);
+        gpu.launch(&kernel, &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
+        y
     }
 
     fn run_tiled(&self, tiling: Tiling, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
@@ -378,18 +427,20 @@ mod tests {
 
     /// Beyond [`CASES`]: what straddles a workgroup's windows, channels and chunks, and what a stride leaves over in `dx`.
     const EDGES: &[Case] = &[
-        (Group::C1, false, 33, 3, 21, 3, 5, 3, 1, 1),
-        (Group::C1, false, 2, 9, 65, 8, 8, 3, 2, 1),
-        (Group::C1, false, 1, 1, 1, 1, 1, 1, 1, 0),
-        (Group::C4, true, 33, 1, 10, 5, 4, 7, 2, 3),
-        (Group::C4, false, 33, 10, 10, 5, 5, 3, 1, 1),
-        (Group::C4, false, 3, 9, 41, 7, 6, 3, 2, 1),
-        (Group::C4, false, 1, 8, 16, 9, 9, 1, 2, 0),
-        (Group::C4, false, 2, 2, 3, 8, 11, 4, 3, 2),
-        (Group::C4, false, 1, 1, 1, 1, 1, 1, 1, 0),
-        (Group::D4, true, 3, 1, 7, 9, 7, 5, 2, 2),
-        (Group::D4, false, 33, 7, 7, 3, 3, 3, 1, 1),
-        (Group::D4, false, 2, 5, 9, 6, 7, 2, 2, 0),
+        (Group::C1, false, 33, 3, 21, 3, 5, 3, 1, 1, 1),
+        (Group::C1, false, 2, 9, 65, 8, 8, 3, 2, 1, 1),
+        (Group::C1, false, 1, 1, 1, 1, 1, 1, 1, 0, 1),
+        (Group::C4, true, 33, 1, 10, 5, 4, 7, 2, 3, 1),
+        (Group::C4, false, 33, 10, 10, 5, 5, 3, 1, 1, 1),
+        (Group::C4, false, 3, 9, 41, 7, 6, 3, 2, 1, 1),
+        (Group::C4, false, 1, 8, 16, 9, 9, 1, 2, 0, 1),
+        (Group::C4, false, 2, 2, 3, 8, 11, 4, 3, 2, 1),
+        (Group::C4, false, 1, 1, 1, 1, 1, 1, 1, 0, 1),
+        (Group::D4, true, 3, 1, 7, 9, 7, 5, 2, 2, 1),
+        (Group::D4, false, 33, 7, 7, 3, 3, 3, 1, 1, 1),
+        (Group::D4, false, 2, 5, 9, 6, 7, 2, 2, 0, 1),
+        (Group::C4, false, 2, 3, 5, 12, 11, 3, 1, 4, 4),
+        (Group::D4, true, 2, 2, 5, 12, 11, 3, 2, 3, 3),
     ];
 
     fn cases() -> impl Iterator<Item = Case> {
@@ -418,11 +469,12 @@ mod tests {
     fn the_gpu_commutes_with_every_element_to_the_last_bit() {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
-        for (group, lift, n, c_in, c_out, size, _, k, stride, padding) in cases() {
+        for (group, lift, n, c_in, c_out, size, _, k, stride, padding, dilation) in cases() {
+            let window = dilation * (k - 1) + 1;
             // The size of the case, and the next that leaves nothing over.
-            let exact = size + (stride - (size + 2 * padding - k) % stride) % stride;
+            let exact = size + (stride - (size + 2 * padding - window) % stride) % stride;
             for size in [size, exact] {
-                let case = (group, lift, n, c_in, c_out, size, size, k, stride, padding);
+                let case = (group, lift, n, c_in, c_out, size, size, k, stride, padding, dilation);
                 let (x, weight, bias, conv) = operands(case, &gpu);
                 let y = group_conv(&x, &weight, Some(&bias), conv);
                 let commutes = |g| {
@@ -431,38 +483,13 @@ mod tests {
                     // Without a group, turning the image alone does nothing of the kind.
                     group == Group::C1 || got == transform_feature_map(&y, g, group).to_vec().unwrap()
                 };
-                let exact = window_residual(size, k, stride, padding) == Some(0);
+                let exact = window_residual(size, window, stride, padding) == Some(0);
                 for g in group.elements().skip(1) {
-                    assert_eq!(commutes(g), exact, "{case:?}, element {g}");
+                    // The mirroring at the main diagonal, 5, moves no window.
+                    assert_eq!(commutes(g), exact || g == 5, "{case:?}, element {g}");
                 }
             }
         }
-    }
-
-    static WITH_DIRECT: &str = concat!(
-        include_str!("../prelude.wgsl"),
-        include_str!("spectra.wgsl"),
-        include_str!("panels.wgsl"),
-        include_str!("convolve.wgsl"),
-        include_str!("direct.wgsl"),
-    );
-
-    /// The kernel without tiles.
-    fn run_direct(pass: &Pass, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
-        let name = match pass.group {
-            Group::C1 => "direct_c1",
-            Group::C4 => "direct_c4",
-            Group::D4 => "direct_d4",
-        };
-        let y = gpu.output(pass.result_len());
-        let geometry = pass.geometry();
-        let threads = geometry.vectors * geometry.positions() * geometry.phases;
-        let eps = epilogue.norm.map_or(0.0, |norm| norm.eps);
-        let uniform = pass.uniform(geometry.strips(), [1, 0], eps, [0; 3]);
-        let operands = Pass::operands(x, weight, epilogue);
-        let overrides = pass.conv_kernel(Tiling::of(&geometry, gpu.workgroup_memory()), epilogue).1;
-        gpu.launch(&launch::kernel(name, WITH_DIRECT), &overrides, &operands, &[&y], &uniform, Size::Threads(threads));
-        y
     }
 
     /// Whatever the tiling, forward and adjoint, the bits are those of the kernel without tiles.
@@ -471,10 +498,11 @@ mod tests {
         let Some(gpu) = testing::gpu() else { return };
         let device = Device::Gpu(gpu.clone());
         for case in [
-            (Group::C1, false, 3, 9, 23, 9, 8, 3, 2, 1),
-            (Group::C4, true, 2, 2, 5, 9, 9, 5, 1, 2),
-            (Group::C4, false, 3, 10, 11, 7, 6, 3, 2, 1),
-            (Group::D4, false, 2, 5, 6, 6, 5, 3, 1, 1),
+            (Group::C1, false, 3, 9, 23, 9, 8, 3, 2, 1, 1),
+            (Group::C4, true, 2, 2, 5, 9, 9, 5, 1, 2, 1),
+            (Group::C4, false, 3, 10, 11, 7, 6, 3, 2, 1, 1),
+            (Group::D4, false, 2, 5, 6, 6, 5, 3, 1, 1, 1),
+            (Group::C4, false, 3, 5, 6, 9, 8, 3, 2, 2, 2),
         ] {
             let (x, weight, bias, conv) = operands(case, &device);
             let e = Extents::new("test", x.shape(), weight.shape(), conv);
@@ -485,7 +513,7 @@ mod tests {
             // The adjoint of lifting is another convolution.
             for (pass, source, bias) in passes.into_iter().take(if forward.lifting() { 1 } else { 2 }) {
                 let epilogue = Epilogue { bias, norm: None };
-                let direct = run_direct(pass, &gpu, source, weight.buffer(), epilogue).read().unwrap();
+                let direct = pass.run_direct(&gpu, source, weight.buffer(), epilogue).read().unwrap();
                 for (tile, rows, columns, channels) in [
                     (4, 1, 16, 2),
                     (5, 1, 8, 1),
@@ -510,7 +538,7 @@ mod tests {
     fn a_batch_changes_no_bit() {
         let Some(gpu) = testing::gpu() else { return };
         let gpu = Device::Gpu(gpu);
-        let (x, weight, bias, conv) = operands((Group::C4, false, 33, 3, 10, 5, 6, 3, 1, 1), &gpu);
+        let (x, weight, bias, conv) = operands((Group::C4, false, 33, 3, 10, 5, 6, 3, 1, 1, 1), &gpu);
         let all = group_conv(&x, &weight, Some(&bias), conv).to_vec().unwrap();
         let values = x.to_vec().unwrap();
         let (len, result) = (values.len() / 33, all.len() / 33);
@@ -527,7 +555,8 @@ mod tests {
         // Of its own, so that other tests do not count.
         let name = Some(shared.adapter().name.clone());
         let gpu = Gpu::open(&quarterturn_core::gpu::GpuOptions { adapter: name, ..Default::default() }).unwrap();
-        let (x, weight, bias, conv) = operands((Group::C4, false, 2, 3, 4, 5, 5, 3, 2, 1), &Device::Gpu(gpu.clone()));
+        let (x, weight, bias, conv) =
+            operands((Group::C4, false, 2, 3, 4, 5, 5, 3, 2, 1, 1), &Device::Gpu(gpu.clone()));
         let launches = |work: &dyn Fn()| {
             let before = gpu.statistics().launches;
             work();
@@ -544,13 +573,13 @@ mod tests {
     fn large_launches_are_cut_without_a_rest() {
         // 224 × 224 images, 512 of them: on a stride of 2 each phase of dx has a quarter of the windows.
         let x = Shape::from([512, 64, 4, 225, 224]);
-        let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
+        let conv = Conv { stride: 2, padding: 1, ..Conv::new(Group::C4) };
         let e = Extents::new("test", x, Shape::from([64, 64, 4, 3, 3]), conv);
         let forward = Pass::forward(&e, conv);
-        assert_eq!((forward.geometry().positions(), forward.dilation), (512 * 113 * 112, 1));
+        assert_eq!((forward.geometry().positions(), forward.spread), (512 * 113 * 112, 1));
         let adjoint = Pass::adjoint(&e, conv);
         assert_eq!((adjoint.grid(), adjoint.geometry().positions()), ([113, 112], 512 * 113 * 112));
-        let tiling = Tiling::of(&adjoint.geometry(), LEAST_MEMORY);
+        let tiling = Tiling::of(&adjoint.geometry(), LEAST_MEMORY).unwrap();
         let [parts, workgroups] = adjoint.workgroups(tiling);
         assert_eq!((tiling.vectors() * parts, tiling.windows(Group::C4)), (64, 128));
         assert_eq!(workgroups, parts * 4 * 512 * 113 * 112 / 128);
@@ -578,15 +607,17 @@ mod tests {
     #[test]
     fn the_stated_workgroup_memory_is_right() {
         // Of the last, the weight gradient has memory for one slice only.
-        let one_slice = (Group::C4, false, 1, 10, 16, 5, 5, 3, 1, 1);
-        for (group, lift, _, c_in, c_out, h, w, k, stride, padding) in EDGES.iter().copied().chain([one_slice]) {
+        let one_slice = (Group::C4, false, 1, 10, 16, 5, 5, 3, 1, 1, 1);
+        for (group, lift, _, c_in, c_out, h, w, k, stride, padding, dilation) in
+            EDGES.iter().copied().chain([one_slice])
+        {
             let g_in = if lift { 1 } else { group.order() };
-            let conv = Conv { group, stride, padding };
+            let conv = Conv { group, stride, padding, dilation };
             let weight = Shape::from([c_out, c_in, g_in, k, k]);
             let e = Extents::new("test", Shape::from([1, c_in, g_in, h, w]), weight, conv);
             let pass = Pass::forward(&e, conv);
-            let small = Tiling::of(&pass.geometry(), LEAST_MEMORY);
-            let large = Tiling::of(&pass.geometry(), 2 * LEAST_MEMORY);
+            let small = Tiling::of(&pass.geometry(), LEAST_MEMORY).unwrap();
+            let large = Tiling::of(&pass.geometry(), 2 * LEAST_MEMORY).unwrap();
             let kernels = [
                 pass.conv_kernel(small, Epilogue::default()),
                 pass.conv_kernel(large, Epilogue::default()),

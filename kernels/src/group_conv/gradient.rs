@@ -43,7 +43,7 @@ pub(super) fn takes_whole_images(e: &Extents, conv: Conv) -> bool {
 
 fn layout(e: &Extents, conv: Conv) -> Layout {
     let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
-    Layout::new(source, result, e.k, conv.stride, conv.padding as isize, e.c_in * e.g_in, 1)
+    Layout::new(source, result, e.window, conv.stride, conv.padding as isize, e.c_in * e.g_in, 1)
 }
 
 /// Gradients of weight and bias; that of the bias only where dy is given. It is only made of images that are taken whole.
@@ -78,7 +78,7 @@ impl<const G: usize> Plan<G> {
             taps.iter().map(move |tap| {
                 std::array::from_fn(|h| {
                     let (row, col) = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
-                    (c * e.g_in + h % e.g_in) * layout.plane() + layout.sample(row, col)
+                    (c * e.g_in + h % e.g_in) * layout.plane() + layout.sample(conv.dilation * row, conv.dilation * col)
                 })
             })
         });

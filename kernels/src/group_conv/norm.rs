@@ -396,7 +396,7 @@ mod tests {
             let weight = random(Shape::from([5, 3, 4, 3, 3]), 2, &device);
             let [bias, gamma, beta, mean] = [3, 4, 5, 6].map(|stream| random(Shape::from([5]), stream, &device));
             let var = Tensor::from_vec([5], vec![0.5, 1.0, 2.0, 3.0, 0.1], &device).unwrap();
-            let conv = Conv { group: Group::C4, stride: 2, padding: 1 };
+            let conv = Conv { stride: 2, padding: 1, ..Conv::new(Group::C4) };
             for relu in [false, true] {
                 let norm = GivenNorm { weight: &gamma, bias: &beta, mean: &mean, var: &var, eps: EPS, relu };
                 let y = group_conv(&x, &weight, Some(&bias), conv);
@@ -490,7 +490,7 @@ mod tests {
             let shape = Shape::from([3, 1, group.order(), 6, 6]);
             let noise = random(shape, 1, &Device::Reference);
             let values: Vec<f32> = noise.f64s().iter().map(|v| 1e4 + v.round() as f32).collect();
-            let conv = Conv { group, stride: 1, padding: 0 };
+            let conv = Conv::new(group);
             let on = |device: &Device| -> [Vec<f64>; 6] {
                 let x = Tensor::from_vec(shape, values.clone(), device).unwrap();
                 let mut filter = vec![0.0; group.order()];
@@ -531,7 +531,7 @@ mod tests {
                 let weight = random(Shape::from([5, c_in, g_in, 3, 3]), 2, &device);
                 let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([5]), stream, &device));
                 let next = random(Shape::from([3, 5, group.order(), 3, 3]), 6, &device);
-                let (weights, conv) = ([weight, bias, gamma, beta, next], Conv { group, stride: 1, padding: 1 });
+                let (weights, conv) = ([weight, bias, gamma, beta, next], Conv { padding: 1, ..Conv::new(group) });
                 let on = |threads: usize| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     pool.install(|| fused(&x, &weights, conv, tail))

@@ -69,8 +69,9 @@ pub(super) fn dx_then<F: Finish>(
         cols: e.c_out,
         planes: e.g_out,
         stride: 1,
+        dilation: conv.dilation,
         step: conv.stride,
-        lead: e.k as isize - 1 - conv.padding as isize,
+        lead: e.window as isize - 1 - conv.padding as isize,
         epilogue: Epilogue::bias(e.c_in, None),
     };
     pass.over_group(e, conv.group, isa, dy, weight, finish)
@@ -110,6 +111,8 @@ struct Pass {
     planes: usize,
     /// Distance of two results in the source.
     stride: usize,
+    /// Distance of two taps of a window.
+    dilation: usize,
     /// Distance of two source samples in the image that the windows slide over, with zeros between them.
     step: usize,
     /// Zeros before the first sample of that image.
@@ -128,6 +131,7 @@ impl Pass {
             cols: e.c_in,
             planes: e.g_in,
             stride: conv.stride,
+            dilation: conv.dilation,
             step: 1,
             lead: conv.padding as isize,
             epilogue,
@@ -162,7 +166,7 @@ impl Pass {
     ) -> (HostBuffer, Vec<F::Output>) {
         // A batch smaller than the number of threads is shared out by bands.
         let bands = rayon::current_num_threads().div_ceil(e.batch);
-        let layout = self.layout(e.k, bands);
+        let layout = self.layout(e.window, bands);
         let zeros = self.cols * self.planes * layout.plane();
         let phases = (0..self.step * self.step)
             .map(|i| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, (i / self.step, i % self.step)))
@@ -200,13 +204,13 @@ impl Pass {
     }
 
     /// The padded source: that of a stride-1 window for each phase of the result when the samples are spread out.
-    fn layout(&self, k: usize, bands: usize) -> Layout {
+    fn layout(&self, window: usize, bands: usize) -> Layout {
         let planes = self.cols * self.planes;
         if self.step == 1 {
-            return Layout::new(self.source, self.result, k, self.stride, self.lead, planes, bands);
+            return Layout::new(self.source, self.result, window, self.stride, self.lead, planes, bands);
         }
         let step = self.step as isize;
-        let (first, last) = (self.nearest(0).0, (step + k as isize - 2 - self.lead).div_euclid(step));
+        let (first, last) = (self.nearest(0).0, (step + window as isize - 2 - self.lead).div_euclid(step));
         let result = (self.result.0.div_ceil(self.step), self.result.1.div_ceil(self.step));
         Layout::new(self.source, result, (last - first + 1) as usize, 1, -first, planes, bands)
     }
@@ -229,6 +233,7 @@ impl Pass {
         (row, col): (usize, usize),
     ) -> Phase<G> {
         let place = |u: usize, v: usize| {
+            let (u, v) = (u * self.dilation, v * self.dilation);
             if self.step == 1 {
                 return Some(layout.sample(u, v));
             }

@@ -20,8 +20,12 @@ fn for_each_product(e: &Extents, conv: Conv, mut visit: impl FnMut(usize, usize,
                                     for j in 0..e.out_width {
                                         // Outside the input are zeros.
                                         let (Some(r), Some(s)) = (
-                                            (i * conv.stride + u).checked_sub(conv.padding).filter(|&r| r < e.height),
-                                            (j * conv.stride + v).checked_sub(conv.padding).filter(|&s| s < e.width),
+                                            (i * conv.stride + u * conv.dilation)
+                                                .checked_sub(conv.padding)
+                                                .filter(|&r| r < e.height),
+                                            (j * conv.stride + v * conv.dilation)
+                                                .checked_sub(conv.padding)
+                                                .filter(|&s| s < e.width),
                                         ) else {
                                             continue;
                                         };

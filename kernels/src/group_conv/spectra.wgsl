@@ -13,10 +13,11 @@
 // bits; what is left to reassociate, the additions of the transforms, has no product beside it to contract with, but for
 // powers of two, which are exact.
 
-// Size of the filter, distance of the windows, and distance of the source's samples (zeros between them, in dx).
+// Size of the filter, distance of the windows, of a window's taps, and of the source's samples (zeros between them, in dx).
 override K: u32 = 3;
 override STRIDE: u32 = 1;
 override DILATION: u32 = 1;
+override SPREAD: u32 = 1;
 // Whether the source has no group axis: then one tap of each orbit under C4 stands for all of them.
 override LIFTING: bool = false;
 // Whether the filters are those of the adjoint, dx.
@@ -253,9 +254,9 @@ fn base_of(window: Window) -> vec3i {
     return vec3i(vec3u(window.row * STRIDE, window.column * STRIDE, window.image * conv.c_in * channel_len()));
 }
 
-// The first tap's distance, in the source with its zeros, from a base: of windows in phase `number` of DILATION².
+// The first tap's distance, in the source with its zeros, from a base: of windows in phase `number` of SPREAD².
 fn origin_of(number: u32) -> vec2i {
-    return vec2i(vec2u(number / DILATION, number % DILATION)) - conv.lead;
+    return vec2i(vec2u(number / SPREAD, number % SPREAD)) - conv.lead;
 }
 
 // Four samples of the first channel: where they are, and whether they are there at all.
@@ -266,14 +267,14 @@ struct Samples {
 
 // Whether taps in these rows and columns meet samples.
 fn aligned(origin: vec2i, rows: vec4u, columns: vec4u) -> vec4<bool> {
-    let step = vec4i(i32(DILATION));
-    return ((vec4i(rows) + origin.x) % step == vec4i(0)) & ((vec4i(columns) + origin.y) % step == vec4i(0));
+    let step = vec4i(i32(SPREAD));
+    return ((vec4i(rows * DILATION) + origin.x) % step == vec4i(0)) & ((vec4i(columns * DILATION) + origin.y) % step == vec4i(0));
 }
 
 fn samples_at(base: vec3i, origin: vec2i, rows: vec4u, columns: vec4u, planes: vec4u) -> Samples {
-    let step = vec4i(i32(DILATION));
-    let row = vec4u((vec4i(rows) + origin.x) / step + base.x);
-    let column = vec4u((vec4i(columns) + origin.y) / step + base.y);
+    let step = vec4i(i32(SPREAD));
+    let row = vec4u((vec4i(rows * DILATION) + origin.x) / step + base.x);
+    let column = vec4u((vec4i(columns * DILATION) + origin.y) / step + base.y);
     let inside = (row < vec4u(conv.height)) & (column < vec4u(conv.width)) & aligned(origin, rows, columns);
     return Samples(u32(base.z) + planes * plane_len() + row * conv.width + column, inside);
 }
@@ -309,8 +310,8 @@ fn fetch(samples: Samples, beyond: u32) -> vec4f {
 
 // The same without a group.
 fn fetch_one(base: vec3i, origin: vec2i, tap: vec2u, beyond: u32) -> f32 {
-    let at = vec2i(tap) + origin;
-    let place = vec2u(at / i32(DILATION) + base.xy);
-    let inside = all(at % i32(DILATION) == vec2i(0)) && all(place < vec2u(conv.height, conv.width));
+    let at = vec2i(tap * DILATION) + origin;
+    let place = vec2u(at / i32(SPREAD) + base.xy);
+    let inside = all(at % i32(SPREAD) == vec2i(0)) && all(place < vec2u(conv.height, conv.width));
     return select(0.0, x[select(0u, u32(base.z) + beyond + place.x * conv.width + place.y, inside)], inside);
 }

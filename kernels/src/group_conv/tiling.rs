@@ -126,8 +126,8 @@ impl Tiling {
 
     /// As few channels beyond the last as possible, enough invocations, workgroups of 64 to 256 where the channels allow,
     /// and what is staged within `available` bytes. Two source channels at a time are enough: of more, drivers unroll too
-    /// much.
-    pub fn of(geometry: &Geometry, available: usize) -> Self {
+    /// much. None where windows reach so far that not even the samples of eight of them fit.
+    pub fn of(geometry: &Geometry, available: usize) -> Option<Self> {
         let memory = most_memory(geometry.group).min(available);
         let (most, windows) = Self::most(geometry.group);
         let busy = |tile: usize| {
@@ -143,14 +143,14 @@ impl Tiling {
         let needed = geometry.vectors.div_ceil(tile);
         let rows = needed.div_ceil(needed.div_ceil(4));
         let halves = |most: usize| std::iter::successors(Some(most), |&n| (n > 1).then_some(n / 2));
-        let all = halves(tile).flat_map(|tile| {
+        let mut all = halves(tile).flat_map(|tile| {
             halves(rows)
                 .flat_map(move |rows| [64, 32, 16, 8, 4].map(|columns| Tiling { tile, rows, columns, channels: 1 }))
         });
         let fits = |tiling: &Tiling| tiling.memory(geometry) <= memory;
-        let tiling = all.clone().find(fits).or(all.last()).expect("there is one");
+        let tiling = all.find(fits)?;
         let two = Tiling { channels: 2, ..tiling };
-        if geometry.c_in > 1 && fits(&two) { two } else { tiling }
+        Some(if geometry.c_in > 1 && fits(&two) { two } else { tiling })
     }
 
     /// Invocations of a workgroup.
@@ -327,7 +327,7 @@ mod tests {
                     let e =
                         geometry(group, [k, stride, extent], channels, channels.div_ceil(channels_per_vector(group)));
                     for available in [LEAST_MEMORY, 2 * LEAST_MEMORY] {
-                        let tiling = Tiling::of(&e, available);
+                        let tiling = Tiling::of(&e, available).expect("a tiling");
                         assert!(tiling.memory(&e) <= available, "{e:?} {tiling:?} {}", tiling.memory(&e));
                         assert!(tiling.threads() <= 256, "{e:?} {tiling:?}");
                     }
@@ -385,7 +385,7 @@ mod tests {
             (Group::D4, 16, 16),
         ] {
             let each = channels_per_vector(group);
-            let tiling = Tiling::of(&geometry(group, [3, 1, 28], c_out, c_out / each), LEAST_MEMORY);
+            let tiling = Tiling::of(&geometry(group, [3, 1, 28], c_out, c_out / each), LEAST_MEMORY).unwrap();
             assert_eq!((c_out / each).next_multiple_of(tiling.vectors()) * each, made, "{group} {c_out} {tiling:?}");
         }
     }

@@ -11,7 +11,7 @@ const FURTHEST: usize = 4096;
 /// What the layers of a network say of its symmetry at one input size.
 ///
 /// A window of size k, stride s and padding p on i samples commutes with quarter turns and reflections iff
-/// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding). A network does if all its windows do, those of
+/// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding); with taps d apart, k stands for `d(k − 1) + 1`. A network does if all its windows do, those of
 /// shortcuts included, on both axes, and all its other layers. In evaluation mode, on [`quarterturn_core::Device::Cpu`] and on a
 /// GPU, the bits that it then makes of a turned image follow from those that it makes of the upright one, as [`Verdict`] says.
 /// ([`quarterturn_core::Device::Reference`] sums in another order for each element of the group.)

@@ -1,7 +1,7 @@
 //! A network's geometry: what its layers make of shapes, and what each of them says of its symmetry on the way.
 
 use crate::{Module, nn::Path};
-use quarterturn_core::{Error, Result, Shape, window_extent, window_residual};
+use quarterturn_core::{Error, Result, Shape, dilated_extent, window_extent, window_residual};
 use quarterturn_kernels::{Group, Window};
 use std::{collections::BTreeMap, fmt};
 
@@ -73,7 +73,9 @@ pub struct WindowedLayer {
     pub input: [usize; 2],
     /// Its window.
     pub window: Window,
-    /// `(i + 2p − k) mod s` of height and width: what the last window leaves over.
+    /// Distance between the window's taps; 1 if they lie side by side.
+    pub dilation: usize,
+    /// `(i + 2p − d(k − 1) − 1) mod s` of height and width: what the last window leaves over.
     pub residual: [usize; 2],
 }
 
@@ -86,9 +88,13 @@ impl WindowedLayer {
 
 impl fmt::Display for WindowedLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WindowedLayer { name, input: [height, width], window, residual: [down, across], .. } = self;
+        let WindowedLayer { name, input: [height, width], window, dilation, residual: [down, across], .. } = self;
         let Window { kernel_size: k, stride, padding } = window;
-        write!(f, "{name} ({k}×{k}, stride {stride}, padding {padding}, on {height}×{width}")?;
+        write!(f, "{name} ({k}×{k}, stride {stride}, padding {padding}, ")?;
+        if *dilation != 1 {
+            write!(f, "dilation {dilation}, ")?;
+        }
+        write!(f, "on {height}×{width}")?;
         match (down, across) {
             (0, 0) => write!(f, ")"),
             (down, across) if down == across => write!(f, ", leaves {down} over)"),
@@ -198,18 +204,29 @@ impl Trace {
     /// # Errors
     /// [`Error::Invalid`] if not one window fits.
     pub fn window(&mut self, kind: LayerKind, x: Shape, window: Window) -> Result<[usize; 2]> {
+        self.dilated_window(kind, x, window, 1)
+    }
+
+    /// As [`Trace::window`], of a window whose taps are `dilation` apart.
+    ///
+    /// # Errors
+    /// As [`Trace::window`].
+    pub fn dilated_window(&mut self, kind: LayerKind, x: Shape, window: Window, dilation: usize) -> Result<[usize; 2]> {
         let (&[_, _, height, width] | &[_, _, _, height, width]) = x.dims() else {
             return Err(self.unfit(format!("expected maps [N, C, G, H, W] or [N, C, H, W], got {x:?}")));
         };
         let Window { kernel_size: k, stride, padding } = window;
         let input = [height, width];
-        let extents = input.map(|i| window_extent(i, k, stride, padding));
+        let reach = dilated_extent(k, dilation).unwrap_or(0);
+        let extents = input.map(|i| window_extent(i, reach, stride, padding));
         let ([Some(down), Some(across)], true) = (extents, height > 0 && width > 0) else {
             let noun = kind.noun();
-            return Err(self.unfit(format!("a {k}×{k} {noun} does not fit a {height}×{width} map")));
+            let dilated = if dilation == 1 { String::new() } else { format!(" of dilation {dilation}") };
+            return Err(self.unfit(format!("a {k}×{k} {noun}{dilated} does not fit a {height}×{width} map")));
         };
-        let residual = input.map(|i| window_residual(i, k, stride, padding).unwrap_or(0));
-        self.windows.push(WindowedLayer { name: self.path.as_str().into(), kind, input, window, residual });
+        let residual = input.map(|i| window_residual(i, reach, stride, padding).unwrap_or(0));
+        let name = self.path.as_str().into();
+        self.windows.push(WindowedLayer { name, kind, input, window, dilation, residual });
         Ok([down, across])
     }
 

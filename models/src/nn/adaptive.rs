@@ -81,6 +81,7 @@ impl Layer for AdaptiveConv {
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
         let grid = shared_grid(node)?;
         halving_window(node, site)?;
+        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "bias", GRID])?;
         let mut conv = node.clone();
         conv.settings.retain(|(name, _)| name != GRID);
         Ok(AdaptiveConv { conv: GroupConv::make(&conv, site)?, grid })

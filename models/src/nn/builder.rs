@@ -82,6 +82,14 @@ impl Builder {
         self.convolution(name, out_channels, window, false)
     }
 
+    /// As [`Builder::conv`], with taps that are `dilation` apart, from 1 to 64: at stride 1, a padding of `dilation·(k − 1)/2` keeps
+    /// the extents.
+    #[must_use]
+    pub fn dilated_conv(self, name: &str, out_channels: usize, window: Window, dilation: usize) -> Self {
+        let node = Node::new(GroupConv::KIND, name).with("out_channels", out_channels);
+        self.described(node.with_window(window).with("dilation", dilation).with("bias", true))
+    }
+
     fn convolution(self, name: &str, out_channels: usize, window: Window, bias: bool) -> Self {
         let node = Node::new(GroupConv::KIND, name).with("out_channels", out_channels);
         self.described(node.with_window(window).with("bias", bias))

@@ -5,6 +5,9 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{Conv, Group, Window};
 
+/// The taps of a described filter are at most so far apart: what lies between them takes memory too.
+const FURTHEST: usize = 64;
+
 /// `y = weight ⋆ x + bias`. Weight `[C_out, C_in, G_in, k, k]`, one bias per output channel.
 #[derive(Debug)]
 pub struct GroupConv {
@@ -68,7 +71,7 @@ impl GroupConv {
         self
     }
 
-    /// Group, stride and padding.
+    /// Group, stride, padding and dilation.
     pub fn conv(&self) -> Conv {
         self.conv
     }
@@ -83,7 +86,7 @@ impl GroupConv {
         self.bias.as_ref()
     }
 
-    /// What slides over the input.
+    /// What slides over the input; its taps are as far apart as [`GroupConv::conv`] says.
     pub fn window(&self) -> Window {
         let Conv { stride, padding, .. } = self.conv;
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
@@ -119,16 +122,20 @@ impl Layer for GroupConv {
 
     /// On the group; lifting, if the group has not been reached yet.
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "bias"])?;
+        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "bias"])?;
         let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
         let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
         let Window { kernel_size, stride, padding } = node.window()?;
+        let dilation = node.setting_or("dilation", 1)?;
+        if !(1..=FURTHEST).contains(&dilation) {
+            return Err(site.unfit(format!("expected a dilation of 1 to {FURTHEST}, not {dilation}")));
+        }
         site.makes(out_channels, group.order())?;
         site.expect("weight", &[out_channels, in_channels, elements, kernel_size, kernel_size])?;
         if bias {
             site.expect("bias", &[out_channels])?;
         }
-        let (conv, device) = (Conv { group, stride, padding }, site.device());
+        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
         let layer = match elements {
             1 => GroupConv::lifting(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
             _ => GroupConv::new(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
@@ -149,7 +156,7 @@ impl Module for GroupConv {
             (_, 1) => LayerKind::LiftConv,
             _ => LayerKind::GroupConv,
         };
-        let [height, width] = trace.window(kind, x, self.window())?;
+        let [height, width] = trace.dilated_window(kind, x, self.window(), self.conv.dilation)?;
         Ok(Shape::from([n, channels, order, height, width]))
     }
 
