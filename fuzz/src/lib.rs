@@ -1,11 +1,13 @@
 //! What is fuzzed: one function for each reader of bytes. Whatever the bytes, a reader returns an error or a sound value: it neither
 //! panics nor takes memory out of all proportion to its input.
 
+mod grid;
 // Beside the ordinary tests of the data sets, so that these read the corpus too.
 #[path = "../../data/tests/readers/mod.rs"]
 mod readers;
 mod resume;
 mod seeds;
+mod support;
 
 use quarterturn::{
     core::Device,
@@ -17,6 +19,7 @@ use std::{
     process,
 };
 
+pub use grid::{merged, results};
 pub use readers::{cifar, gzip, hdf5, idx, image, mat5 as matlab};
 pub use resume::resume;
 
@@ -41,6 +44,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "safetensors", run: safetensors, seeds: seeds::safetensors },
     Target { name: "description", run: description, seeds: seeds::description },
     Target { name: "resume", run: resume, seeds: seeds::resume },
+    Target { name: "results", run: results, seeds: grid::results_seeds },
+    Target { name: "merge", run: merged, seeds: grid::merged_seeds },
 ];
 
 /// What an input is called in errors.
