@@ -230,7 +230,7 @@ impl Args {
 
     fn training(&self) -> Training {
         let schedule = Schedule::OneCycle { max_lr: self.lr };
-        Training { epochs: self.epochs, rule: Optimizer::adam(1e-5).rule(), schedule, seed: self.seed }
+        Training::new(self.epochs, Optimizer::adam(1e-5).rule(), schedule, self.seed)
     }
 }
 

@@ -398,7 +398,7 @@ impl<'a> Bench<'a> {
 
     fn training(&self, seed: u64) -> Training {
         let Plan { epochs, rule, ref schedule, .. } = self.plan;
-        Training { epochs, rule, schedule: schedule.clone(), seed }
+        Training::new(epochs, rule, schedule.clone(), seed)
     }
 
     fn loaders(&self, trial: Trial) -> Result<Loaders> {

@@ -60,7 +60,8 @@ impl ParamGroup {
         self.weight_decay
     }
 
-    pub(crate) fn has(&self, name: &str, param: &Param) -> bool {
+    /// Whether a parameter of this name is one of them.
+    pub fn has(&self, name: &str, param: &Param) -> bool {
         match &self.members {
             Members::Named(patterns) => patterns.iter().any(|pattern| matches(pattern, name)),
             Members::Vectors => param.value().shape().rank() <= 1,

@@ -14,12 +14,7 @@ use serde_json::{Map, Value, json};
 use std::{fs, ops::ControlFlow, sync::OnceLock};
 
 fn training() -> Training {
-    Training {
-        epochs: 3,
-        rule: Optimizer::adam(1e-5).rule(),
-        schedule: Schedule::Step { lr: 0.01, factor: 0.5, every: 2 },
-        seed: 1,
-    }
+    Training::new(3, Optimizer::adam(1e-5).rule(), Schedule::Step { lr: 0.01, factor: 0.5, every: 2 }, 1)
 }
 
 fn network() -> MnistCnn {

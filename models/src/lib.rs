@@ -37,7 +37,10 @@ pub use zoo::{
 };
 
 pub mod training {
-    //! The training loop and the count of correct answers.
+    //! Training for any task: objectives, the loop, its state in a file, metrics on held-out data.
 
-    pub use crate::train::{Progress, Tally, Trainer, Training, evaluate, train, train_step};
+    pub use crate::train::{
+        Best, Classes, Clip, Confusion, Difference, Metric, Objective, OwnMetric, OwnObjective, Progress, Report,
+        Scores, Tally, Trainer, Training, Validation, evaluate, train, train_step,
+    };
 }

@@ -1,6 +1,10 @@
-//! The training loop and the count of correct answers.
+//! Training for any task: objectives, the loop, its state in a file, metrics on held-out data.
 
+mod confusion;
 mod first_batch;
+mod fit;
+mod metric;
+mod objective;
 mod position;
 mod state;
 mod step;
@@ -8,7 +12,13 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod training;
 
+pub use confusion::Confusion;
+pub use fit::{Best, Report, Validation};
+pub use metric::{Metric, OwnMetric, Scores};
+pub use objective::{Classes, Difference, Objective, OwnObjective};
 pub use step::train_step;
 pub use tally::{Tally, evaluate};
-pub use trainer::{Progress, Trainer, Training, train};
+pub use trainer::{Progress, Trainer, train};
+pub use training::{Clip, Training};

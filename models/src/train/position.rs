@@ -27,11 +27,23 @@ impl Position {
         self.epoch as usize + usize::from(self.step > 0)
     }
 
-    /// Makes sure that a run of `epochs` epochs can stand here, with this sum of losses in the present epoch.
+    /// Steps that an optimizer has made by now that makes one after `every` batches, and one at the end of each epoch.
+    pub fn updates(&self, every: u32) -> u64 {
+        let (finished, present) = self.epoch_steps.split_at(self.epoch_steps.len().min(self.epoch as usize));
+        let of_epoch = |&steps: &u32| u64::from(steps.div_ceil(every));
+        let so_far = match present.first() {
+            Some(&steps) if self.step == steps => steps.div_ceil(every),
+            _ => self.step / every,
+        };
+        finished.iter().map(of_epoch).sum::<u64>() + u64::from(so_far)
+    }
+
+    /// Makes sure that a run of `epochs` epochs can stand here, with this sum of losses in the present epoch; no loss is below
+    /// `least`.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the name of the value that contradicts another one.
-    pub fn check(&self, epochs: u32, loss_sum: Option<f64>) -> Result<()> {
+    pub fn check(&self, epochs: u32, least: f64, loss_sum: Option<f64>) -> Result<()> {
         let Position { epoch, step, steps, images, epoch_steps, losses } = self;
         let refused = |name: &str, message: String| {
             Err(Error::Checkpoint { name: format!("{}{name}", super::state::TRAINING), message })
@@ -62,13 +74,13 @@ impl Position {
         if losses.len() != finished.len() {
             return refused("losses", format!("{} of {epoch} epochs", losses.len()));
         }
-        if let Some(loss) = losses.iter().find(|&&loss| !loss.is_finite() || loss < -ROUNDING) {
+        if let Some(loss) = losses.iter().find(|&&loss| !loss.is_finite() || loss < least - ROUNDING) {
             return refused("losses", format!("{loss} is no loss"));
         }
         match loss_sum {
             None if step > 0 => refused("loss_sum", format!("missing, after {step} steps of an epoch")),
             Some(_) if step == 0 => refused("loss_sum", "found between two epochs".into()),
-            Some(sum) if !sum.is_finite() || sum < -ROUNDING * *images as f64 => {
+            Some(sum) if !sum.is_finite() || sum < (least - ROUNDING) * *images as f64 => {
                 refused("loss_sum", format!("{sum} is no sum of losses"))
             }
             _ => Ok(()),
@@ -84,16 +96,17 @@ mod tests {
     fn positions_that_contradict_themselves_are_refused_by_name() {
         let sound =
             Position { epoch: 2, step: 3, steps: 12, images: 30, epoch_steps: vec![4, 5, 4], losses: vec![2.0, 1.0] };
-        sound.check(5, Some(20.0)).unwrap();
-        Position::default().check(5, None).unwrap();
+        sound.check(5, 0.0, Some(20.0)).unwrap();
+        Position::default().check(5, 0.0, None).unwrap();
         let ended =
             Position { epoch: 2, steps: 9, epoch_steps: vec![4, 5], losses: vec![2.0, 0.0], ..Position::default() };
-        ended.check(2, None).unwrap();
-        let refused =
-            |position: &Position, epochs: u32, sum: Option<f64>, expected: &str| match position.check(epochs, sum) {
-                Err(Error::Checkpoint { name, .. }) => assert_eq!(name, format!("training.{expected}"), "{position:?}"),
-                other => panic!("{expected}: {other:?} of {position:?}"),
-            };
+        ended.check(2, 0.0, None).unwrap();
+        let refused = |position: &Position, epochs: u32, sum: Option<f64>, expected: &str| match position
+            .check(epochs, 0.0, sum)
+        {
+            Err(Error::Checkpoint { name, .. }) => assert_eq!(name, format!("training.{expected}"), "{position:?}"),
+            other => panic!("{expected}: {other:?} of {position:?}"),
+        };
         type Edit = fn(&mut Position);
         let edits: [(Edit, &str); 18] = [
             (|p| p.epoch = 6, "epoch"),
@@ -126,5 +139,24 @@ mod tests {
         refused(&ended, 2, Some(0.0), "loss_sum");
         refused(&sound, 2, Some(20.0), "step");
         refused(&sound, 1, Some(20.0), "epoch");
+        // Only losses of one's own can be negative.
+        sound.check(5, f64::NEG_INFINITY, Some(-20.0)).unwrap();
+        refused(&sound, 5, Some(-20.0), "loss_sum");
+    }
+
+    #[test]
+    fn an_optimizer_that_waits_for_batches_makes_fewer_steps() {
+        let at = |step, epoch_steps: &[u32]| Position {
+            epoch: 1,
+            step,
+            epoch_steps: epoch_steps.to_vec(),
+            ..Position::default()
+        };
+        for (step, every, expected) in
+            [(0, 1, 5), (2, 1, 7), (0, 2, 3), (1, 2, 3), (2, 2, 4), (3, 2, 5), (3, 9, 2), (2, 9, 1)]
+        {
+            assert_eq!(at(step, &[5, 3]).updates(every), expected, "{step} {every}");
+        }
+        assert_eq!(Position::default().updates(3), 0);
     }
 }

@@ -1,8 +1,14 @@
 //! The state of a training run, as a file keeps it.
 
-use super::{Trainer, Training, first_batch::FirstBatch, position::Position, trainer::first_not_finite};
+use super::{
+    Trainer, Training,
+    first_batch::FirstBatch,
+    fit::Best,
+    position::Position,
+    trainer::{Gathered, first_not_finite},
+};
 use crate::{Checkpoint, Config, Network, checkpoint::Notes, io::Encoder};
-use quarterturn_autograd::Kind;
+use quarterturn_autograd::{Gradients, Kind};
 use quarterturn_core::{Device, Error, Result, Tensor};
 use std::{collections::BTreeSet, path::Path};
 
@@ -19,6 +25,14 @@ const IMAGES: &str = "training.images";
 const STEPS_OF: &str = "optimizer.steps.";
 /// How many weights the optimizer keeps tensors for.
 const MOVED: &str = "training.moved";
+/// Gradients that wait for more batches: of how many images, and how many weights; the tensors' names begin with the third.
+const GATHERED: &str = "training.gathered";
+const GATHERED_WEIGHTS: &str = "training.gathered_weights";
+const GRADIENT: &str = "training.gradient.";
+/// Before the name of a parameter: the mean of its values.
+const AVERAGE: &str = "training.average.";
+/// The best epoch so far.
+const BEST: [&str; 3] = ["training.best_epoch", "training.best_metric", "training.best_value"];
 /// Tensors that tell of it.
 const EPOCH_STEPS: &str = "training.epoch_steps";
 const LOSSES: &str = "training.losses";
@@ -33,18 +47,20 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// than `training`, or with the name of what is missing, unknown, or contradicts the rest. The network is then unchanged.
     pub fn resume(network: &'n mut N, training: Training, path: impl AsRef<Path>) -> Result<Self> {
         let state = Checkpoint::read(path)?;
+        training.check()?;
         let mut trainer = Self::new(network, training);
-        for (name, expected) in trainer.settings() {
-            state.expect(&name, &expected)?;
-        }
+        trainer.expect_settings(&state)?;
         let device = trainer.network.device();
         let (position, loss_sum) = read_position(&state, &device)?;
         let sum = loss_sum.as_ref().map(Tensor::to_f64).transpose()?.map(|sum| sum[0]);
-        position.check(trainer.training.epochs, sum)?;
+        position.check(trainer.training.epochs, trainer.training.objective.least(), sum)?;
         trainer.first_batch = if position.steps > 0 { Some(FirstBatch::read(&state)?) } else { None };
-        trainer.optimizer.set_steps(u64::from(position.steps));
+        trainer.optimizer.set_steps(position.updates(trainer.training.accumulate));
         (trainer.position, trainer.loss_sum) = (position, loss_sum);
-        let kept = trainer.read_optimizer(&state, &device)?;
+        let mut kept = trainer.read_optimizer(&state, &device)?;
+        kept.extend(trainer.read_gathered(&state, &device)?);
+        kept.extend(trainer.read_averages(&state, &device)?);
+        trainer.best = trainer.read_best(&state)?;
 
         let mut known_settings = trainer.known_settings();
         trainer.network.visit(&mut |name, _| {
@@ -60,6 +76,19 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         trainer.notes = state.notes();
         trainer.resumed = true;
         Ok(trainer)
+    }
+
+    /// Refuses a state of a run with other settings, naming the first that differs.
+    fn expect_settings(&self, state: &Checkpoint) -> Result<()> {
+        let settings = self.settings();
+        settings.iter().try_for_each(|(name, expected)| state.expect(name, expected))?;
+        let is_lacking = |name: &&String| {
+            name.strip_prefix(TRAINING).is_some_and(Training::may_have) && !settings.contains_key(*name)
+        };
+        match state.config().keys().find(is_lacking) {
+            Some(name) => state.expect(name, "nothing"),
+            None => Ok(()),
+        }
     }
 
     /// Takes over what the optimizer keeps for each weight; the names of the tensors.
@@ -96,11 +125,75 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             found += 1;
         });
         outcome?;
-        if found != moved || (found == 0) != (self.position.steps == 0) {
-            let message = format!("{moved} weights after {} steps, but {found} have moments", self.position.steps);
+        if found != moved || (found == 0) != (self.optimizer.steps() == 0) {
+            let message = format!("{moved} weights after {} steps, but {found} have moments", self.optimizer.steps());
             return Err(refused(MOVED.into(), message));
         }
         Ok(names)
+    }
+
+    /// Takes over gradients that wait for more batches; the names of the tensors.
+    fn read_gathered(&mut self, state: &Checkpoint, device: &Device) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        let Position { step, ref epoch_steps, images: most, .. } = self.position;
+        if step % self.training.accumulate == 0 || epoch_steps.last() == Some(&step) {
+            return Ok(names);
+        }
+        let images = state.setting(GATHERED, "a whole number")?;
+        if !(1..=most).contains(&images) {
+            let message = format!("{images} images, of {most} in this epoch");
+            return Err(Error::Checkpoint { name: GATHERED.into(), message });
+        }
+        let (mut sum, mut outcome) = (Gradients::new(), Ok(()));
+        self.network.visit(&mut |name, param| {
+            let full = format!("{GRADIENT}{name}");
+            if outcome.is_err() || param.kind() != Kind::Weight || !state.has(&full) {
+                return;
+            }
+            outcome = state.tensor(&full, param.value().shape(), device).map(|gradient| sum.set(param, gradient));
+            names.insert(full);
+        });
+        outcome?;
+        let weights: usize = state.setting(GATHERED_WEIGHTS, "a whole number")?;
+        if weights == 0 || weights != names.len() {
+            let message = format!("{weights} weights, but {} have gradients", names.len());
+            return Err(Error::Checkpoint { name: GATHERED_WEIGHTS.into(), message });
+        }
+        self.gathered = Some(Gathered { sum, images });
+        Ok(names)
+    }
+
+    /// Takes over the means of all parameters; the names of the tensors.
+    fn read_averages(&mut self, state: &Checkpoint, device: &Device) -> Result<BTreeSet<String>> {
+        let (mut names, mut outcome) = (BTreeSet::new(), Ok(()));
+        let Some(averages) = self.averages.as_mut().filter(|_| self.optimizer.steps() > 0) else { return Ok(names) };
+        self.network.visit(&mut |name, param| {
+            let full = format!("{AVERAGE}{name}");
+            if outcome.is_ok() {
+                let mean = state.tensor(&full, param.value().shape(), device);
+                outcome = mean.and_then(|mean| averages.set_mean(param, mean));
+            }
+            names.insert(full);
+        });
+        outcome.map(|()| names)
+    }
+
+    fn read_best(&self, state: &Checkpoint) -> Result<Option<Best>> {
+        let [epoch, metric, value] = BEST;
+        if !BEST.iter().any(|name| state.config().contains_key(*name)) {
+            return Ok(None);
+        }
+        let best = Best {
+            epoch: state.setting(epoch, "a whole number")?,
+            metric: state.setting(metric, "the name of a metric")?,
+            value: state.setting(value, "a number")?,
+        };
+        // Of a finished epoch.
+        if best.epoch >= self.position.epoch {
+            let message = format!("{}, but {} epochs are finished", best.epoch, self.position.epoch);
+            return Err(Error::Checkpoint { name: epoch.into(), message });
+        }
+        Ok(Some(best))
     }
 
     /// Writes the state to `path`, whole or not at all: the network's tensors under their own names, the rest behind
@@ -133,6 +226,21 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             moved += 1;
         });
         outcome?;
+        self.write_gathered(&mut archive)?;
+        if let Some(averages) = self.averages.as_ref().filter(|_| self.optimizer.steps() > 0) {
+            let mut outcome = Ok(());
+            self.network.visit(&mut |name, param| {
+                if let (Ok(()), Some(mean)) = (&outcome, averages.mean(param)) {
+                    outcome = archive.tensor(format!("{AVERAGE}{name}"), mean);
+                }
+            });
+            outcome?;
+        }
+        if let Some(Best { epoch, metric, value }) = &self.best {
+            for (name, value) in BEST.into_iter().zip([epoch.to_string(), metric.clone(), value.to_string()]) {
+                archive.setting(name.into(), value);
+            }
+        }
         if let Some(sum) = &self.loss_sum {
             archive.tensor(LOSS_SUM.into(), sum)?;
         }
@@ -155,23 +263,27 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         archive.write(path)
     }
 
+    fn write_gathered(&mut self, archive: &mut Encoder) -> Result<()> {
+        let Some(Gathered { sum, images }) = &self.gathered else { return Ok(()) };
+        let gradients = sum.named(|f| self.network.visit(f));
+        archive.setting(GATHERED.into(), images.to_string());
+        archive.setting(GATHERED_WEIGHTS.into(), gradients.len().to_string());
+        gradients.iter().try_for_each(|(name, gradient)| archive.tensor(format!("{GRADIENT}{name}"), gradient))
+    }
+
     /// What must not change between the parts of a run.
     fn settings(&self) -> Config {
-        let Training { epochs, rule, schedule, seed } = &self.training;
-        let named = |name: &str, value: String| (format!("{TRAINING}{name}"), value);
-        Config::from([
-            named("epochs", epochs.to_string()),
-            named("rule", format!("{rule:?}")),
-            named("schedule", format!("{schedule:?}")),
-            named("seed", seed.to_string()),
-        ])
+        self.training.settings().into_iter().map(|(name, value)| (format!("{TRAINING}{name}"), value)).collect()
     }
 
     /// The names of all settings behind `training.` that a state at this position has.
     fn known_settings(&self) -> BTreeSet<String> {
         let batch = self.first_batch.as_ref().map(|_| format!("{TRAINING}{}", FirstBatch::SETTING));
         let numbers = [EPOCH, STEP, STEPS, IMAGES, MOVED].map(String::from);
-        self.settings().into_keys().chain(numbers).chain(batch).collect()
+        let gathered = self.gathered.iter().flat_map(|_| [GATHERED, GATHERED_WEIGHTS]);
+        let best = self.best.iter().flat_map(|_| BEST);
+        let optional = gathered.chain(best).map(String::from);
+        self.settings().into_keys().chain(numbers).chain(batch).chain(optional).collect()
     }
 
     /// Likewise of all tensors.

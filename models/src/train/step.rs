@@ -1,11 +1,11 @@
 //! One step on one batch.
 
+use super::objective::Objective;
 use crate::{Mode, Network, Trace};
-use quarterturn_autograd::{Optimizer, Tape};
-use quarterturn_core::{Device, Error, Result, Tensor};
-use quarterturn_kernels as kernels;
+use quarterturn_autograd::{Gradients, Optimizer, Tape};
+use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 
-/// One step on one batch: forward, backward, update. Returns the loss, shape `[]`, still on the device.
+/// One step on one batch of images with class labels: forward, backward, update. Returns the loss, shape `[]`, still on the device.
 ///
 /// # Errors
 /// [`Error::Invalid`] if the images do not fit, or leave one of the norms a single value per channel to take the statistics of; if
@@ -18,48 +18,55 @@ pub fn train_step<N: Network + ?Sized>(
     images: &Tensor,
     labels: &Tensor,
 ) -> Result<Tensor> {
-    expect_fit(network, mode, images, labels)?;
-    let mut step = || {
-        let tape = Tape::new();
-        let loss = network.forward(tape.constant(images.clone()), mode).cross_entropy(labels);
-        let gradients = loss.backward()?;
-        let loss = loss.value().clone();
-        // The tape shares the weights; without it they are updated in place.
-        drop(tape);
+    on_workers(&images.device(), || {
+        let (gradients, loss) = gradients(network, &Objective::default(), mode, images, labels)?;
         optimizer.step(&gradients, lr, |f| network.visit(f))?;
         Ok(loss)
-    };
-    match images.device() {
-        // On one of the threads that share the work: another one would sleep and be woken for each operation.
+    })
+}
+
+/// Forward and backward. No tape shares the weights any more when this returns, so that they are updated in place.
+///
+/// # Errors
+/// As [`train_step`], and as [`Objective::loss`].
+pub(super) fn gradients<N: Network + ?Sized>(
+    network: &N,
+    objective: &Objective,
+    mode: Mode,
+    inputs: &Tensor,
+    targets: &Tensor,
+) -> Result<(Gradients, Tensor)> {
+    expect_fit(network, objective, mode, inputs, targets)?;
+    let tape = Tape::new();
+    let loss = objective.of_fit(&network.forward(tape.constant(inputs.clone()), mode), targets)?;
+    Ok((loss.backward()?, loss.value().clone()))
+}
+
+/// Runs `step`, on the CPU on one of the threads that share the work: another one would sleep and be woken for each operation.
+pub(super) fn on_workers<T: Send>(device: &Device, step: impl FnOnce() -> T + Send) -> T {
+    match device {
         Device::Cpu => rayon::scope(|_| step()),
         _ => step(),
     }
 }
 
-fn expect_fit<N: Network + ?Sized>(network: &N, mode: Mode, images: &Tensor, labels: &Tensor) -> Result<()> {
+fn expect_fit<N: Network + ?Sized>(
+    network: &N,
+    objective: &Objective,
+    mode: Mode,
+    inputs: &Tensor,
+    targets: &Tensor,
+) -> Result<()> {
     let mut trace = Trace::new(network.group());
-    let logits = network.trace(images.shape(), &mut trace)?;
-    let n = images.dims()[0];
+    let outputs = network.trace(inputs.shape(), &mut trace)?;
+    let n = inputs.dims()[0];
     if let (Mode::Train { .. }, Some(norm)) = (mode, trace.lone_norm()) {
         return Err(Error::Invalid(format!(
             "{norm}: a batch of {n} leaves one value per channel, of which no variance can be taken: leave the batch out, or take \
              another batch size"
         )));
     }
-    let &[_, classes] = logits.dims() else {
-        return Err(Error::Invalid(format!(
-            "the network makes {logits:?} of {n} images, expected logits [N, classes]"
-        )));
-    };
-    if labels.dims() != [n] {
-        return Err(Error::Invalid(format!("{n} images, labels of shape {:?}", labels.shape())));
-    }
-    match labels.device() {
-        Device::Cpu | Device::Reference => expect_labels(labels, classes, 0),
-        // Without waiting for it, a GPU's labels cannot be looked at.
-        #[cfg(feature = "gpu")]
-        Device::Gpu(_) => Ok(()),
-    }
+    objective.expect_fit(outputs, targets)
 }
 
 /// Refuses a label that is no class; the first is that of image `first`.
@@ -67,11 +74,5 @@ fn expect_fit<N: Network + ?Sized>(network: &N, mode: Mode, images: &Tensor, lab
 /// # Errors
 /// [`Error::Invalid`], naming label and image; what went wrong on the GPU.
 pub(super) fn expect_labels(labels: &Tensor, classes: usize, first: u64) -> Result<()> {
-    match kernels::first_invalid_label(labels, classes)? {
-        None => Ok(()),
-        Some((at, label)) => {
-            let (image, last) = (first + at as u64, classes - 1);
-            Err(Error::Invalid(format!("label {label} of image {image}: expected a whole number from 0 to {last}")))
-        }
-    }
+    Objective::default().expect_targets(Shape::from([labels.len(), classes]), labels, first)
 }

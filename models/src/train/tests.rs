@@ -1,5 +1,9 @@
 //! The training loop.
 
+mod fit;
+mod metrics;
+mod objectives;
+mod settings;
 mod states;
 mod tally;
 

@@ -1,36 +1,17 @@
 //! The training loop.
 
-use super::{first_batch::FirstBatch, position::Position, step::train_step};
+use super::{
+    first_batch::FirstBatch,
+    fit::Best,
+    position::Position,
+    step::{gradients, on_workers},
+    training::{Clip, Training},
+};
 use crate::{Mode, Network, check::warn_of, checkpoint::Notes};
-use quarterturn_autograd::{Optimizer, Rule, Schedule};
+use quarterturn_autograd::{Averages, Gradients, Optimizer};
 use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels as kernels;
 use std::ops::ControlFlow;
-
-/// Settings of a training run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Training {
-    /// Passes over the data.
-    pub epochs: u32,
-    /// The optimizer.
-    pub rule: Rule,
-    /// The learning rate.
-    pub schedule: Schedule,
-    /// Key of all random numbers: dropout here, and whatever the batches draw.
-    pub seed: u64,
-}
-
-impl Training {
-    /// The paper's setting for MNIST: Adam, learning rate 0.01 halved every 10 epochs, weight decay 1e-5, 50 epochs.
-    pub fn mnist(seed: u64) -> Self {
-        Training {
-            epochs: 50,
-            rule: Optimizer::adam(1e-5).rule(),
-            schedule: Schedule::Step { lr: 0.01, factor: 0.5, every: 10 },
-            seed,
-        }
-    }
-}
 
 /// Where a run stands: told after each step, and once more after each epoch, with its loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,12 +28,11 @@ pub struct Progress {
     pub loss: Option<f64>,
 }
 
-/// Trains `network`. `batches(epoch)` yields the images `[N, C, 1, H, W]` and labels `[N]` of an epoch. The loss is
-/// read back once per epoch only. Returns each epoch's mean loss. For a run that can be resumed see [`Trainer`].
+/// Trains `network`. `batches(epoch)` yields the inputs `[N, C, 1, H, W]` and targets of an epoch; of class labels these are `[N]`.
+/// The loss is read back once per epoch only. Returns each epoch's mean loss. For a run that can be resumed see [`Trainer`].
 ///
 /// # Errors
-/// [`Error::Invalid`] if images do not fit, an epoch has no batch, or the loss is no longer finite; whatever `batches`
-/// or the device report.
+/// As [`Trainer::run`].
 pub fn train<N, B, I>(
     network: &mut N,
     training: &Training,
@@ -78,9 +58,9 @@ where
 /// A training run that can stop after any step and go on, in another process too, with the same bits.
 ///
 /// Its state is all that decides what follows: the network's parameters and running statistics, the optimizer's
-/// moments and step, the position in the run (and so in the schedule), the losses so far and the sum of this epoch's.
-/// Random numbers need no state, being functions of the seed and the position. [`Trainer::save`] writes the state to
-/// one file, [`Trainer::resume`] takes it up.
+/// moments and step, the position in the run (and so in the schedule), the losses so far and the sum of this epoch's; gradients that
+/// wait for more batches, averages of weights, and the best epoch so far, where there are such. Random numbers need no state, being
+/// functions of the seed and the position. [`Trainer::save`] writes the state to one file, [`Trainer::resume`] takes it up.
 #[derive(Debug)]
 pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) network: &'n mut N,
@@ -91,6 +71,10 @@ pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) loss_sum: Option<Tensor>,
     /// The first batch of the epoch that was begun last.
     pub(super) first_batch: Option<FirstBatch>,
+    /// The gradients of batches since the optimizer's last step, where it waits for several.
+    pub(super) gathered: Option<Gathered>,
+    pub(super) averages: Option<Averages>,
+    pub(super) best: Option<Best>,
     pub(super) notes: Notes,
     /// The data have yet to be compared with those that the run was begun with.
     pub(super) resumed: bool,
@@ -98,31 +82,43 @@ pub struct Trainer<'n, N: Network + ?Sized> {
     looked_at: bool,
 }
 
+/// Gradients of several batches.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// The sum of those of each image's loss.
+    pub sum: Gradients,
+    /// Images of these batches.
+    pub images: u64,
+}
+
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// A run that has made no step.
     pub fn new(network: &'n mut N, training: Training) -> Self {
         Trainer {
             network,
-            optimizer: Optimizer::new(training.rule),
+            optimizer: Optimizer::new(training.rule).with_groups(training.groups.clone()),
+            averages: training.average.filter(|decay| (0.0..1.0).contains(decay)).map(Averages::new),
             training,
             position: Position::default(),
             loss_sum: None,
             first_batch: None,
+            gathered: None,
+            best: None,
             notes: Notes::new(),
             resumed: false,
             looked_at: false,
         }
     }
 
-    /// Trains on to the end of the run, or until `watch` breaks off. `batches(epoch, from)` yields the images
-    /// `[N, C, 1, H, W]` and labels `[N]` of an epoch from its step `from` on, which is not 0 where a run is resumed: the same
-    /// batches whenever it is asked, which is why a resumed run asks it for the first batch of the last epoch once more.
-    /// `watch` sees the trainer after each step, and once more after each epoch; it may save the state. The loss is
-    /// read back once per epoch only.
+    /// Trains on to the end of the run, or until `watch` breaks off. `batches(epoch, from)` yields the inputs
+    /// `[N, C, 1, H, W]` and targets of an epoch, as [`Training::objective`] takes them (class labels: `[N]`), from its step `from` on,
+    /// which is not 0 where a run is resumed: the same batches whenever it is asked, which is why a resumed run asks it for the first
+    /// batch of the last epoch once more. `watch` sees the trainer after each step, and once more after each epoch; it may save the
+    /// state. The loss is read back once per epoch only. [`Trainer::fit`] does the same, and measures the network after each epoch.
     ///
     /// # Errors
-    /// [`Error::Invalid`], naming epoch and batch, if images or labels do not fit, an epoch has no batch, or the loss or a parameter
-    /// is no longer finite at its end; [`Error::Checkpoint`], naming what differs, if a resumed run goes on with other data or
+    /// [`Error::Invalid`], naming epoch and batch, if inputs or targets do not fit, an epoch has no batch, or the loss or a parameter
+    /// is no longer finite at its end; if a setting makes no sense or a weight that it names does not exist; [`Error::Checkpoint`], naming what differs, if a resumed run goes on with other data or
     /// another batch size than it was begun with; whatever `batches`, `watch` or the device report.
     pub fn run<B, I>(
         &mut self,
@@ -133,6 +129,8 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         B: FnMut(u32, u32) -> Result<I>,
         I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
     {
+        self.training.check()?;
+        self.training.freeze(self.network)?;
         if self.resumed && self.position.epoch < self.training.epochs {
             self.expect_same_data(&mut batches)?;
         }
@@ -143,8 +141,8 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             let lr = |step| self.training.schedule.lr(epoch, step, self.training.epochs, steps);
             let rates: Vec<f64> = (from..steps).map(lr).collect();
             for (batch, &lr) in batches.zip(&rates) {
-                let (images, labels) = batch?;
-                self.step_on(&images, &labels, lr, steps)?;
+                let (inputs, targets) = batch?;
+                self.step_on(&inputs, &targets, lr, steps)?;
                 let at = Progress { epoch, step: self.position.step, steps, lr, loss: None };
                 if watch(self, at)?.is_break() {
                     return Ok(ControlFlow::Break(()));
@@ -219,7 +217,15 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             self.looked_at = true;
         }
         let mode = Mode::Train { seed: self.training.seed, step: self.position.steps };
-        let loss = train_step(self.network, &mut self.optimizer, lr, mode, images, labels).map_err(in_place)?;
+        let is_last = step + 1 == steps;
+        let loss = on_workers(&images.device(), || {
+            let (gradients, loss) = gradients(self.network, &self.training.objective, mode, images, labels)?;
+            if let Some(gradients) = self.gather(gradients, images.dims()[0] as u64, is_last) {
+                self.update(gradients, lr)?;
+            }
+            Ok(loss)
+        });
+        let loss = loss.map_err(in_place)?;
         if step == 0 {
             self.first_batch = Some(FirstBatch::of(images, labels));
             self.position.epoch_steps.push(steps);
@@ -233,6 +239,39 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         self.position.images += n as u64;
         self.position.step += 1;
         self.position.steps += 1;
+        Ok(())
+    }
+
+    /// The gradient for a step of the optimizer, if it is time for one with this batch of `images`.
+    fn gather(&mut self, mut gradients: Gradients, images: u64, is_last: bool) -> Option<Gradients> {
+        let every = self.training.accumulate;
+        if every == 1 {
+            return Some(gradients);
+        }
+        gradients.apply_buffers(|f| self.network.visit(f));
+        gradients.scale(images as f64);
+        let gathered = self.gathered.get_or_insert_with(|| Gathered { sum: Gradients::new(), images: 0 });
+        gathered.sum.add(&gradients);
+        gathered.images += images;
+        if !(is_last || (self.position.step + 1).is_multiple_of(every)) {
+            return None;
+        }
+        let Gathered { mut sum, images } = self.gathered.take()?;
+        sum.scale(1.0 / images as f64);
+        Some(sum)
+    }
+
+    /// A step of the optimizer.
+    fn update(&mut self, mut gradients: Gradients, lr: f64) -> Result<()> {
+        match self.training.clip {
+            Some(Clip::Norm(max)) => drop(gradients.clip_norm(max)),
+            Some(Clip::Value(limit)) => gradients.clip_value(limit),
+            None => {}
+        }
+        self.optimizer.step(&gradients, lr, |f| self.network.visit(f))?;
+        if let Some(averages) = &mut self.averages {
+            averages.update(|f| self.network.visit(f));
+        }
         Ok(())
     }
 
@@ -269,6 +308,21 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         }
         let reasons = reasons.join(", and ");
         Ok(Error::Invalid(format!("training diverged: {reasons}; try a lower learning rate than {lr}")))
+    }
+
+    /// What `look` makes of the network with the averages of its parameters in place of these, if [`Training::average`] says that
+    /// averages are taken and the optimizer has made a step; else of the network as it is.
+    ///
+    /// # Errors
+    /// What `look` reports.
+    pub fn with_averages<T>(&mut self, look: impl FnOnce(&mut N) -> Result<T>) -> Result<T> {
+        let Some(averages) = self.averages.as_mut().filter(|_| self.optimizer.steps() > 0) else {
+            return look(self.network);
+        };
+        averages.swap(|f| self.network.visit(f))?;
+        let seen = look(self.network);
+        averages.swap(|f| self.network.visit(f))?;
+        seen
     }
 
     /// The epoch under way, from 0; the number of epochs if the run has ended.

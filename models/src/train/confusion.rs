@@ -1,0 +1,73 @@
+//! Which class was taken for which.
+
+/// How often places of each class were taken for each class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    pub(super) classes: usize,
+    /// `[K, K + 1]`: of each class, the answers, and behind them places without an answer.
+    pub(super) counts: Vec<u64>,
+}
+
+impl Confusion {
+    pub(super) fn of_sums(sums: &[f64]) -> Self {
+        // K² + K numbers.
+        let classes = (0..).find(|k| k * (k + 1) >= sums.len()).expect("some number is large enough");
+        Confusion { classes, counts: sums.iter().map(|&count| count as u64).collect() }
+    }
+
+    /// The number of classes, K.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How many places of class `truth` were taken for class `answer`; for `answer` K, had no answer.
+    ///
+    /// # Panics
+    /// If `truth` is not below K, or `answer` is above it.
+    #[track_caller]
+    pub fn count(&self, truth: usize, answer: usize) -> u64 {
+        let classes = self.classes;
+        assert!(truth < classes && answer <= classes, "Confusion: {classes} classes, asked for {truth} and {answer}");
+        self.counts[truth * (classes + 1) + answer]
+    }
+
+    /// Places of a class, and answers of it.
+    fn totals(&self, class: usize) -> [u64; 2] {
+        let places = (0..=self.classes).map(|answer| self.count(class, answer)).sum();
+        let answers = (0..self.classes).map(|truth| self.count(truth, class)).sum();
+        [places, answers]
+    }
+
+    /// The share of the places of a class that were recognised; NaN where it does not occur.
+    pub fn recall(&self, class: usize) -> f64 {
+        self.count(class, class) as f64 / self.totals(class)[0] as f64
+    }
+
+    /// The share of the answers of a class that were right; NaN where it is never answered.
+    pub fn precision(&self, class: usize) -> f64 {
+        self.count(class, class) as f64 / self.totals(class)[1] as f64
+    }
+
+    /// Intersection over union: places of the class that were recognised, of those that are of the class or were taken for it; NaN
+    /// where there are none.
+    pub fn iou(&self, class: usize) -> f64 {
+        let (both, [places, answers]) = (self.count(class, class), self.totals(class));
+        both as f64 / (places + answers - both) as f64
+    }
+
+    /// The mean of [`Confusion::recall`] over the classes that occur.
+    pub fn mean_recall(&self) -> f64 {
+        mean((0..self.classes).map(|class| self.recall(class)))
+    }
+
+    /// The mean of [`Confusion::iou`] over the classes that occur or are answered.
+    pub fn mean_iou(&self) -> f64 {
+        mean((0..self.classes).map(|class| self.iou(class)))
+    }
+}
+
+/// Of the numbers that are some.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+    values.iter().sum::<f64>() / values.len() as f64
+}

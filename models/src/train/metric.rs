@@ -1,0 +1,341 @@
+//! What is measured of a network on data that it is not trained on.
+
+use super::{
+    confusion::Confusion,
+    objective::{Classes, Objective},
+    tally::rows,
+};
+use crate::Network;
+use quarterturn_autograd::Tape;
+use quarterturn_core::{Device, Error, Result, Tensor};
+use quarterturn_kernels as kernels;
+use rayon::prelude::*;
+use std::{fmt, sync::Arc};
+
+/// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
+const CHUNK: usize = 16;
+
+/// A number that tells how good a network is: sums over images that add up, whatever the batches, and what follows from them.
+///
+/// A place is an image, or where there is a class for each pixel, a pixel; places with the ignored label do not count. A place of
+/// which an output is not a number has no answer, and none is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    /// The mean of the objective's loss over the images; of [`Objective::Classes`] over the places that count, by their weights.
+    Loss,
+    /// Of [`Objective::Classes`]: the share of places whose class has the greatest output.
+    Accuracy,
+    /// Of [`Objective::Classes`]: the share of places whose class is among the so many greatest outputs; of equal ones the first
+    /// counts as greater.
+    TopK(usize),
+    /// Of [`Objective::Classes`]: the mean over the classes of the share of their places that are recognised, over the classes
+    /// that occur. See [`Confusion`].
+    Recall,
+    /// Of [`Objective::Classes`]: the mean over the classes of their intersection over union (the Jaccard index), over the classes
+    /// that occur or are answered. See [`Confusion`].
+    Iou,
+    /// Of [`Objective::SeveralLabels`]: the share of labels for which the output is above 0 just where the target is above ½.
+    LabelAccuracy,
+    /// Of [`Objective::Numbers`]: the mean of |output − target|.
+    MeanAbsoluteError,
+    /// A function of one's own: see [`Metric::own`].
+    Own(OwnMetric),
+}
+
+type OwnSums = dyn Fn(&Tensor, &Tensor) -> Result<Vec<f64>> + Send + Sync;
+type OwnValue = dyn Fn(&[f64]) -> f64 + Send + Sync;
+
+/// A metric of one's own.
+#[derive(Clone)]
+pub struct OwnMetric {
+    name: String,
+    more_is_better: bool,
+    sums: Arc<OwnSums>,
+    value: Arc<OwnValue>,
+}
+
+impl fmt::Debug for OwnMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
+}
+
+/// Two are taken for equal if their names are.
+impl PartialEq for OwnMetric {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// Its name, as in tables: `accuracy`, `top5`, `mean_iou`.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Metric::Loss => f.write_str("loss"),
+            Metric::Accuracy => f.write_str("accuracy"),
+            Metric::TopK(k) => write!(f, "top{k}"),
+            Metric::Recall => f.write_str("mean_recall"),
+            Metric::Iou => f.write_str("mean_iou"),
+            Metric::LabelAccuracy => f.write_str("label_accuracy"),
+            Metric::MeanAbsoluteError => f.write_str("mean_absolute_error"),
+            Metric::Own(own) => f.write_str(&own.name),
+        }
+    }
+}
+
+impl Metric {
+    /// `sums(outputs, targets)` of each batch are added up, element by element, and `value` makes the metric of them.
+    pub fn own(
+        name: impl Into<String>,
+        more_is_better: bool,
+        sums: impl Fn(&Tensor, &Tensor) -> Result<Vec<f64>> + Send + Sync + 'static,
+        value: impl Fn(&[f64]) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        Metric::Own(OwnMetric { name: name.into(), more_is_better, sums: Arc::new(sums), value: Arc::new(value) })
+    }
+
+    /// Whether `new` is better than `old`; NaN is never.
+    pub fn is_better(&self, new: f64, old: f64) -> bool {
+        let more_is_better = match self {
+            Metric::Loss | Metric::MeanAbsoluteError => false,
+            Metric::Own(own) => own.more_is_better,
+            _ => true,
+        };
+        if more_is_better { new > old } else { new < old }
+    }
+
+    /// What adds up, of a batch whose outputs and targets fit each other.
+    fn sums(&self, objective: &Objective, outputs: &Tensor, targets: &Tensor) -> Result<Vec<f64>> {
+        match (self, objective) {
+            (Metric::Loss, _) => {
+                let weight = match objective {
+                    Objective::Classes(_) => Places::of(objective, outputs, targets)?.weight(objective),
+                    _ => outputs.dims()[0] as f64,
+                };
+                if weight == 0.0 {
+                    return Ok(vec![0.0, 0.0]);
+                }
+                let tape = Tape::evaluation();
+                let loss = objective.loss(&tape.constant(outputs.clone()), targets)?.value().to_f64()?[0];
+                Ok(vec![weight * loss, weight])
+            }
+            (Metric::Accuracy, Objective::Classes(_)) => {
+                let confusion = Places::of(objective, outputs, targets)?.confusion()?;
+                let right: u64 = (0..confusion.classes).map(|class| confusion.count(class, class)).sum();
+                Ok(vec![right as f64, confusion.counts.iter().sum::<u64>() as f64])
+            }
+            (Metric::TopK(k), Objective::Classes(_)) => {
+                let places = Places::of(objective, outputs, targets)?;
+                Ok(vec![places.among_greatest(*k)? as f64, places.counted() as f64])
+            }
+            (Metric::Recall | Metric::Iou, Objective::Classes(_)) => {
+                let confusion = Places::of(objective, outputs, targets)?.confusion()?;
+                Ok(confusion.counts.iter().map(|&count| count as f64).collect())
+            }
+            (Metric::LabelAccuracy, Objective::SeveralLabels) => {
+                let (outputs, targets) = (outputs.to_f64()?, targets.to_f64()?);
+                let is_right = |(&output, &target): (&f64, &f64)| !output.is_nan() && (output > 0.0) == (target > 0.5);
+                let right = outputs.iter().zip(&targets).filter(|&pair| is_right(pair)).count();
+                Ok(vec![right as f64, targets.len() as f64])
+            }
+            (Metric::MeanAbsoluteError, Objective::Numbers(_)) => {
+                let (outputs, targets) = (outputs.to_f64()?, targets.to_f64()?);
+                let error: f64 = outputs.iter().zip(&targets).map(|(output, target)| (output - target).abs()).sum();
+                Ok(vec![error, targets.len() as f64])
+            }
+            (Metric::Own(own), _) => (own.sums)(outputs, targets),
+            _ => Err(Error::Invalid(format!("the metric {self} is not of the objective '{objective}'"))),
+        }
+    }
+
+    /// The metric, of sums.
+    fn value(&self, sums: &[f64]) -> f64 {
+        match self {
+            Metric::Recall => Confusion::of_sums(sums).mean_recall(),
+            Metric::Iou => Confusion::of_sums(sums).mean_iou(),
+            Metric::Own(own) => (own.value)(sums),
+            _ => match *sums {
+                [sum, count] => sum / count,
+                _ => f64::NAN,
+            },
+        }
+    }
+}
+
+/// Metrics over the batches of a data set, as sums on the host.
+///
+/// Neither the batches nor the number of threads change a count.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    objective: Objective,
+    metrics: Vec<Metric>,
+    /// Of each metric; empty before the first batch.
+    sums: Vec<Vec<f64>>,
+    images: u64,
+}
+
+impl Scores {
+    /// Of no image yet.
+    pub fn new(objective: &Objective, metrics: &[Metric]) -> Self {
+        let (objective, metrics) = (objective.clone(), metrics.to_vec());
+        Scores { sums: vec![Vec::new(); metrics.len()], objective, metrics, images: 0 }
+    }
+
+    /// Adds a batch: what `network` makes of `inputs` `[N, C, 1, H, W]`, compared with `targets` as the objective takes them. On the
+    /// CPU the threads share the images; other devices take all at once, so pass a few hundred at a time.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the inputs do not fit the network, are on another device, or targets do not fit, as
+    /// [`Objective::loss`] tells; what went wrong on the GPU.
+    pub fn measure<N: Network + ?Sized>(&mut self, network: &N, inputs: &Tensor, targets: &Tensor) -> Result<()> {
+        let n = inputs.dims().first().copied().unwrap_or_default();
+        if targets.dims().first() != Some(&n) {
+            return Err(Error::Invalid(format!("{n} images, targets of shape {:?}", targets.shape())));
+        }
+        if !matches!(network.device(), Device::Cpu) || !matches!(targets.device(), Device::Cpu) {
+            return self.count(&network.predict(inputs)?, targets);
+        }
+        let chunk = |from: usize| network.predict(&rows(inputs, from, CHUNK.min(n - from)));
+        let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
+        let outputs: Vec<Result<Tensor>> = starts.par_iter().map(|&from| chunk(from)).collect();
+        for (from, outputs) in starts.into_iter().zip(outputs) {
+            let outputs = outputs?;
+            self.count(&outputs, &rows(targets, from, outputs.dims()[0]))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a batch of `outputs` that a network has made.
+    ///
+    /// # Errors
+    /// As [`Objective::loss`]; targets on a GPU are looked at too. [`Error::Invalid`] if a metric is not of the objective.
+    pub fn count(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+        self.objective.expect_fit(outputs.shape(), targets)?;
+        self.objective.expect_targets(outputs.shape(), targets, self.images)?;
+        let each = self.metrics.iter().map(|metric| metric.sums(&self.objective, outputs, targets));
+        let more = each.collect::<Result<Vec<_>>>()?;
+        for (metric, (sums, more)) in self.metrics.iter().zip(self.sums.iter_mut().zip(&more)) {
+            add(metric, sums, more)?;
+        }
+        self.images += outputs.dims()[0] as u64;
+        Ok(())
+    }
+
+    /// Adds what others have counted, of the same metrics.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if they are of other metrics, or of another number of classes.
+    pub fn add(&mut self, other: &Scores) -> Result<()> {
+        if self.metrics != other.metrics {
+            return Err(Error::Invalid(format!("scores of {:?} and of {:?}", self.metrics, other.metrics)));
+        }
+        for (metric, (sums, more)) in self.metrics.iter().zip(self.sums.iter_mut().zip(&other.sums)) {
+            add(metric, sums, more)?;
+        }
+        self.images += other.images;
+        Ok(())
+    }
+
+    /// How many images were counted.
+    pub fn images(&self) -> u64 {
+        self.images
+    }
+
+    /// The names of the metrics and their values; NaN where there is nothing to take a mean of.
+    pub fn values(&self) -> Vec<(String, f64)> {
+        let pairs = self.metrics.iter().zip(&self.sums);
+        pairs.map(|(metric, sums)| (metric.to_string(), metric.value(sums))).collect()
+    }
+
+    /// The value of a metric, if it is one of these.
+    pub fn value(&self, metric: &Metric) -> Option<f64> {
+        let at = self.metrics.iter().position(|found| found == metric)?;
+        Some(metric.value(&self.sums[at]))
+    }
+
+    /// The confusion matrix, if [`Metric::Recall`] or [`Metric::Iou`] is one of these and a batch was counted.
+    pub fn confusion(&self) -> Option<Confusion> {
+        let at = self.metrics.iter().position(|metric| matches!(metric, Metric::Recall | Metric::Iou))?;
+        (self.images > 0).then(|| Confusion::of_sums(&self.sums[at]))
+    }
+}
+
+/// `sums += more`; what has no sums yet takes them.
+fn add(metric: &Metric, sums: &mut Vec<f64>, more: &[f64]) -> Result<()> {
+    match (sums.len(), more.len()) {
+        (0, _) => *sums = more.to_vec(),
+        (_, 0) => {}
+        (a, b) if a == b => sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
+        (a, b) => return Err(Error::Invalid(format!("{metric}: {a} sums, and {b} to be added"))),
+    }
+    Ok(())
+}
+
+/// Logits `[N, K, …]` and class indices `[N, …]` on the host.
+struct Places {
+    classes: usize,
+    /// Places of an image.
+    each: usize,
+    logits: Tensor,
+    /// None where a label is ignored.
+    labels: Vec<Option<usize>>,
+}
+
+impl Places {
+    fn of(objective: &Objective, logits: &Tensor, labels: &Tensor) -> Result<Self> {
+        let &[_, classes, ref places @ ..] = logits.dims() else { unreachable!("the objective has looked at them") };
+        let ignored = match objective {
+            Objective::Classes(of_classes) => of_classes.ignored.map(f64::from),
+            _ => None,
+        };
+        let label = |label: f64| (Some(label) != ignored).then_some(label as usize);
+        let labels = labels.to_f64()?.into_iter().map(label).collect();
+        Ok(Places { classes, each: places.iter().product(), logits: logits.clone(), labels })
+    }
+
+    /// Places that count.
+    fn counted(&self) -> usize {
+        self.labels.iter().flatten().count()
+    }
+
+    /// The sum of the weights of their classes.
+    fn weight(&self, objective: &Objective) -> f64 {
+        match objective {
+            Objective::Classes(Classes { weights: Some(weights), .. }) => {
+                self.labels.iter().flatten().map(|&label| weights[label]).sum()
+            }
+            _ => self.counted() as f64,
+        }
+    }
+
+    /// # Errors
+    /// What went wrong on the GPU.
+    fn confusion(&self) -> Result<Confusion> {
+        let mut counts = vec![0; self.classes * (self.classes + 1)];
+        let answers = kernels::argmax(&self.logits, 1).to_f64()?;
+        for (label, answer) in self.labels.iter().zip(answers) {
+            let Some(label) = *label else { continue };
+            let answer = if answer.is_nan() { self.classes } else { answer as usize };
+            counts[label * (self.classes + 1) + answer] += 1;
+        }
+        Ok(Confusion { classes: self.classes, counts })
+    }
+
+    /// Places whose class is among the `k` greatest outputs.
+    ///
+    /// # Errors
+    /// What went wrong on the GPU.
+    fn among_greatest(&self, k: usize) -> Result<usize> {
+        let logits = self.logits.to_f64()?;
+        let is_among = |(place, label): (usize, &Option<usize>)| {
+            let Some(label) = *label else { return false };
+            let (image, place) = (place / self.each, place % self.each);
+            let logit = |class: usize| logits[(image * self.classes + class) * self.each + place];
+            let is_before =
+                |class: usize| logit(class) > logit(label) || (logit(class) == logit(label) && class < label);
+            let has_answer = (0..self.classes).all(|class| !logit(class).is_nan());
+            has_answer && (0..self.classes).filter(|&class| is_before(class)).count() < k
+        };
+        Ok(self.labels.iter().enumerate().filter(|&place| is_among(place)).count())
+    }
+}

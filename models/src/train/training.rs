@@ -1,0 +1,158 @@
+//! Settings of a training run.
+
+use super::objective::Objective;
+use crate::{Config, Network};
+use quarterturn_autograd::{Kind, Optimizer, ParamGroup, Rule, Schedule};
+use quarterturn_core::{Error, Result};
+
+/// Settings of a training run. [`Training::new`] has the usual ones for what is not given:
+///
+/// ```
+/// use quarterturn_autograd::{Optimizer, ParamGroup, Schedule};
+/// use quarterturn_models::training::{Clip, Training};
+///
+/// // 20 epochs of AdamW, where norms and biases do not decay, gradients are clipped, and weights are averaged.
+/// let training = Training {
+///     groups: vec![ParamGroup::vectors().with_weight_decay(0.0)],
+///     clip: Some(Clip::Norm(1.0)),
+///     average: Some(0.999),
+///     ..Training::new(20, Optimizer::adamw(0.01).rule(), Schedule::cosine(1e-3, 2), 7)
+/// };
+/// # let _ = training;
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Training {
+    /// Passes over the data.
+    pub epochs: u32,
+    /// The optimizer.
+    pub rule: Rule,
+    /// The learning rate; any function of the position by [`Schedule::own`].
+    pub schedule: Schedule,
+    /// Key of all random numbers: dropout here, and whatever the batches draw.
+    pub seed: u64,
+    /// What is made small. Class labels, if nothing else is said.
+    pub objective: Objective,
+    /// Weights that the optimizer treats in their own way: another rate, no decay. A weight belongs to the first group that it fits.
+    pub groups: Vec<ParamGroup>,
+    /// The names of weights that stay as they are; `*` stands for any characters. Running statistics of norms are no weights: they
+    /// move on.
+    pub frozen: Vec<String>,
+    /// How gradients are clipped before each step of the optimizer.
+    pub clip: Option<Clip>,
+    /// After so many batches the optimizer makes a step, along the gradient of the mean loss over all their images; after the last
+    /// batch of an epoch in any case. The learning rate is that of the last of these batches.
+    pub accumulate: u32,
+    /// The decay of an exponential mean of all parameters, taken after each step of the optimizer: see [`quarterturn_autograd::Averages`]
+    /// and [`crate::training::Trainer::with_averages`]. 0.999 looks back over some thousand steps.
+    pub average: Option<f64>,
+    /// What else the parts of a run must agree on, by name: `quarterturn_data::Loader::identity` tells the batch size, the
+    /// augmentation, and a fingerprint of the data. A run that is resumed with another value is refused, naming it.
+    pub data: Config,
+}
+
+/// How gradients are clipped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// All of them by one factor, so that the root of the sum of their squares is not above this (PyTorch's `clip_grad_norm_`).
+    Norm(f64),
+    /// Each number to this size at most (PyTorch's `clip_grad_value_`).
+    Value(f64),
+}
+
+impl Training {
+    /// Class labels, a step of the optimizer for each batch, and nothing frozen, clipped or averaged.
+    pub fn new(epochs: u32, rule: Rule, schedule: Schedule, seed: u64) -> Self {
+        Training {
+            epochs,
+            rule,
+            schedule,
+            seed,
+            objective: Objective::default(),
+            groups: Vec::new(),
+            frozen: Vec::new(),
+            clip: None,
+            accumulate: 1,
+            average: None,
+            data: Config::new(),
+        }
+    }
+
+    /// The paper's setting for MNIST: Adam, learning rate 0.01 halved every 10 epochs, weight decay 1e-5, 50 epochs.
+    pub fn mnist(seed: u64) -> Self {
+        let schedule = Schedule::Step { lr: 0.01, factor: 0.5, every: 10 };
+        Self::new(50, Optimizer::adam(1e-5).rule(), schedule, seed)
+    }
+
+    /// What must not change between the parts of a run, by name. Settings beyond the first four are only named where they are not
+    /// those of [`Training::new`], so that states of before they were known can be resumed.
+    pub(super) fn settings(&self) -> Config {
+        let usual = Training::new(self.epochs, self.rule, self.schedule.clone(), self.seed);
+        let optional = [
+            ("objective", self.objective != usual.objective, self.objective.to_string()),
+            ("groups", self.groups != usual.groups, format!("{:?}", self.groups)),
+            ("frozen", self.frozen != usual.frozen, self.frozen.join(" ")),
+            ("clip", self.clip != usual.clip, format!("{:?}", self.clip)),
+            ("accumulate", self.accumulate != usual.accumulate, self.accumulate.to_string()),
+            ("average", self.average != usual.average, format!("{:?}", self.average)),
+        ];
+        let mut settings = Config::from([
+            ("epochs".into(), self.epochs.to_string()),
+            ("rule".into(), format!("{:?}", self.rule)),
+            ("schedule".into(), format!("{:?}", self.schedule)),
+            ("seed".into(), self.seed.to_string()),
+        ]);
+        let named = optional.into_iter().filter(|(_, is_unusual, _)| *is_unusual);
+        settings.extend(named.map(|(name, _, value)| (name.into(), value)));
+        settings.extend(self.data.iter().map(|(name, value)| (format!("{DATA}{name}"), value.clone())));
+        settings
+    }
+
+    /// Whether a state may have a setting of this name, though this run has not.
+    pub(super) fn may_have(name: &str) -> bool {
+        ["objective", "groups", "frozen", "clip", "accumulate", "average"].contains(&name) || name.starts_with(DATA)
+    }
+
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming the setting.
+    pub(super) fn check(&self) -> Result<()> {
+        let refused = |message: String| Err(Error::Invalid(format!("training: {message}")));
+        if let Some(Clip::Norm(limit) | Clip::Value(limit)) = self.clip
+            && !(limit > 0.0 && limit.is_finite())
+        {
+            return refused(format!("expected a limit of gradients above 0, got {limit}"));
+        }
+        match self.average {
+            Some(decay) if !(0.0..1.0).contains(&decay) => {
+                refused(format!("expected an average's decay from 0 to below 1, got {decay}"))
+            }
+            _ if self.accumulate == 0 => refused("expected a step after 1 batch or more, got 0".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Freezes the weights that are to stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the first of the names that no weight has.
+    pub(super) fn freeze<N: Network + ?Sized>(&self, network: &mut N) -> Result<()> {
+        let groups = self.frozen.iter().map(|name| ParamGroup::named([name]));
+        for (name, group) in self.frozen.iter().zip(groups) {
+            let mut is_unknown = true;
+            network.visit(&mut |found, param| {
+                if param.kind() == Kind::Weight && group.has(found, param) {
+                    param.set_frozen(true);
+                    is_unknown = false;
+                }
+            });
+            if is_unknown {
+                return Err(Error::Invalid(format!("training: no weight is called {name}, which is to be frozen")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names of [`Training::data`] begin so among the settings.
+const DATA: &str = "data.";
