@@ -17,5 +17,5 @@ pub use error::{Error, Result};
 pub use file::{NewFile, replace_file, sync_folder_of, unfinished_name};
 pub use host::HostBuffer;
 pub use random::{Stream, philox};
-pub use shape::{MAX_RANK, Shape, dilated_extent, window_extent, window_residual};
+pub use shape::{MAX_RANK, Shape, dilated_extent, transposed_extent, window_extent, window_residual};
 pub use tensor::{Tensor, common_device};

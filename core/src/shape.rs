@@ -121,6 +121,17 @@ pub fn dilated_extent(k: usize, d: usize) -> Option<usize> {
     if d == 0 { None } else { k.checked_sub(1)?.checked_mul(d)?.checked_add(1) }
 }
 
+/// Samples that a transposed convolution makes of `i`: `s(i − 1) + k − 2p + r`, where `r` is the output padding. For `r` below `s`
+/// they are those of which `k`-wide windows at stride `s` and padding `p` make `i`, and leave `r` over. `None` if there are none,
+/// an operand but `p` and `r` is zero, or it overflows.
+pub fn transposed_extent(i: usize, k: usize, s: usize, p: usize, r: usize) -> Option<usize> {
+    if k == 0 || s == 0 {
+        return None;
+    }
+    let full = i.checked_sub(1)?.checked_mul(s)?.checked_add(k)?.checked_add(r)?;
+    full.checked_sub(p.checked_mul(2)?).filter(|&extent| extent > 0)
+}
+
 /// `i + 2p − k`, how far a window can be moved; `None` if it does not fit, is of size zero, or the sum overflows.
 fn free_extent(i: usize, k: usize, p: usize) -> Option<usize> {
     let padded = p.checked_mul(2)?.checked_add(i)?;
@@ -153,6 +164,24 @@ mod tests {
         }
         for (k, d) in [(0, 1), (1, 0), (3, usize::MAX), (2, usize::MAX)] {
             assert_eq!(dilated_extent(k, d), None, "k={k} d={d}");
+        }
+    }
+
+    #[test]
+    fn transposed_windows_make_what_windows_are_made_of() {
+        for (k, s, p, r) in
+            (1..6).flat_map(|k| (1..4).flat_map(move |s| (0..4).flat_map(move |p| (0..s).map(move |r| (k, s, p, r)))))
+        {
+            for i in 1..8 {
+                if let Some(made) = transposed_extent(i, k, s, p, r) {
+                    assert_eq!((window_extent(made, k, s, p), window_residual(made, k, s, p)), (Some(i), Some(r)));
+                } else {
+                    assert!(s * (i - 1) + k + r <= 2 * p, "i={i} k={k} s={s} p={p} r={r}");
+                }
+            }
+        }
+        for (i, k, s, p) in [(0, 3, 1, 1), (4, 0, 1, 0), (4, 3, 0, 1), (usize::MAX, 3, 2, 0), (4, 3, 1, usize::MAX)] {
+            assert_eq!(transposed_extent(i, k, s, p, 0), None, "i={i} k={k} s={s} p={p}");
         }
     }
 

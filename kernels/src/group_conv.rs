@@ -20,11 +20,13 @@ mod reference;
 mod tile;
 #[cfg(feature = "gpu")]
 mod tiling;
+mod transposed;
 
 use crate::{Group, Isa, filter_orbit};
 use gradient::ResultGradient;
 pub use norm::*;
 use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, window_extent};
+pub use transposed::*;
 
 /// Everything about a convolution that its tensors' shapes do not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -153,6 +153,15 @@ fn convolutions_and_filter_orbits() {
             },
         );
         check(
+            &format!("transposed {conv:?}"),
+            &[random([2, 3, order_in, 3, 4], 1), weight.clone(), random([2], 3)],
+            |t| transposed_group_conv(&t[0], &t[1], Some(&t[2]), conv, stride - 1),
+            |t, _, dy| {
+                let (dw, db) = transposed_group_conv_dw(&t[0], dy, t[1].shape(), conv);
+                vec![transposed_group_conv_dx(dy, &t[1], t[0].shape(), conv), dw, db]
+            },
+        );
+        check(
             &format!("orbit {conv:?}"),
             &[weight],
             |t| filter_orbit(&t[0], group),

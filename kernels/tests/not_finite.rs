@@ -354,6 +354,7 @@ fn convolutions() {
     for (group, lifting) in [(Group::C1, false), (Group::C4, true), (Group::C4, false), (Group::D4, false)] {
         let (g_in, g) = (if lifting { 1 } else { group.order() }, group.order());
         let (x, weight) = ([2, 2, g_in, 6, 6], [3, 2, g_in, 3, 3]);
+        let transposed = [2, 3, g_in, 3, 3];
         let y = [2, 3, g, 6, 6];
         let (x_shape, weight_shape) = (Shape::from(x), Shape::from(weight));
         let conv = Conv { padding: 1, ..Conv::new(group) };
@@ -368,6 +369,9 @@ fn convolutions() {
             row("group_conv_dw", &[&x, &y], move |t| {
                 let (dw, db) = group_conv_dw(&t[0], &t[1], weight_shape, conv);
                 vec![dw, db]
+            }),
+            row("transposed_group_conv", &[&x, &transposed, &[3]], move |t| {
+                vec![transposed_group_conv(&t[0], &t[1], Some(&t[2]), Conv { stride: 2, ..conv }, 0)]
             }),
             row("group_conv_norm", &[&x, &weight, &[3], &[3], &[3]], move |t| vec![given(t, false), given(t, true)])
                 .beside(constant(&[0.5, 2.0, 1.0])),

@@ -31,7 +31,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x = x.conv("first", channels, same);
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 12 } else { 7 }) {
+        x = match draw.below(if depth < 2 { 13 } else { 8 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25),
@@ -42,13 +42,18 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
                 let (dilation, stride) = (2 + draw.below(2), 1 + draw.below(2));
                 x.dilated_conv(&name, channels, Window { kernel_size: 3, stride, padding: dilation }, dilation)
             }
-            7 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
-            8 => {
+            7 => {
+                let (kernel_size, stride) = (2 + draw.below(3), 1 + draw.below(2));
+                let window = Window { kernel_size, stride, padding: (kernel_size - 1) / 2 };
+                x.transposed_conv(&name, channels, window, 0)
+            }
+            8 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            9 => {
                 let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());
                 wide.conv(&format!("narrow{i}"), channels, Window { kernel_size: 1, stride: 1, padding: 0 })
             }
-            9 => x.upsample(&name, 2).activation(&SILU),
-            10 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
+            10 => x.upsample(&name, 2).activation(&SILU),
+            11 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
             _ => {
                 let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
                 let step = if kept { 1 } else { 2 };
@@ -69,6 +74,11 @@ fn network(number: u32) -> (Sequential, usize) {
     let builder = Builder::new(group, 1 + draw.below(2), Init::kaiming(u64::from(number)), &Device::Cpu);
     let channels = 1 + draw.below(3);
     let mut x = body(builder, &draw, channels, 0);
+    // Only as the last: a window of stride 2 behind it may leave over just what an output padding adds.
+    if draw.below(4) == 0 {
+        let doubling = Window { kernel_size: 3, stride: 2, padding: 1 };
+        x = x.transposed_conv("last", channels, doubling, draw.below(2));
+    }
     if draw.below(4) > 0 {
         x = if draw.below(2) == 0 { x.spatial_mean().coset_max() } else { x.coset_mean().spatial_mean() };
         x = x.linear("linear", 3);

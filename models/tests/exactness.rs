@@ -324,6 +324,25 @@ fn a_dilated_window_leaves_over_what_its_taps_reach() {
 }
 
 #[test]
+fn a_transposed_convolution_is_exact_without_output_padding_alone() {
+    let network = |output_padding| {
+        let doubling = Window { kernel_size: 3, stride: 2, padding: 1 };
+        let layers = Builder::new(C4, 1, Init::new(1), &Device::Cpu).transposed_conv("up", 2, doubling, output_padding);
+        Sequential::new("net", layers.build().unwrap())
+    };
+    for extent in [4, 5] {
+        let exact = Exactness::of(&network(0), [extent, extent]).unwrap();
+        assert!(exact.is_exact() && exact.output == Shape::from([1, 2, 4, 2 * extent - 1, 2 * extent - 1]));
+        let inexact = Exactness::of(&network(1), [extent, extent]).unwrap();
+        assert_eq!(
+            inexact.warning().unwrap(),
+            "net on p4 is inexact at any size: up: its output padding, 1, adds rows and columns at the bottom and on the right alone"
+        );
+        assert_eq!(inexact.output, Shape::from([1, 2, 4, 2 * extent, 2 * extent]));
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let keeping = Window { kernel_size: 3, stride: 1, padding: 1 };
     let halving = Window { stride: 2, ..keeping };
@@ -333,6 +352,8 @@ fn what_does_not_fit_is_named() {
         (builder().conv("a", 2, Window { stride: 0, ..keeping }), "a: expected a kernel size"),
         (builder().dilated_conv("a", 2, keeping, 0), "a: expected a dilation of 1 to 64, not 0"),
         (builder().dilated_conv("a", 2, keeping, 65), "a: expected a dilation of 1 to 64, not 65"),
+        (builder().transposed_conv("a", 2, halving, 2), "a: expected an output padding below the stride 2, not 2"),
+        (builder().transposed_conv("a", 2, Window { stride: 65, ..keeping }, 0), "a: expected a stride and a dilation"),
         (builder().conv("a", 2, keeping).relu().dropout(0.5), "dropout: expected a norm"),
         (builder().conv("a", 2, keeping).norm("n").relu().dropout(1.5), "dropout: expected a probability"),
         (
@@ -367,6 +388,21 @@ fn what_does_not_fit_is_named() {
             &network(builder().dilated_conv("a", 2, keeping, 3)),
             [1, 3, 1, 4, 9],
             "a: a 3×3 filter of dilation 3 does not fit a 4×9 map",
+        ),
+        (
+            &network(builder().transposed_conv("a", 2, Window { padding: 3, ..keeping }, 0)),
+            [1, 3, 1, 4, 9],
+            "a: of a 4×9 map, padding 3 leaves nothing",
+        ),
+        (
+            &network(builder().transposed_conv("a", 2, Window { stride: 64, ..keeping }, 0)),
+            [1, 3, 1, 2000, 1],
+            "a: it would make a map of 127937×1, which is too large",
+        ),
+        (
+            &network(builder().transposed_conv("a", 2, halving, 0)),
+            [1, 2, 1, 4, 4],
+            "a: expected at least one image with 3",
         ),
         (&network(builder().max_pool("pool", Window { padding: 2, ..two })), [1, 3, 1, 4, 4], "pool: expected padding"),
         (&network(builder().max_pool("pool", two)), [1, 3, 1, 4, 1], "pool: a 2×2 window does not fit a 4×1 map"),

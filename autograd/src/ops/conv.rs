@@ -20,6 +20,28 @@ impl<'t> Var<'t> {
         })
     }
 
+    /// Plain, lifting or group convolution, transposed: [`kernels::transposed_group_conv`].
+    #[track_caller]
+    pub fn transposed_group_conv(
+        &self,
+        weight: &Var<'t>,
+        bias: Option<&Var<'t>>,
+        conv: Conv,
+        output_padding: usize,
+    ) -> Var<'t> {
+        let (x, w) = (self.value(), weight.value());
+        let y = kernels::transposed_group_conv(x, w, bias.map(Var::value), conv, output_padding);
+        let (x_shape, w_shape, has_bias) = (self.shape(), weight.shape(), bias.is_some());
+        let operands: Vec<_> = [self, weight].into_iter().chain(bias).collect();
+        let x = operands[1..].iter().find_map(|operand| operand.keeps(self.value()));
+        let w = self.keeps(weight.value());
+        Var::custom("transposed_group_conv", &operands, y, move |dy| {
+            let (dw, db) = x.map(|x| kernels::transposed_group_conv_dw(&x, &dy, w_shape, conv)).unzip();
+            let dx = w.map(|w| kernels::transposed_group_conv_dx(&dy, &w, x_shape, conv));
+            [dx, dw].into_iter().chain(has_bias.then_some(db)).collect()
+        })
+    }
+
     /// The orbit of a filter as one dense weight: [`kernels::filter_orbit`].
     #[track_caller]
     pub fn filter_orbit(&self, group: Group) -> Var<'t> {
@@ -49,6 +71,18 @@ mod tests {
                 table.row(&name, NONLINEAR, &[&x, &w, &[3]], move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv));
                 let name = format!("{name}, no bias");
                 table.row(&name, LINEAR, &[&x, &w], move |_, v| v[0].group_conv(&v[1], None, conv));
+            }
+            for (k, stride, padding, dilation, output_padding) in [(3, 2, 1, 1, 0), (4, 2, 1, 1, 1), (2, 1, 0, 2, 0)] {
+                let conv = Conv { group, stride, padding, dilation };
+                let (x, w) = ([2, 2, g_in, 3, 4], [2, 3, g_in, k, k]);
+                let name =
+                    format!("transposed_group_conv {group} from {g_in}, {conv:?}, k {k}, output {output_padding}");
+                table.row(&name, NONLINEAR, &[&x, &w, &[3]], move |_, v| {
+                    v[0].transposed_group_conv(&v[1], Some(&v[2]), conv, output_padding)
+                });
+                table.row(format!("{name}, no bias"), LINEAR, &[&x, &w], move |_, v| {
+                    v[0].transposed_group_conv(&v[1], None, conv, output_padding)
+                });
             }
             let name = format!("filter_orbit {group} from {g_in}");
             table.row(&name, LINEAR, &[&[2, 3, g_in, 3, 3]], move |_, v| v[0].filter_orbit(group));

@@ -131,7 +131,7 @@ impl Pass {
             spread: conv.stride,
             adjoint: true,
             c_in: e.c_out,
-            planes: e.g_out,
+            planes: e.g_in,
             source: (e.out_height, e.out_width),
             c_out: e.c_in,
             result: (e.height, e.width),
@@ -404,6 +404,19 @@ pub(super) fn dx(gpu: &Gpu, dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: 
         return dx(gpu, &dy, &dense, x_shape, Conv { group: Group::C1, ..conv });
     }
     Tensor::gpu(x_shape, Pass::adjoint(&e, conv).run(gpu, dy.buffer(), weight.buffer(), Epilogue::default()))
+}
+
+/// A transposed convolution, in the extents of the one whose adjoint it is.
+pub(super) fn transposed(
+    gpu: &Gpu,
+    e: &Extents,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: Conv,
+) -> Tensor {
+    let y = Pass::adjoint(e, conv).run(gpu, x.buffer(), weight.buffer(), Epilogue { bias, norm: None });
+    Tensor::gpu(e.transposed_y(), y)
 }
 
 /// Gradients of weight and bias.

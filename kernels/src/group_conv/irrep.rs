@@ -205,7 +205,8 @@ pub(super) fn taps(e: &Extents, group: Group) -> Vec<Tap> {
 pub(super) enum Filter {
     /// `weight` itself: ψ_q[d] = weight[o, c, d, d·q].
     Forward,
-    /// The adjoint's filter weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e]: ψ_q[d] = weight[o, c, d⁻¹, −q].
+    /// The adjoint's filter weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e]: ψ_q[d] = weight[o, c, d⁻¹, −q]. Of a transposed
+    /// convolution that lifts, weight'[c, o, e] = weight[o, c, −e].
     Adjoint,
 }
 
@@ -215,6 +216,10 @@ fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: 
         let (d, (u, v)) = match filter {
             Filter::Forward if e.g_in == 1 => (0, Group::move_entry(d, tap.row, tap.col, e.k, e.k)),
             Filter::Forward => (d, Group::move_entry(d, tap.row, tap.col, e.k, e.k)),
+            Filter::Adjoint if e.g_in != e.g_out => {
+                let (u, v) = Group::move_entry(d, tap.row, tap.col, e.k, e.k);
+                (0, (e.k - 1 - u, e.k - 1 - v))
+            }
             Filter::Adjoint => (group.inverse(d), (e.k - 1 - tap.row, e.k - 1 - tap.col)),
         };
         (d * e.k + u) * e.k + v

@@ -60,21 +60,21 @@ pub(super) fn dx_then<F: Finish>(
     weight: &[f32],
     finish: &F,
 ) -> (HostBuffer, Vec<F::Output>) {
-    let pass = Pass {
-        filter: Filter::Adjoint,
-        exact: false,
-        source: (e.out_height, e.out_width),
-        result: (e.height, e.width),
-        rows: e.c_in,
-        cols: e.c_out,
-        planes: e.g_out,
-        stride: 1,
-        dilation: conv.dilation,
-        step: conv.stride,
-        lead: e.window as isize - 1 - conv.padding as isize,
-        epilogue: Epilogue::bias(e.c_in, None),
-    };
+    let pass = Pass::adjoint(e, conv, false, Epilogue::bias(e.c_in, None));
     pass.over_group(e, conv.group, isa, dy, weight, finish)
+}
+
+/// A transposed convolution, in the extents of the one whose adjoint it is: the sum of [`dx_then`], of a turned `x` the same
+/// bits, turned.
+pub(super) fn transposed(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    weight: &[f32],
+    epilogue: Epilogue,
+) -> HostBuffer {
+    Pass::adjoint(e, conv, true, epilogue).over_group(e, conv.group, isa, x, weight, &Nothing).0
 }
 
 /// What else is to be made of each image's results, while they are in a cache.
@@ -134,6 +134,23 @@ impl Pass {
             dilation: conv.dilation,
             step: 1,
             lead: conv.padding as isize,
+            epilogue,
+        }
+    }
+
+    fn adjoint(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
+        Pass {
+            filter: Filter::Adjoint,
+            exact,
+            source: (e.out_height, e.out_width),
+            result: (e.height, e.width),
+            rows: e.c_in,
+            cols: e.c_out,
+            planes: e.g_in,
+            stride: 1,
+            dilation: conv.dilation,
+            step: conv.stride,
+            lead: e.window as isize - 1 - conv.padding as isize,
             epilogue,
         }
     }

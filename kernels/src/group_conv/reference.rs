@@ -61,6 +61,16 @@ pub(super) fn dx(e: &Extents, conv: Conv, dy: &[f64], w: &[f64]) -> Vec<f64> {
     dx
 }
 
+/// In the extents of the convolution whose adjoint it is.
+pub(super) fn transposed(e: &Extents, conv: Conv, x: &[f64], w: &[f64], bias: Option<&[f64]>) -> Vec<f64> {
+    let mut y = dx(e, conv, x, w);
+    if let Some(bias) = bias {
+        let channel = e.g_in * e.height * e.width;
+        y.iter_mut().enumerate().for_each(|(i, y)| *y += bias[i / channel % e.c_in]);
+    }
+    y
+}
+
 pub(super) fn dw(e: &Extents, conv: Conv, x: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let mut dw = vec![0.0; e.weight().len()];
     for_each_product(e, conv, |yi, xi, wi| dw[wi] += dy[yi] * x[xi]);

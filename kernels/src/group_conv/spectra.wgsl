@@ -168,13 +168,14 @@ fn add_product_d4(sum: Spectrum, f: Spectrum, w: Spectrum) -> Spectrum {
 @group(0) @binding(1) var<storage, read> weight: array<f32>;
 
 // Where ψ_q[d] is in the filter from source channel 0 to result channel 0, or in that filter's transpose: the adjoint's
-// is weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e].
+// is weight'[c, o, d, e] = weight[o, c, d⁻¹, −d⁻¹e], or, of a transposed convolution that lifts, weight[o, c, −e].
 fn entry_place(q: u32, d: u32) -> u32 {
-    if (ADJOINT) {
+    if (ADJOINT && !LIFTING) {
         let entry = vec2u(K - 1u) - tap_at(q);
         return (group_inverse(d) * K + entry.x) * K + entry.y;
     }
-    let entry = move_entry(d, tap_at(q), vec2u(K));
+    let moved = move_entry(d, tap_at(q), vec2u(K));
+    let entry = select(moved, vec2u(K - 1u) - moved, ADJOINT);
     return (select(d, 0u, LIFTING) * K + entry.x) * K + entry.y;
 }
 

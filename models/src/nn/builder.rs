@@ -2,7 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean,
-    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean, Upsample,
+    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean,
+    TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -88,6 +89,14 @@ impl Builder {
     pub fn dilated_conv(self, name: &str, out_channels: usize, window: Window, dilation: usize) -> Self {
         let node = Node::new(GroupConv::KIND, name).with("out_channels", out_channels);
         self.described(node.with_window(window).with("dilation", dilation).with("bias", true))
+    }
+
+    /// A transposed convolution with a bias, which makes maps larger by the window's stride: exact at every size if
+    /// `output_padding`, which is below the stride, is 0; otherwise at none. Lifting, if the group has not been reached yet.
+    #[must_use]
+    pub fn transposed_conv(self, name: &str, out_channels: usize, window: Window, output_padding: usize) -> Self {
+        let node = Node::new(TransposedConv::KIND, name).with("out_channels", out_channels).with_window(window);
+        self.described(node.with("output_padding", output_padding).with("bias", true))
     }
 
     fn convolution(self, name: &str, out_channels: usize, window: Window, bias: bool) -> Self {

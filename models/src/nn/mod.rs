@@ -18,6 +18,7 @@ mod parallel;
 mod pool;
 mod relu;
 mod sequential;
+mod transposed_conv;
 mod upsample;
 
 pub use activation::Activation;
@@ -39,4 +40,5 @@ pub use parallel::{Join, Parallel};
 pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
 pub use relu::Relu;
 pub use sequential::Sequential;
+pub use transposed_conv::TransposedConv;
 pub use upsample::Upsample;

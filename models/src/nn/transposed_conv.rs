@@ -1,0 +1,141 @@
+//! The transposed convolution layer: larger maps, by learned filters.
+
+use crate::{Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Result, Shape, dilated_extent, transposed_extent};
+use quarterturn_kernels::{Conv, Group, Window};
+
+/// No described layer makes a map larger by more, nor higher or wider than this, and no filter's taps are further apart.
+const LARGEST: usize = 64;
+const HIGHEST: usize = 1 << 16;
+
+/// The adjoint of a convolution in its input, plus a bias: plain, lifting or on the group. Weight `[C_in, C_out, G_in, k, k]`, one
+/// bias per output channel; a map of `H` rows becomes one of `s(H − 1) + d(k − 1) + 1 − 2p + output_padding`. See
+/// [`quarterturn_kernels::transposed_group_conv`]. It commutes with the group at every size without an output padding, and never
+/// with one.
+#[derive(Debug)]
+pub struct TransposedConv {
+    weight: Param,
+    bias: Option<Param>,
+    conv: Conv,
+    output_padding: usize,
+}
+
+impl TransposedConv {
+    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`: lifting with a `group_axis` of 1. Weight and bias start as those of
+    /// PyTorch's `ConvTranspose2d`: the fan-in of a scheme is `C_out · G_in · k²`, the fan-out `C_in · G · k²`.
+    ///
+    /// # Errors
+    /// When the GPU has no room.
+    #[expect(clippy::too_many_arguments, reason = "shape, geometry and where it is made")]
+    pub fn new(
+        in_channels: usize,
+        group_axis: usize,
+        out_channels: usize,
+        kernel_size: usize,
+        conv: Conv,
+        output_padding: usize,
+        init: &mut Init,
+        device: &Device,
+    ) -> Result<Self> {
+        let shape = [in_channels, out_channels, group_axis, kernel_size, kernel_size];
+        let weight = Param::weight(init.filters(shape, conv.group, device)?);
+        let fan_in = out_channels * group_axis * kernel_size * kernel_size;
+        let bias = Some(Param::weight(init.uniform([out_channels], fan_in, device)?));
+        Ok(TransposedConv { weight, bias, conv, output_padding })
+    }
+
+    /// The same layer without a bias.
+    #[must_use]
+    pub fn without_bias(mut self) -> Self {
+        self.bias = None;
+        self
+    }
+}
+
+impl Layer for TransposedConv {
+    const KIND: &'static str = "transposed_conv";
+
+    /// On the group; lifting, if the group has not been reached yet.
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "output_padding", "bias"])?;
+        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
+        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
+        let Window { kernel_size, stride, padding } = node.window()?;
+        let (dilation, output_padding) = (node.setting_or("dilation", 1)?, node.setting_or("output_padding", 0)?);
+        if stride > LARGEST || !(1..=LARGEST).contains(&dilation) {
+            return Err(site.unfit(format!("expected a stride and a dilation of 1 to {LARGEST}")));
+        }
+        if output_padding >= stride {
+            let message = format!("expected an output padding below the stride {stride}, not {output_padding}");
+            return Err(site.unfit(message));
+        }
+        site.makes(out_channels, group.order())?;
+        site.expect("weight", &[in_channels, out_channels, elements, kernel_size, kernel_size])?;
+        if bias {
+            site.expect("bias", &[out_channels])?;
+        }
+        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
+        let init = site.init();
+        let layer = Self::new(in_channels, elements, out_channels, kernel_size, conv, output_padding, init, device)?;
+        Ok(if bias { layer } else { layer.without_bias() })
+    }
+}
+
+impl Module for TransposedConv {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        let tape = x.tape();
+        let bias = self.bias.as_ref().map(|bias| tape.param(bias));
+        x.transposed_group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv, self.output_padding)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let w = self.weight.value().shape();
+        let (channels, order) = (w[0], w[2]);
+        let (n, extents) = match *x.dims() {
+            [n, c, g, height, width] if n > 0 && (c, g) == (channels, order) => (n, [height, width]),
+            _ => {
+                return Err(trace.unfit(format!(
+                    "expected at least one image with {channels} channels and a group axis of {order}, [N, C, G, H, W], got {x:?}"
+                )));
+            }
+        };
+        let Conv { group, stride, padding, dilation } = self.conv;
+        let reach = dilated_extent(w[3], dilation).unwrap_or(0);
+        let made = extents.map(|i| transposed_extent(i, reach, stride, padding, self.output_padding));
+        match made {
+            [Some(height), Some(width)] if height.max(width) <= HIGHEST => {
+                Ok(Shape::from([n, w[1], group.order(), height, width]))
+            }
+            [Some(height), Some(width)] => {
+                Err(trace.unfit(format!("it would make a map of {height}×{width}, which is too large")))
+            }
+            _ => {
+                let [height, width] = extents;
+                Err(trace.unfit(format!("of a {height}×{width} map, padding {padding} leaves nothing")))
+            }
+        }
+    }
+
+    fn symmetry(&self, _: Shape, group: Group) -> Symmetry {
+        match self.conv.group {
+            own if own != group => Symmetry::Breaks(format!("it convolves on {own}, in a network on {group}")),
+            _ if self.output_padding > 0 => Symmetry::Breaks(format!(
+                "its output padding, {}, adds rows and columns at the bottom and on the right alone",
+                self.output_padding
+            )),
+            _ => Symmetry::Commutes,
+        }
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        f("weight", &mut self.weight);
+        if let Some(bias) = &mut self.bias {
+            f("bias", bias);
+        }
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.weight.value().device())
+    }
+}
