@@ -9,13 +9,12 @@ use clap::{Parser, ValueEnum};
 use quarterturn::{
     core::{Error, Result, Tensor},
     models::{
-        Checkpoint, Config,
+        Checkpoint,
         checkpoint::{Preparation, Step},
         training::Tally,
     },
 };
-use serde::Deserialize;
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 use support::{
     answers::{turns_leave_every_bit, unanswered},
     args,
@@ -26,6 +25,7 @@ use support::{
     progress::Progress,
     rotations::Protocol,
     say, table,
+    weights::{NAMES_HELP, NameArgs},
 };
 
 /// Digits that are counted together.
@@ -35,22 +35,13 @@ const PROBES: usize = 16;
 
 /// Evaluate a saved network on rotated digits
 #[derive(Parser)]
-#[command(
-    after_help = "A file for --names is JSON such as {\"settings\": {\"model\": \"mnist_cnn\", \"group\": \"p4\", \
-                        \"width\": \"10\", \"in_channels\": \"3\", \"classes\": \"10\", \"dropout\": \"0.3\"}, \
-                        \"names\": {\"bn1\": \"norm1\", \"fc.weight\": \"linear.weight\"}}: a tensor's name, or all \
-                        before one of its points, and what it is here."
-)]
+#[command(after_help = NAMES_HELP)]
 struct Args {
     /// The network: a safetensors file
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
-    /// JSON file with the names that the tensors have here, and settings that the checkpoint lacks
-    #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
-    /// One more name, such as bn1=norm1, or module= to take a prefix away; may be repeated
-    #[arg(long, value_name = "FROM=TO", value_parser = pair)]
-    rename: Vec<(String, String)>,
+    #[command(flatten)]
+    names: NameArgs,
     #[command(flatten)]
     data: args::DataArgs,
     /// Width and height that the digits are resized to [default: as the preparation says, else 28]
@@ -75,23 +66,13 @@ struct Args {
     out: args::OutArgs,
 }
 
-/// What a file of another program leaves open.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Names {
-    #[serde(default)]
-    settings: Config,
-    #[serde(default)]
-    names: BTreeMap<String, String>,
-}
-
 fn main() -> ExitCode {
     args::finish(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {
     let device = device::open(args.device.device)?;
-    let checkpoint = read(args)?;
+    let checkpoint = args.names.read(&args.checkpoint)?;
     let network = checkpoint.network(&device)?;
     let Chosen { preparation, fill, source } = Chosen::of(args, &checkpoint)?;
     let prepared = Prepared::new(&preparation, fill, &device)?;
@@ -235,33 +216,4 @@ fn probes(images: &Tensor) -> Result<Tensor> {
     let (image, values) = (images.len() / dims[0], images.to_vec()?);
     dims[0] = PROBES.min(dims[0]);
     Tensor::from_vec(&dims[..], values[..dims[0] * image].to_vec(), &images.device())
-}
-
-/// The checkpoint, with the names and settings that the user gave.
-fn read(args: &Args) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::read(&args.checkpoint)?;
-    let mut given = match &args.names {
-        None => Names::default(),
-        Some(path) => {
-            let json = fs::read(path).map_err(|e| Error::io(path, &e))?;
-            serde_json::from_slice(&json).map_err(|e| Error::Corrupt {
-                path: path.clone(),
-                offset: 0,
-                message: e.to_string(),
-            })?
-        }
-    };
-    given.names.extend(args.rename.iter().cloned());
-    let checkpoint = checkpoint.with_settings(given.settings);
-    let without_counters = checkpoint.renamed(|name| (!name.ends_with(COUNTER)).then(|| name.into()))?;
-    // Weights that are named as here, or whose names nobody gave, stay as they are.
-    without_counters.renamed_parts(&given.names)
-}
-
-/// How PyTorch's batch norms count what they have seen; of no use here.
-const COUNTER: &str = ".num_batches_tracked";
-
-fn pair(text: &str) -> std::result::Result<(String, String), String> {
-    let (from, to) = text.split_once('=').ok_or("expected FROM=TO, such as bn1=norm1")?;
-    Ok((from.into(), to.into()))
 }

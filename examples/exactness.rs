@@ -13,8 +13,12 @@ use quarterturn::{
     },
 };
 use serde::Serialize;
-use std::{path::PathBuf, process::ExitCode, str::FromStr};
-use support::{args, device, say, table};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
+use support::{args, device, say, table, weights::NameArgs};
 
 /// Is a network exactly equivariant at an input size? If not, which layer breaks the symmetry, and which sizes are near?
 #[derive(Parser)]
@@ -36,6 +40,8 @@ struct Args {
     /// Take network and weights from this checkpoint instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "group"])]
     checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    names: NameArgs,
     /// Also measure the equivariance error (Eq. 14) of every layer, on images of noise
     #[arg(long)]
     measure: bool,
@@ -121,10 +127,15 @@ fn run(args: &Args) -> Result<()> {
     // Geometry needs no GPU.
     let device = if args.measure { device::open(args.device.device)? } else { Device::Cpu };
     let (network, name, usual) = match &args.checkpoint {
-        Some(path) => open_checkpoint(path, &device)?,
-        None => (args.model.build(args.group, args.seed, &device)?, args.model.name(), args.model.usual_input()),
+        Some(path) => open_checkpoint(path, &args.names, &device)?,
+        None => {
+            let network = args.model.build(args.group, args.seed, &device)?;
+            (network, args.model.name(), Some([args.model.usual_input(); 2]))
+        }
     };
-    let input = args.input.map_or([usual; 2], |input| input.0);
+    let Some(input) = args.input.map(|input| input.0).or(usual) else {
+        return Err(Error::Invalid(format!("{name}: the file does not say the size of its images; --input does")));
+    };
     let mut exactness = Exactness::of(&*network, input)?;
     exactness.model = name;
     let measured = if args.measure { Some(measure(&*network, input, args, &device)?) } else { None };
@@ -141,19 +152,25 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The network of a checkpoint, its architecture's name, and the size that people give it.
-fn open_checkpoint(path: &PathBuf, device: &Device) -> Result<(Box<dyn Network>, String, usize)> {
-    let checkpoint = quarterturn::models::Checkpoint::read(path)?;
-    let model = checkpoint.config().get("model").cloned().unwrap_or_default();
-    match model.as_str() {
-        "resnet" => {
-            let network = ResNet::from_checkpoint(path, device)?;
-            let usual = if network.settings().widths.len() > 3 { Model::Resnet18 } else { Model::Resnet44 };
-            Ok((Box::new(network), model, usual.usual_input()))
-        }
-        "mnist_cnn" => Ok((Box::new(MnistCnn::from_checkpoint(path, device)?), model, Model::P4cnn.usual_input())),
-        _ => Err(Error::Invalid(format!("{}: expected a resnet or mnist_cnn, found '{model}'", path.display()))),
-    }
+/// The network of a checkpoint, its architecture's name, and the size that it is usually given, if that is known.
+fn open_checkpoint(
+    path: &Path,
+    names: &NameArgs,
+    device: &Device,
+) -> Result<(Box<dyn Network>, String, Option<[usize; 2]>)> {
+    let checkpoint = names.read(path)?;
+    let network = checkpoint.network(device)?;
+    let config = network.config();
+    let model = config.get("model").cloned().unwrap_or_default();
+    let has_many_stages = config.get("widths").is_some_and(|widths| widths.split(',').count() > 3);
+    let usual = match model.as_str() {
+        "resnet" if has_many_stages => Some(Model::Resnet18.usual_input()),
+        "resnet" => Some(Model::Resnet44.usual_input()),
+        "mnist_cnn" => Some(Model::P4cnn.usual_input()),
+        _ => None,
+    };
+    let trained_with = checkpoint.preparation()?.and_then(|preparation| preparation.size());
+    Ok((network, model, trained_with.or(usual.map(|size| [size; 2]))))
 }
 
 fn measure(

@@ -50,6 +50,8 @@ static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
         "table2",
         "--example",
         "evaluate",
+        "--example",
+        "exactness",
     ]);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(feature = "gpu") {
@@ -455,6 +457,39 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
     let output = text(&succeeds(evaluate(&published, "theirs", &theirs)).stdout);
     assert!(output.contains("; assumed: the file does not say; "), "{output}");
     assert_eq!(counts(&folder.join("theirs/evaluate.csv"), 4), expected);
+
+    // The checker reads both files, by the same options.
+    for (file, more) in [(&network, &[][..]), (&published, &theirs[..4])] {
+        let mut command = Command::new(EXAMPLES.join("exactness"));
+        command.args(["--checkpoint", file.to_str().unwrap(), "--json"]).args(more);
+        let output = text(&succeeds(command).stdout);
+        assert!(output.contains("\"model\": \"mnist_cnn\""), "{output}");
+    }
+}
+
+/// A network that no example knows by name: the file says what it is made of, but not of what size its images are.
+#[test]
+fn the_checker_reads_any_network() {
+    use quarterturn::{
+        core::Device,
+        kernels::Group,
+        models::{Init, UNetConfig, checkpoint, unet},
+    };
+    let folder = Folder::new("any");
+    let file = folder.join("unet.safetensors");
+    let config = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![2, 2] };
+    let mut network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
+    checkpoint::save(&file, &mut network).unwrap();
+    let exactness = |more: &[&str]| {
+        let mut command = Command::new(EXAMPLES.join("exactness"));
+        command.args(["--checkpoint", file.to_str().unwrap(), "--json"]).args(more);
+        command
+    };
+    fails(exactness(&[]), "the file does not say the size of its images; --input does");
+    for size in ["16", "17"] {
+        let output = text(&succeeds(exactness(&["--input", size])).stdout);
+        assert!(!output.contains("\"exact\": false") && output.contains("\"exact\": true"), "{size}: {output}");
+    }
 }
 
 /// Finite weights whose products are not: such a network recognises nothing, and is not exact, though the logits of turned

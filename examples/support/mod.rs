@@ -22,3 +22,4 @@ pub mod runner;
 pub mod say;
 pub mod significance;
 pub mod table;
+pub mod weights;

@@ -71,6 +71,15 @@ impl Preparation {
             _ => None,
         })
     }
+
+    /// Height and width of what it makes, if they are the same for every image.
+    pub fn size(&self) -> Option<[usize; 2]> {
+        self.steps.iter().fold(None, |size, step| match step {
+            Step::Resize(size) | Step::CenterCrop(size) | Step::Pad(size) => Some(*size),
+            Step::ResizeShorter(_) => None,
+            Step::Channels(_) | Step::CircleCrop { .. } | Step::Normalize { .. } => size,
+        })
+    }
 }
 
 impl fmt::Display for Preparation {
