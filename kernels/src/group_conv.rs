@@ -9,6 +9,7 @@
 //! which takes 2.67× (p4) or 5.33× (p4m) fewer multiplications and commutes with the group to the last bit. On the CPU a p4
 //! convolution's gradient of the input and [`group_conv_norm_train`] take 3.2× fewer, and commute up to rounding.
 
+mod depthwise;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod gradient;
@@ -23,6 +24,7 @@ mod tiling;
 mod transposed;
 
 use crate::{Group, Isa, filter_orbit};
+pub use depthwise::*;
 use gradient::ResultGradient;
 pub use norm::*;
 use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, window_extent};

@@ -354,7 +354,7 @@ fn convolutions() {
     for (group, lifting) in [(Group::C1, false), (Group::C4, true), (Group::C4, false), (Group::D4, false)] {
         let (g_in, g) = (if lifting { 1 } else { group.order() }, group.order());
         let (x, weight) = ([2, 2, g_in, 6, 6], [3, 2, g_in, 3, 3]);
-        let transposed = [2, 3, g_in, 3, 3];
+        let (transposed, of_channels) = ([2, 3, g_in, 3, 3], [2, 2, g, 6, 6]);
         let y = [2, 3, g, 6, 6];
         let (x_shape, weight_shape) = (Shape::from(x), Shape::from(weight));
         let conv = Conv { padding: 1, ..Conv::new(group) };
@@ -372,6 +372,15 @@ fn convolutions() {
             }),
             row("transposed_group_conv", &[&x, &transposed, &[3]], move |t| {
                 vec![transposed_group_conv(&t[0], &t[1], Some(&t[2]), Conv { stride: 2, ..conv }, 0)]
+            }),
+            row("depthwise_conv", &[&x, &[2, 1, 1, 3, 3]], move |t| {
+                vec![depthwise_conv(&t[0], &t[1], Conv { stride: 2, ..conv })]
+            }),
+            row("depthwise_conv_dx", &[&of_channels, &[2, 1, 1, 3, 3]], move |t| {
+                vec![depthwise_conv_dx(&t[0], &t[1], x_shape, conv)]
+            }),
+            row("depthwise_conv_dw", &[&x, &of_channels], move |t| {
+                vec![depthwise_conv_dw(&t[0], &t[1], Shape::from([2, 1, 1, 3, 3]), conv)]
             }),
             row("group_conv_norm", &[&x, &weight, &[3], &[3], &[3]], move |t| vec![given(t, false), given(t, true)])
                 .beside(constant(&[0.5, 2.0, 1.0])),

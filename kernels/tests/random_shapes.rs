@@ -101,6 +101,38 @@ fn convolution(dice: &Dice) -> Case {
     })
 }
 
+/// Transposed and depthwise ones.
+fn other_convolutions(dice: &Dice) -> Case {
+    let group = [Group::C1, Group::C4, Group::D4][dice.pick(0..=2)];
+    let g_in = if dice.pick(0..=3) == 0 { 1 } else { group.order() };
+    let (k, stride, dilation) = (dice.pick(1..=5), dice.pick(1..=3), [1, 1, 2, 3][dice.pick(0..=3)]);
+    let conv = Conv { group, stride, padding: dice.pick(0..=dilation * (k - 1) / 2), dilation };
+    let most = if group.order() == 8 { 9 } else { 21 };
+    let (n, c_in, c_out) = (dice.pick(1..=4), dice.pick(1..=most), dice.pick(1..=most));
+    let (h, w) = (dice.pick(1..=9), dice.pick(1..=9));
+    let x = dice.tensor([n, c_in, g_in, h, w]);
+    let weight = dice.tensor([c_in, c_out, g_in, k, k]);
+    let (bias, filters, output_padding) =
+        (dice.tensor([c_out]), dice.tensor([c_out, 1, 1, k, k]), dice.pick(0..=stride - 1));
+    let name = format!("transposed {conv:?}, {:?} by {:?}", x.shape(), weight.shape());
+    Case::new(name, vec![x, weight, bias, filters], move |t| {
+        let [x, weight, bias, filters] = t else { unreachable!("as above") };
+        let y = transposed_group_conv(x, weight, Some(bias), conv, output_padding);
+        let (dweight, dbias) = transposed_group_conv_dw(x, &y, weight.shape(), conv);
+        // Back to the extents of x, channel by channel.
+        let filtered = depthwise_conv(&y, filters, conv);
+        vec![
+            transposed_group_conv_dx(&y, weight, x.shape(), conv),
+            dweight,
+            dbias,
+            depthwise_conv_dx(&filtered, filters, y.shape(), conv),
+            depthwise_conv_dw(&y, &filtered, filters.shape(), conv),
+            filtered,
+            y,
+        ]
+    })
+}
+
 fn pooling(dice: &Dice) -> Case {
     let (kernel_size, stride) = (dice.pick(1..=4), dice.pick(1..=3));
     let window = Window { kernel_size, stride, padding: dice.pick(0..=kernel_size / 2) };
@@ -217,7 +249,7 @@ fn warps(dice: &Dice) -> Case {
 
 #[test]
 fn operations_at_random_shapes() {
-    let kinds = [convolution, pooling, over_the_group, elementwise, products, norms, warps];
+    let kinds = [convolution, pooling, over_the_group, elementwise, products, norms, warps, other_convolutions];
     for (kind, make) in kinds.into_iter().enumerate() {
         for draw in 0..DRAWS {
             let dice = Dice { stream: Stream::new(5, kind as u32, draw as u32), drawn: Cell::new(0) };

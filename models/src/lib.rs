@@ -30,7 +30,8 @@ pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm,
     CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Join, Layer, Layers, Linear, MaxPool, Mode,
-    Module, Network, Node, Parallel, Pass, Relu, Scheme, Sequential, Site, SpatialMean, TransposedConv, Upsample,
+    Module, Network, Node, Parallel, Pass, Relu, Scheme, SeparableConv, Sequential, Site, SpatialMean, TransposedConv,
+    Upsample,
 };
 pub use zoo::{
     Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,

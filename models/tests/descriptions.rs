@@ -28,10 +28,10 @@ impl Draw {
 /// Some layers, the last of which makes `channels` channels.
 fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     let same = Window { kernel_size: 3, stride: 1, padding: 1 };
-    x = x.conv("first", channels, same);
+    x = if draw.below(4) > 0 { x.conv("first", channels, same) } else { x.separable_conv("first", channels, same) };
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 13 } else { 8 }) {
+        x = match draw.below(if depth < 2 { 14 } else { 9 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25),
@@ -47,13 +47,14 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
                 let window = Window { kernel_size, stride, padding: (kernel_size - 1) / 2 };
                 x.transposed_conv(&name, channels, window, 0)
             }
-            8 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
-            9 => {
+            8 => x.separable_conv(&name, channels, draw.window()),
+            9 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            10 => {
                 let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());
                 wide.conv(&format!("narrow{i}"), channels, Window { kernel_size: 1, stride: 1, padding: 0 })
             }
-            10 => x.upsample(&name, 2).activation(&SILU),
-            11 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
+            11 => x.upsample(&name, 2).activation(&SILU),
+            12 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
             _ => {
                 let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
                 let step = if kept { 1 } else { 2 };

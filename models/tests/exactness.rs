@@ -353,7 +353,10 @@ fn what_does_not_fit_is_named() {
         (builder().dilated_conv("a", 2, keeping, 0), "a: expected a dilation of 1 to 64, not 0"),
         (builder().dilated_conv("a", 2, keeping, 65), "a: expected a dilation of 1 to 64, not 65"),
         (builder().transposed_conv("a", 2, halving, 2), "a: expected an output padding below the stride 2, not 2"),
-        (builder().transposed_conv("a", 2, Window { stride: 65, ..keeping }, 0), "a: expected a stride and a dilation"),
+        (
+            builder().transposed_conv("a", 2, Window { stride: 65, ..keeping }, 0),
+            "a: expected a stride of 1 to 64, not 65",
+        ),
         (builder().conv("a", 2, keeping).relu().dropout(0.5), "dropout: expected a norm"),
         (builder().conv("a", 2, keeping).norm("n").relu().dropout(1.5), "dropout: expected a probability"),
         (

@@ -42,6 +42,18 @@ impl<'t> Var<'t> {
         })
     }
 
+    /// Each channel by a filter of its own: [`kernels::depthwise_conv`].
+    #[track_caller]
+    pub fn depthwise_conv(&self, weight: &Var<'t>, conv: Conv) -> Var<'t> {
+        let y = kernels::depthwise_conv(self.value(), weight.value(), conv);
+        let (x_shape, w_shape) = (self.shape(), weight.shape());
+        let (x, w) = (weight.keeps(self.value()), self.keeps(weight.value()));
+        Var::custom("depthwise_conv", &[self, weight], y, move |dy| {
+            let dw = x.map(|x| kernels::depthwise_conv_dw(&x, &dy, w_shape, conv));
+            vec![w.map(|w| kernels::depthwise_conv_dx(&dy, &w, x_shape, conv)), dw]
+        })
+    }
+
     /// The orbit of a filter as one dense weight: [`kernels::filter_orbit`].
     #[track_caller]
     pub fn filter_orbit(&self, group: Group) -> Var<'t> {
@@ -71,6 +83,8 @@ mod tests {
                 table.row(&name, NONLINEAR, &[&x, &w, &[3]], move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv));
                 let name = format!("{name}, no bias");
                 table.row(&name, LINEAR, &[&x, &w], move |_, v| v[0].group_conv(&v[1], None, conv));
+                let name = format!("depthwise_conv {group} from {g_in}, {conv:?}, k {k}");
+                table.row(&name, LINEAR, &[&x, &[2, 1, 1, k, k]], move |_, v| v[0].depthwise_conv(&v[1], conv));
             }
             for (k, stride, padding, dilation, output_padding) in [(3, 2, 1, 1, 0), (4, 2, 1, 1, 1), (2, 1, 0, 2, 0)] {
                 let conv = Conv { group, stride, padding, dilation };

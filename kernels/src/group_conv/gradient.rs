@@ -3,7 +3,7 @@
 use super::{
     Conv, Extents,
     irrep::{spread_gradient, taps, transform},
-    layout::Layout,
+    layout::{Layout, Windows},
     tile::{Correlation, LANES, Later, correlations, gradient_tile, tiles},
 };
 use crate::{
@@ -42,8 +42,7 @@ pub(super) fn takes_whole_images(e: &Extents, conv: Conv) -> bool {
 }
 
 fn layout(e: &Extents, conv: Conv) -> Layout {
-    let (source, result) = ((e.height, e.width), (e.out_height, e.out_width));
-    Layout::new(source, result, e.window, conv.stride, conv.padding as isize, e.c_in * e.g_in, 1)
+    Windows::forward(e, conv).layout(e.c_in * e.g_in, 1)
 }
 
 /// Gradients of weight and bias; that of the bias only where dy is given. It is only made of images that are taken whole.

@@ -5,10 +5,95 @@
 //! away. With stride s the padded image is split into its s² phases, each of which is read at stride 1. A large image is
 //! taken in bands of output rows, each with the source rows that its windows reach.
 
+use super::{Conv, Extents};
 use std::ops::Range;
 
 /// Floats that the padded copy of a band may have: half a second-level cache, so that filters and results fit beside it.
 const BAND_FLOATS: usize = 128 * 1024;
+
+/// How windows go over a source: at a stride, with zeros around it, and, in an adjoint, with zeros between its samples.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    /// Extents of the source and of the result.
+    pub source: (usize, usize),
+    pub result: (usize, usize),
+    /// Samples from a window's first tap to its last, and from one tap to the next.
+    window: usize,
+    dilation: usize,
+    /// Distance of two results in the source.
+    stride: usize,
+    /// Distance of two source samples in the image that the windows go over, with zeros between them. Results fall into
+    /// `step`² phases, by row and column modulo `step`; in each the same taps meet samples.
+    pub step: usize,
+    /// Zeros before the first sample of that image.
+    lead: isize,
+}
+
+impl Windows {
+    pub(super) fn forward(e: &Extents, conv: Conv) -> Self {
+        Windows {
+            source: (e.height, e.width),
+            result: (e.out_height, e.out_width),
+            window: e.window,
+            dilation: conv.dilation,
+            stride: conv.stride,
+            step: 1,
+            lead: conv.padding as isize,
+        }
+    }
+
+    pub(super) fn adjoint(e: &Extents, conv: Conv) -> Self {
+        Windows {
+            source: (e.out_height, e.out_width),
+            result: (e.height, e.width),
+            window: e.window,
+            dilation: conv.dilation,
+            stride: 1,
+            step: conv.stride,
+            lead: e.window as isize - 1 - conv.padding as isize,
+        }
+    }
+
+    /// The padded source: that of a stride-1 window for each phase of the result when the samples are spread out.
+    pub(super) fn layout(&self, planes: usize, bands: usize) -> Layout {
+        if self.step == 1 {
+            return Layout::new(self.source, self.result, self.window, self.stride, self.lead, planes, bands);
+        }
+        let step = self.step as isize;
+        let (first, last) = (self.nearest(0).0, (step + self.window as isize - 2 - self.lead).div_euclid(step));
+        let result = (self.result.0.div_ceil(self.step), self.result.1.div_ceil(self.step));
+        Layout::new(self.source, result, (last - first + 1) as usize, 1, -first, planes, bands)
+    }
+
+    /// Sample `at` of the spread-out image: the source sample there or before it, and how far before.
+    fn nearest(&self, at: usize) -> (isize, isize) {
+        let (at, step) = (at as isize - self.lead, self.step as isize);
+        (at.div_euclid(step), at.rem_euclid(step))
+    }
+
+    /// Where in a plane of `layout` the tap (u, v) lies for location 0 of a phase; `None` where it meets the zeros between
+    /// samples.
+    pub(super) fn place(&self, layout: &Layout, (row, col): (usize, usize), (u, v): (usize, usize)) -> Option<usize> {
+        let (u, v) = (u * self.dilation, v * self.dilation);
+        if self.step == 1 {
+            return Some(layout.sample(u, v));
+        }
+        match (self.nearest(row + u), self.nearest(col + v)) {
+            ((u, 0), (v, 0)) => {
+                let first = self.nearest(0).0;
+                Some(layout.sample((u - first) as usize, (v - first) as usize))
+            }
+            _ => None,
+        }
+    }
+
+    /// Row of the result where a phase of a band begins, and how many rows and columns it has there.
+    pub(super) fn extent_of(&self, (row, col): (usize, usize), band: &Range<usize>) -> (usize, usize, usize) {
+        let top = self.step * band.start + row;
+        let rows = self.result.0.saturating_sub(top).div_ceil(self.step).min(band.len());
+        (top, rows, self.result.1.saturating_sub(col).div_ceil(self.step))
+    }
+}
 
 /// How the samples of a sliding window lie in the padded copy of a band.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use super::{
     Conv, Extents,
     irrep::{Filter, GAUSS, Tap, filters, taps},
-    layout::Layout,
+    layout::{Layout, Windows},
     tile::{Later, Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
 use crate::{
@@ -102,21 +102,12 @@ struct Pass {
     filter: Filter,
     /// Whether a turned source must give the same bits, turned.
     exact: bool,
-    source: (usize, usize),
-    result: (usize, usize),
+    windows: Windows,
     /// Channels of the result and of the source.
     rows: usize,
     cols: usize,
     /// Group elements of the source: 1 when lifting.
     planes: usize,
-    /// Distance of two results in the source.
-    stride: usize,
-    /// Distance of two taps of a window.
-    dilation: usize,
-    /// Distance of two source samples in the image that the windows slide over, with zeros between them.
-    step: usize,
-    /// Zeros before the first sample of that image.
-    lead: isize,
     epilogue: Epilogue,
 }
 
@@ -125,15 +116,10 @@ impl Pass {
         Pass {
             filter: Filter::Forward,
             exact,
-            source: (e.height, e.width),
-            result: (e.out_height, e.out_width),
+            windows: Windows::forward(e, conv),
             rows: e.c_out,
             cols: e.c_in,
             planes: e.g_in,
-            stride: conv.stride,
-            dilation: conv.dilation,
-            step: 1,
-            lead: conv.padding as isize,
             epilogue,
         }
     }
@@ -142,15 +128,10 @@ impl Pass {
         Pass {
             filter: Filter::Adjoint,
             exact,
-            source: (e.out_height, e.out_width),
-            result: (e.height, e.width),
+            windows: Windows::adjoint(e, conv),
             rows: e.c_in,
             cols: e.c_out,
             planes: e.g_in,
-            stride: 1,
-            dilation: conv.dilation,
-            step: conv.stride,
-            lead: e.window as isize - 1 - conv.padding as isize,
             epilogue,
         }
     }
@@ -183,14 +164,15 @@ impl Pass {
     ) -> (HostBuffer, Vec<F::Output>) {
         // A batch smaller than the number of threads is shared out by bands.
         let bands = rayon::current_num_threads().div_ceil(e.batch);
-        let layout = self.layout(e.window, bands);
+        let Windows { source: extents, result, step, .. } = self.windows;
+        let layout = self.windows.layout(self.cols * self.planes, bands);
         let zeros = self.cols * self.planes * layout.plane();
-        let phases = (0..self.step * self.step)
-            .map(|i| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, (i / self.step, i % self.step)))
+        let phases = (0..step * step)
+            .map(|i| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, (i / step, i % step)))
             .collect();
         let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) };
-        let image = self.cols * self.planes * self.source.0 * self.source.1;
-        let result = self.rows * G * self.result.0 * self.result.1;
+        let image = self.cols * self.planes * extents.0 * extents.1;
+        let result = self.rows * G * result.0 * result.1;
         let mut y = HostBuffer::scratch(e.batch * result);
         let shared = Shared(y.as_mut_ptr());
         // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
@@ -220,24 +202,6 @@ impl Pass {
         (y, finished)
     }
 
-    /// The padded source: that of a stride-1 window for each phase of the result when the samples are spread out.
-    fn layout(&self, window: usize, bands: usize) -> Layout {
-        let planes = self.cols * self.planes;
-        if self.step == 1 {
-            return Layout::new(self.source, self.result, window, self.stride, self.lead, planes, bands);
-        }
-        let step = self.step as isize;
-        let (first, last) = (self.nearest(0).0, (step + window as isize - 2 - self.lead).div_euclid(step));
-        let result = (self.result.0.div_ceil(self.step), self.result.1.div_ceil(self.step));
-        Layout::new(self.source, result, (last - first + 1) as usize, 1, -first, planes, bands)
-    }
-
-    /// Sample `at` of the spread-out image: the source sample there or before it, and how far before.
-    fn nearest(&self, at: usize) -> (isize, isize) {
-        let (at, step) = (at as isize - self.lead, self.step as isize);
-        (at.div_euclid(step), at.rem_euclid(step))
-    }
-
     /// The results (row, col) modulo `step`: only the taps that meet samples there, not zeros between them.
     fn phase<const G: usize, const P: usize>(
         &self,
@@ -249,23 +213,10 @@ impl Pass {
         zeros: usize,
         (row, col): (usize, usize),
     ) -> Phase<G> {
-        let place = |u: usize, v: usize| {
-            let (u, v) = (u * self.dilation, v * self.dilation);
-            if self.step == 1 {
-                return Some(layout.sample(u, v));
-            }
-            match (self.nearest(row + u), self.nearest(col + v)) {
-                ((u, 0), (v, 0)) => {
-                    let first = self.nearest(0).0;
-                    Some(layout.sample((u - first) as usize, (v - first) as usize))
-                }
-                _ => None,
-            }
-        };
         let places = |tap: &Tap| -> [Option<usize>; G] {
             std::array::from_fn(|h| {
-                let (u, v) = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
-                place(u, v)
+                let moved = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
+                self.windows.place(layout, (row, col), moved)
             })
         };
         let taps: Vec<Tap> = taps(e, group).into_iter().filter(|tap| places(tap).iter().any(Option::is_some)).collect();
@@ -379,12 +330,9 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
         let band = layout.band(band);
         layout.pad(source, band.clone(), &mut scratch.padded);
         let locations = plan.locations(band.len(), S::LANES);
-        let (height, width) = pass.result;
+        let (height, width) = pass.windows.result;
         for phase in phases {
-            // The phase's rows and columns of the result, from the band's first on.
-            let top = pass.step * band.start + phase.row;
-            let rows = height.saturating_sub(top).div_ceil(pass.step).min(band.len());
-            let cols = width.saturating_sub(phase.col).div_ceil(pass.step);
+            let (top, rows, cols) = pass.windows.extent_of((phase.row, phase.col), &band);
             if rows == 0 || cols == 0 {
                 continue;
             }
@@ -400,8 +348,8 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
                     relu: pass.epilogue.relu,
                     y: y.0,
                     next_plane: height * width,
-                    next_row: pass.step * width,
-                    next_col: pass.step,
+                    next_row: pass.windows.step * width,
+                    next_col: pass.windows.step,
                     rows,
                     cols,
                     pitch: layout.pitch(),

@@ -29,6 +29,8 @@ pub enum LayerKind {
     LiftConv,
     /// A convolution on the group, G → G.
     GroupConv,
+    /// A separable convolution, plain, lifting or on the group.
+    SeparableConv,
     /// Max pooling.
     MaxPool,
     /// Average pooling.
@@ -42,6 +44,7 @@ impl LayerKind {
             LayerKind::Conv => "conv",
             LayerKind::LiftConv => "lift_conv",
             LayerKind::GroupConv => "group_conv",
+            LayerKind::SeparableConv => "separable_conv",
             LayerKind::MaxPool => "max_pool",
             LayerKind::AvgPool => "avg_pool",
         }

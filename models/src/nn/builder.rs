@@ -2,8 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean,
-    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Site, SpatialMean,
-    TransposedConv, Upsample,
+    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, SeparableConv, Site,
+    SpatialMean, TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -97,6 +97,14 @@ impl Builder {
     pub fn transposed_conv(self, name: &str, out_channels: usize, window: Window, output_padding: usize) -> Self {
         let node = Node::new(TransposedConv::KIND, name).with("out_channels", out_channels).with_window(window);
         self.described(node.with("output_padding", output_padding).with("bias", true))
+    }
+
+    /// A separable convolution with a bias: over space within each channel, then over channels and group at each place. Lifting, if
+    /// the group has not been reached yet.
+    #[must_use]
+    pub fn separable_conv(self, name: &str, out_channels: usize, window: Window) -> Self {
+        let node = Node::new(SeparableConv::KIND, name).with("out_channels", out_channels);
+        self.described(node.with_window(window).with("bias", true))
     }
 
     fn convolution(self, name: &str, out_channels: usize, window: Window, bias: bool) -> Self {

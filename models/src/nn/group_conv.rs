@@ -92,6 +92,14 @@ impl GroupConv {
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
     }
 
+    /// The dilation that a description asks for, 1 if it does not mention it.
+    pub(crate) fn dilation(node: &Node, site: &Site<'_>) -> Result<usize> {
+        match node.setting_or("dilation", 1)? {
+            dilation if (1..=FURTHEST).contains(&dilation) => Ok(dilation),
+            dilation => Err(site.unfit(format!("expected a dilation of 1 to {FURTHEST}, not {dilation}"))),
+        }
+    }
+
     /// The convolution, by a window that slides otherwise.
     pub(crate) fn apply_with<'t>(&self, x: Var<'t>, window: Window) -> Var<'t> {
         let tape = x.tape();
@@ -126,10 +134,7 @@ impl Layer for GroupConv {
         let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
         let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
         let Window { kernel_size, stride, padding } = node.window()?;
-        let dilation = node.setting_or("dilation", 1)?;
-        if !(1..=FURTHEST).contains(&dilation) {
-            return Err(site.unfit(format!("expected a dilation of 1 to {FURTHEST}, not {dilation}")));
-        }
+        let dilation = Self::dilation(node, site)?;
         site.makes(out_channels, group.order())?;
         site.expect("weight", &[out_channels, in_channels, elements, kernel_size, kernel_size])?;
         if bias {

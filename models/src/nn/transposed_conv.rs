@@ -1,11 +1,11 @@
 //! The transposed convolution layer: larger maps, by learned filters.
 
-use crate::{Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{GroupConv, Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, dilated_extent, transposed_extent};
 use quarterturn_kernels::{Conv, Group, Window};
 
-/// No described layer makes a map larger by more, nor higher or wider than this, and no filter's taps are further apart.
+/// No described layer makes a map larger by more, nor higher or wider than this.
 const LARGEST: usize = 64;
 const HIGHEST: usize = 1 << 16;
 
@@ -62,9 +62,9 @@ impl Layer for TransposedConv {
         let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
         let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
         let Window { kernel_size, stride, padding } = node.window()?;
-        let (dilation, output_padding) = (node.setting_or("dilation", 1)?, node.setting_or("output_padding", 0)?);
-        if stride > LARGEST || !(1..=LARGEST).contains(&dilation) {
-            return Err(site.unfit(format!("expected a stride and a dilation of 1 to {LARGEST}")));
+        let (dilation, output_padding) = (GroupConv::dilation(node, site)?, node.setting_or("output_padding", 0)?);
+        if stride > LARGEST {
+            return Err(site.unfit(format!("expected a stride of 1 to {LARGEST}, not {stride}")));
         }
         if output_padding >= stride {
             let message = format!("expected an output padding below the stride {stride}, not {output_padding}");

@@ -1,0 +1,112 @@
+//! The separable convolution layer: over space within each channel, then over channels and group at each place.
+
+use crate::{GroupConv, Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
+use quarterturn_autograd::{Param, Var};
+use quarterturn_core::{Device, Result, Shape};
+use quarterturn_kernels::{Conv, Group, Window};
+
+/// `y = pointwise ⋆ (depthwise ⋆ x) + bias`: each channel by a filter of its own, which is turned for each element
+/// ([`quarterturn_kernels::depthwise_conv`]), then a convolution with 1×1 filters. Takes `k² + C_out·G` multiplications for each
+/// channel, element and place, where [`GroupConv`] takes `k²·C_out·G`. Weights `depthwise.weight` `[C_in, 1, 1, k, k]` and
+/// `pointwise.weight` `[C_out, C_in, G, 1, 1]`, and `pointwise.bias`, one per output channel.
+#[derive(Debug)]
+pub struct SeparableConv {
+    depthwise: Param,
+    pointwise: GroupConv,
+    conv: Conv,
+    /// Elements of what it reads: 1 when it lifts.
+    elements: usize,
+}
+
+impl SeparableConv {
+    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`: lifting with a `group_axis` of 1. Filters start as those of
+    /// convolutions of one channel, and with 1×1 filters.
+    ///
+    /// # Errors
+    /// When the GPU has no room.
+    pub fn new(
+        in_channels: usize,
+        group_axis: usize,
+        out_channels: usize,
+        kernel_size: usize,
+        conv: Conv,
+        init: &mut Init,
+        device: &Device,
+    ) -> Result<Self> {
+        // Each plane of a channel is filtered on its own.
+        let fan_in = kernel_size * kernel_size;
+        let filters = init.uniform([in_channels, 1, 1, kernel_size, kernel_size], fan_in, device)?;
+        let pointwise = GroupConv::new(in_channels, out_channels, 1, Conv::new(conv.group), init, device)?;
+        Ok(SeparableConv { depthwise: Param::weight(filters), pointwise, conv, elements: group_axis })
+    }
+
+    /// The same layer without a bias.
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        SeparableConv { pointwise: self.pointwise.without_bias(), ..self }
+    }
+
+    fn window(&self) -> Window {
+        let Conv { stride, padding, .. } = self.conv;
+        Window { kernel_size: self.depthwise.value().shape()[3], stride, padding }
+    }
+}
+
+impl Layer for SeparableConv {
+    const KIND: &'static str = "separable_conv";
+
+    /// On the group; lifting, if the group has not been reached yet.
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "bias"])?;
+        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
+        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
+        let Window { kernel_size, stride, padding } = node.window()?;
+        let dilation = GroupConv::dilation(node, site)?;
+        site.makes(out_channels, group.order())?;
+        site.expect("depthwise.weight", &[in_channels, 1, 1, kernel_size, kernel_size])?;
+        site.expect("pointwise.weight", &[out_channels, in_channels, group.order(), 1, 1])?;
+        if bias {
+            site.expect("pointwise.bias", &[out_channels])?;
+        }
+        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
+        let layer = Self::new(in_channels, elements, out_channels, kernel_size, conv, site.init(), device)?;
+        Ok(if bias { layer } else { layer.without_bias() })
+    }
+}
+
+impl Module for SeparableConv {
+    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
+        let filters = x.tape().param(&self.depthwise);
+        let filtered = x.depthwise_conv(&filters, self.conv);
+        drop(x);
+        self.pointwise.apply(filtered, pass)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let (channels, axis) = (self.depthwise.value().shape()[0], self.elements);
+        match *x.dims() {
+            [n, c, g, ..] if x.rank() == 5 && n > 0 && (c, g) == (channels, axis) => {
+                let [height, width] =
+                    trace.dilated_window(LayerKind::SeparableConv, x, self.window(), self.conv.dilation)?;
+                let out_channels = self.pointwise.weight().value().shape()[0];
+                Ok(Shape::from([n, out_channels, self.conv.group.order(), height, width]))
+            }
+            _ => Err(trace.unfit(format!(
+                "expected at least one image with {channels} channels and a group axis of {axis}, [N, C, G, H, W], got {x:?}"
+            ))),
+        }
+    }
+
+    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
+        self.pointwise.symmetry(x, group)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        f("depthwise.weight", &mut self.depthwise);
+        self.pointwise.visit_as("pointwise", f);
+    }
+
+    fn parameter_device(&self) -> Option<Device> {
+        Some(self.depthwise.value().device())
+    }
+}
