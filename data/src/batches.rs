@@ -11,7 +11,8 @@ pub(crate) const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
 pub struct Batch {
     /// Normalised images `[n, C, 1, H, W]`: a feature map on Z², whose group axis has one entry.
     pub images: Tensor,
-    /// Class indices `[n]`, stored as numbers.
+    /// What the images are to be taken for: class indices `[n]`, stored as numbers; where each pixel has a class, `[n, H, W]`; where
+    /// each image has K numbers, `[n, K]`.
     pub labels: Tensor,
     /// Where each image stands in the data set: the key for random numbers that belong to an image.
     pub indices: Vec<usize>,
@@ -23,7 +24,7 @@ impl Batch {
         device: &Device,
         images: HostBuffer,
         [channels, height, width]: [usize; 3],
-        labels: HostBuffer,
+        (labels_shape, labels): (&[usize], HostBuffer),
         indices: Vec<usize>,
     ) -> Result<Self> {
         let place = |shape: Shape, values: HostBuffer| match device {
@@ -31,8 +32,13 @@ impl Batch {
             device => Tensor::from_vec(shape, values.to_vec(), device),
         };
         let images = place([indices.len(), channels, 1, height, width].into(), images)?;
-        let labels = place([indices.len()].into(), labels)?;
+        let labels = place(labels_shape.into(), labels)?;
         Ok(Batch { images, labels, indices })
+    }
+
+    /// Images and labels, as `quarterturn_models::training::Trainer::run` takes them.
+    pub fn into_pair(self) -> (Tensor, Tensor) {
+        (self.images, self.labels)
     }
 }
 
@@ -109,8 +115,8 @@ impl<'a> Batches<'a> {
         for (&index, image) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
             normalize(self.dataset.image(index), &self.tables, image);
         }
-        let labels = indices.iter().map(|&i| f32::from(self.dataset.labels()[i])).collect();
-        Batch::on(&self.device, values, self.dataset.extents(), labels, indices)
+        let labels: Vec<f32> = indices.iter().map(|&i| f32::from(self.dataset.labels()[i])).collect();
+        Batch::on(&self.device, values, self.dataset.extents(), (&[indices.len()], labels.into()), indices)
     }
 }
 

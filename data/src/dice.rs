@@ -2,15 +2,17 @@
 
 use quarterturn_core::Stream;
 
-/// A place in a [`Stream`] that moves on with every draw.
-pub(crate) struct Dice {
+/// A place in a [`Stream`] that moves on with every draw. What an image draws is a function of the loader's seed, the epoch and the
+/// image's place in the data set alone.
+#[derive(Clone, Debug)]
+pub struct Dice {
     stream: Stream,
     next: u64,
 }
 
 impl Dice {
     /// Begins at a block of the stream.
-    pub fn new(stream: Stream, block: u64) -> Self {
+    pub(crate) fn new(stream: Stream, block: u64) -> Self {
         Dice { stream, next: block }
     }
 
@@ -32,7 +34,7 @@ impl Dice {
     }
 
     /// Normal, but cut at 2.5 standard deviations: nothing that is drawn is beyond recognition.
-    pub fn cut_normal(&mut self, mean: f32, deviation: f32) -> f32 {
+    pub(crate) fn cut_normal(&mut self, mean: f32, deviation: f32) -> f32 {
         let block = self.advance();
         mean + deviation * self.stream.normal(block).clamp(-2.5, 2.5) as f32
     }
@@ -49,7 +51,7 @@ impl Dice {
     }
 
     /// Four random words.
-    pub fn words(&mut self) -> [u32; 4] {
+    pub(crate) fn words(&mut self) -> [u32; 4] {
         let block = self.advance();
         self.stream.block(block)
     }

@@ -1,5 +1,5 @@
 //! Data sets and batches: readers for the files of MNIST, CIFAR, Flowers-102, PatchCamelyon and for folders of images;
-//! digits and textures drawn on the spot; and the way from any of them to tensors.
+//! digits, textures and outlines drawn on the spot; and the way from any of them to tensors.
 //!
 //! A small data set is a [`Dataset`]: 8-bit images and class indices in memory. [`Dataset::batches`] turns it into
 //! tensors `[N, C, 1, H, W]`, which a lifting convolution takes as they are.
@@ -59,6 +59,7 @@
 //! - `formats`: both of them.
 //! - `download`: fetching data sets over HTTPS.
 
+mod annotated;
 mod batches;
 pub mod cifar;
 mod dataset;
@@ -84,6 +85,7 @@ pub mod mnist;
 #[cfg(feature = "images")]
 mod normal_form;
 mod normalization;
+pub mod outlines;
 mod part;
 #[cfg(feature = "hdf5")]
 pub mod pcam;
@@ -95,15 +97,17 @@ mod testing;
 pub mod textures;
 mod transform;
 
+pub use annotated::Annotated;
 pub use batches::{Batch, Batches};
 pub use dataset::Dataset;
+pub use dice::Dice;
 pub use image::{Image, MAX_BYTES, MAX_SIDE};
 #[cfg(feature = "images")]
 pub use image_folder::ImageFolder;
-pub use loader::{Epoch, Loader};
+pub use loader::{Epoch, Loader, fingerprint};
 pub use normalization::Normalization;
 pub use part::Part;
 pub use recipe::{Pipeline, Recipe};
-pub use samples::Samples;
+pub use samples::{Samples, Target};
 pub use split::Split;
-pub use transform::{Angle, Transform};
+pub use transform::{Angle, Augment, OwnTransform, Transform};

@@ -1,12 +1,14 @@
 //! From a data set of any size to batches on a device: images are decoded and augmented ahead of time, on threads of
 //! the loader's own.
 
+mod identity;
 mod prefetch;
 
 use crate::{
-    Batch, Image, Pipeline, Samples,
+    Batch, Image, Pipeline, Samples, Target,
     batches::{SHUFFLE, normalize},
 };
+pub use identity::fingerprint;
 use prefetch::{Prefetch, Threads};
 use quarterturn_core::{Device, Error, HostBuffer, Result, Stream};
 use rayon::prelude::*;
@@ -182,7 +184,8 @@ impl Epoch {
         self.prefetch.pass(self.at);
     }
 
-    fn batch(&self, from: usize, images: Vec<Image>) -> Result<Batch> {
+    fn batch(&self, from: usize, made: Vec<(Image, Target)>) -> Result<Batch> {
+        let (images, targets): (Vec<Image>, Vec<Target>) = made.into_iter().unzip();
         let indices = self.prefetch.order()[from..from + images.len()].to_vec();
         let samples = self.prefetch.samples();
         let extents = images[0].extents();
@@ -205,13 +208,58 @@ impl Epoch {
         values.par_chunks_exact_mut(len).zip(&images).for_each(|(values, image)| {
             normalize(image.pixels(), &self.tables, values);
         });
-        let classes = samples.classes();
-        let label = |&index: &usize| match samples.label(index) {
-            label if label < classes => Ok(label as f32),
-            label => Err(Error::Invalid(format!("{}: label {label} is not below {classes}", samples.describe(index)))),
+        let (shape, labels) = self.labels(&indices, targets, extents)?;
+        Batch::on(&self.device, values, extents, (&shape, labels), indices)
+    }
+
+    /// Targets of images of these extents as numbers, and their shape.
+    fn labels(
+        &self,
+        indices: &[usize],
+        targets: Vec<Target>,
+        [_, height, width]: [usize; 3],
+    ) -> Result<(Vec<usize>, HostBuffer)> {
+        let samples = self.prefetch.samples();
+        let (n, classes) = (indices.len(), samples.classes());
+        let refused =
+            |index: usize, message: String| Err(Error::Invalid(format!("{}: {message}", samples.describe(index))));
+        let shape = match &targets[0] {
+            Target::Class(_) => vec![n],
+            Target::Mask(_) => vec![n, height, width],
+            Target::Numbers(_) => vec![n, classes],
         };
-        let labels = indices.iter().map(label).collect::<Result<Vec<f32>>>()?;
-        Batch::on(&self.device, values, extents, labels.into(), indices)
+        let mut labels: Vec<f32> = Vec::with_capacity(shape.iter().product());
+        for (&index, target) in indices.iter().zip(targets) {
+            match (target, shape.len()) {
+                (Target::Class(label), 1) if label < classes => labels.push(label as f32),
+                (Target::Class(label), 1) => {
+                    return refused(index, format!("label {label} is not below {classes}"));
+                }
+                (Target::Mask(mask), 3) if mask.extents() == [1, height, width] => {
+                    let is_none = |&pixel: &u8| usize::from(pixel) >= classes && pixel != Target::IGNORED;
+                    if let Some(at) = mask.pixels().iter().position(is_none) {
+                        let (pixel, row, column) = (mask.pixels()[at], at / width, at % width);
+                        let message =
+                            format!("class {pixel} at row {row}, column {column} of the mask is not below {classes}");
+                        return refused(index, message);
+                    }
+                    labels.extend(mask.pixels().iter().map(|&pixel| f32::from(pixel)));
+                }
+                (Target::Mask(mask), 3) => {
+                    let [_, h, w] = mask.extents();
+                    return refused(
+                        index,
+                        format!("its mask is {h}x{w} after all transforms, the image {height}x{width}"),
+                    );
+                }
+                (Target::Numbers(numbers), 2) if numbers.len() == classes => labels.extend(numbers),
+                (Target::Numbers(numbers), 2) => {
+                    return refused(index, format!("{} numbers, expected {classes}", numbers.len()));
+                }
+                _ => return refused(index, "its target is of another kind than those of others".into()),
+            }
+        }
+        Ok((shape, labels.into()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Parts of a data set that stays where it is.
 
-use crate::{Image, Samples, dataset::SPLIT};
+use crate::{Image, Samples, Target, dataset::SPLIT};
 use quarterturn_core::{Error, Result, Stream};
 use std::{fmt, sync::Arc};
 
@@ -105,6 +105,9 @@ impl Samples for Part {
     }
     fn label(&self, index: usize) -> usize {
         self.whole.label(self.indices[index])
+    }
+    fn target(&self, index: usize) -> Result<Target> {
+        self.whole.target(self.indices[index])
     }
     fn decode(&self, index: usize) -> Result<Image> {
         self.whole.decode(self.indices[index])

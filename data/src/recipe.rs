@@ -77,7 +77,7 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Image, dice::Dice};
+    use crate::{Dice, Image};
     use quarterturn_core::Stream;
 
     #[test]

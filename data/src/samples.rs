@@ -1,8 +1,25 @@
-//! Where labelled images come from.
+//! Where images and what they are to be taken for come from.
 
 use crate::{Dataset, Image};
 use quarterturn_core::Result;
 use std::sync::Arc;
+
+/// What a network is to make of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// One class.
+    Class(usize),
+    /// A class for each pixel: an image of one channel, as high and wide as the other, whose bytes are class indices. 255 is no class:
+    /// that pixel is to be ignored.
+    Mask(Image),
+    /// Numbers, as many for each image: labels that hold (1) or do not (0), or what is to be measured.
+    Numbers(Vec<f32>),
+}
+
+impl Target {
+    /// The byte of a mask's pixel that counts for nothing.
+    pub const IGNORED: u8 = 255;
+}
 
 /// Labelled images, in memory or not, one at a time and from any thread: what a [`crate::Loader`] runs through.
 ///
@@ -19,14 +36,25 @@ pub trait Samples: Send + Sync {
         self.len() == 0
     }
 
-    /// Number of classes; labels are below it.
+    /// Number of classes, of images or of pixels; labels are below it. Where targets are numbers, how many each image has.
     fn classes(&self) -> usize;
 
-    /// The class of image `index`.
+    /// The class of image `index`; 0 where targets are not one class.
     ///
     /// # Panics
     /// If there is no such image.
     fn label(&self, index: usize) -> usize;
+
+    /// What image `index` is to be taken for; its class, unless the data set says otherwise. Called from many threads at once.
+    ///
+    /// # Errors
+    /// As [`Samples::decode`].
+    ///
+    /// # Panics
+    /// If there is no such image.
+    fn target(&self, index: usize) -> Result<Target> {
+        Ok(Target::Class(self.label(index)))
+    }
 
     /// Reads image `index`. Called from many threads at once.
     ///
@@ -55,6 +83,9 @@ impl<S: Samples + ?Sized> Samples for Arc<S> {
     }
     fn label(&self, index: usize) -> usize {
         (**self).label(index)
+    }
+    fn target(&self, index: usize) -> Result<Target> {
+        (**self).target(index)
     }
     fn decode(&self, index: usize) -> Result<Image> {
         (**self).decode(index)

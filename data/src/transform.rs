@@ -4,11 +4,17 @@
 //! rounded after every step. Random draws belong to the image: they are functions of the loader's seed, the epoch and
 //! the image's place in the data set.
 
+mod colour;
+mod own;
 mod resize;
 mod rotate;
 
-use crate::{Image, dice::Dice, image::MAX_SIDE};
+use crate::{Dice, Image, image::MAX_SIDE};
 use quarterturn_core::{Error, Result};
+use rotate::Sampling;
+use std::sync::Arc;
+
+pub use own::{Augment, OwnTransform};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +57,14 @@ pub enum Transform {
         /// From 0 to 1.
         probability: f32,
     },
+    /// Top and bottom exchanged with this probability.
+    VerticalFlip {
+        /// From 0 to 1.
+        probability: f32,
+    },
+    /// Turned by 0, 90, 180 or 270 degrees, each as often: pixels only move. Of an image that is not square, height and width are
+    /// exchanged by 90 and 270 degrees.
+    QuarterTurn,
     /// Turned counter-clockwise about the centre; bilinear, where torchvision's default is the nearest pixel.
     /// What comes from outside counts as black, and multiples of 90° only move the pixels of a square image, as in
     /// `quarterturn_kernels::rotate`.
@@ -64,6 +78,24 @@ pub enum Transform {
         /// In pixels.
         radius: f32,
     },
+    /// Brightness, contrast and saturation multiplied, in this order, by factors that are uniform in 1 − b to 1 + b, but not below 0.
+    /// Contrast changes the distance from the mean grey of the image, saturation that from the grey of the pixel; images of other
+    /// than three channels have no saturation.
+    ColorJitter {
+        /// b of the brightness, 0 to leave it alone.
+        brightness: f32,
+        /// b of the contrast.
+        contrast: f32,
+        /// b of the saturation.
+        saturation: f32,
+    },
+    /// A black square of this side about a random pixel, cut off at the edges (DeVries & Taylor 2017). A mask keeps what is there.
+    Cutout {
+        /// In pixels.
+        size: usize,
+    },
+    /// A transform of one's own: see [`Transform::own`].
+    Own(OwnTransform),
 }
 
 /// How far an image is turned, in degrees counter-clockwise.
@@ -83,16 +115,42 @@ impl Transform {
         Transform::RandomResizedCrop { size: [size, size], scale: [0.08, 1.0], ratio: [3.0 / 4.0, 4.0 / 3.0] }
     }
 
+    /// Any transform that implements [`Augment`].
+    pub fn own(transform: impl Augment + 'static) -> Self {
+        Transform::Own(OwnTransform(Arc::new(transform)))
+    }
+
+    /// What becomes of `mask`, one channel of class indices, when [`Transform::apply`] with the same draws makes something of its
+    /// image: places move alike, no index is mixed with another, and what is brought in from outside is of class 0. Colours are not a
+    /// mask's.
+    ///
+    /// # Errors
+    /// As [`Transform::apply`].
+    pub fn apply_to_mask(&self, mask: Image, dice: &mut Dice) -> Result<Image> {
+        match *self {
+            Transform::Resize { size } => resize::nearest(&mask, size),
+            Transform::ResizeShorter { size } => resize::nearest(&mask, in_proportion(&mask, size)),
+            Transform::RandomResizedCrop { size, scale, ratio } => {
+                let (from, part) = random_part(mask.extents(), scale, ratio, dice)?;
+                resize::nearest(&crop(&mask, from, part)?, size)
+            }
+            Transform::Rotate { angle } => rotate::rotate(&mask, angle.draw(dice)?, Sampling::Nearest),
+            Transform::ColorJitter { .. } | Transform::Cutout { .. } => Ok(mask),
+            Transform::Own(ref own) => own.0.apply_to_mask(mask, dice),
+            _ => self.apply(mask, dice),
+        }
+    }
+
+    /// What becomes of `image`.
+    ///
     /// # Errors
     /// [`Error::Invalid`] if the result would have no pixels or too many, the crop does not fit, or a parameter makes
-    /// no sense.
-    pub(crate) fn apply(&self, image: Image, dice: &mut Dice) -> Result<Image> {
+    /// no sense; what a transform of one's own reports.
+    pub fn apply(&self, image: Image, dice: &mut Dice) -> Result<Image> {
         match *self {
             Transform::Resize { size } => resize::resize(image, size),
             Transform::ResizeShorter { size } => {
-                let [_, height, width] = image.extents();
-                let longer = |short: usize, long: usize| (size as u64 * long as u64 / short as u64) as usize;
-                let to = if height <= width { [size, longer(height, width)] } else { [longer(width, height), size] };
+                let to = in_proportion(&image, size);
                 resize::resize(image, to)
             }
             Transform::CenterCrop { size } => {
@@ -109,21 +167,62 @@ impl Transform {
                 check(probability, (0.0..=1.0).contains(&probability), "a probability from 0 to 1")?;
                 Ok(if dice.chance(probability) { flipped(image) } else { image })
             }
-            Transform::Rotate { angle } => {
-                let degrees = match angle {
-                    Angle::Fixed(degrees) => degrees,
-                    Angle::Uniform(low, high) => dice.uniform(low, high),
-                    Angle::Normal(mean, deviation) => dice.normal(mean, deviation),
-                };
-                check(degrees, degrees.is_finite(), "a finite angle")?;
-                rotate::rotate(&image, degrees)
+            Transform::VerticalFlip { probability } => {
+                check(probability, (0.0..=1.0).contains(&probability), "a probability from 0 to 1")?;
+                if !dice.chance(probability) {
+                    return Ok(image);
+                }
+                let upside_down = turned(&turned(&image)?)?;
+                Ok(flipped(upside_down))
             }
+            Transform::QuarterTurn => (0..dice.below(4)).try_fold(image, |image, _| turned(&image)),
+            Transform::Rotate { angle } => rotate::rotate(&image, angle.draw(dice)?, Sampling::Bilinear),
             Transform::CircleCrop { radius } => {
                 check(radius, radius >= 0.0, "a radius")?;
                 Ok(circle_crop(image, radius))
             }
+            Transform::ColorJitter { brightness, contrast, saturation } => {
+                for share in [brightness, contrast, saturation] {
+                    check(share, share >= 0.0 && share.is_finite(), "a share of 0 or more")?;
+                }
+                Ok(colour::jitter(image, [brightness, contrast, saturation], dice))
+            }
+            Transform::Cutout { size } => Ok(colour::cut_out(image, size, dice)),
+            Transform::Own(ref own) => own.0.apply(image, dice),
         }
     }
+}
+
+impl Angle {
+    /// In degrees.
+    fn draw(self, dice: &mut Dice) -> Result<f32> {
+        let degrees = match self {
+            Angle::Fixed(degrees) => degrees,
+            Angle::Uniform(low, high) => dice.uniform(low, high),
+            Angle::Normal(mean, deviation) => dice.normal(mean, deviation),
+        };
+        check(degrees, degrees.is_finite(), "a finite angle")?;
+        Ok(degrees)
+    }
+}
+
+/// Height and width in proportion, the shorter of them `size`.
+fn in_proportion(image: &Image, size: usize) -> [usize; 2] {
+    let [_, height, width] = image.extents();
+    let longer = |short: usize, long: usize| (size as u64 * long as u64 / short as u64) as usize;
+    if height <= width { [size, longer(height, width)] } else { [longer(width, height), size] }
+}
+
+/// By a quarter turn counter-clockwise.
+fn turned(image: &Image) -> Result<Image> {
+    let [channels, height, width] = image.extents();
+    let mut turned = Image::black([channels, width, height])?;
+    for (to, from) in turned.planes_mut().zip(image.planes()) {
+        for (row, line) in to.chunks_exact_mut(height).enumerate() {
+            line.iter_mut().enumerate().for_each(|(column, pixel)| *pixel = from[column * width + width - 1 - row]);
+        }
+    }
+    Ok(turned)
 }
 
 fn check(value: f32, holds: bool, wanted: &str) -> Result<()> {

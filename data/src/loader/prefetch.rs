@@ -8,7 +8,7 @@
 //! The threads are not those of rayon's global pool: what computes there would queue behind all the images of a
 //! window.
 
-use crate::{Image, Samples, Transform, dice::Dice};
+use crate::{Dice, Image, Samples, Target, Transform};
 use quarterturn_core::{Error, Result, Stream};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::{
@@ -23,8 +23,8 @@ const AUGMENT: u32 = u32::from_be_bytes(*b"augm");
 /// Blocks of random numbers reserved for one image.
 const PER_IMAGE: u64 = 1 << 16;
 
-/// What became of an image; `Err` is a panic.
-type Made = thread::Result<Result<Image>>;
+/// What became of an image and its target; `Err` is a panic.
+type Made = thread::Result<Result<(Image, Target)>>;
 
 /// The threads of a loader, started when they are first needed.
 pub struct Threads {
@@ -118,7 +118,7 @@ impl Prefetch {
 
     /// The images at all places before `end` that have not been taken, while those before `limit` may be begun.
     /// All of them are made, or have failed, before an error is returned: that of the first place that has one.
-    pub fn take(&self, end: usize, limit: usize) -> Result<Vec<Image>> {
+    pub fn take(&self, end: usize, limit: usize) -> Result<Vec<(Image, Target)>> {
         let pool = self.threads.pool()?;
         let tasks = self.work.open(end, limit);
         if let Some(pool) = pool {
@@ -192,17 +192,34 @@ impl Work {
         }
     }
 
-    fn image(&self, index: usize) -> Result<Image> {
+    fn image(&self, index: usize) -> Result<(Image, Target)> {
+        let named = |error| match error {
+            Error::Invalid(message) => Error::Invalid(format!("{}: {message}", self.samples.describe(index))),
+            other => other,
+        };
         let mut dice = Dice::new(self.stream, index as u64 * PER_IMAGE);
-        let mut image = self.samples.decode(index)?;
-        for transform in &self.transforms {
-            image = transform.apply(image, &mut dice).map_err(|error| match error {
-                Error::Invalid(message) => Error::Invalid(format!("{}: {message}", self.samples.describe(index))),
-                other => other,
-            })?;
+        let (mut image, mut target) = (self.samples.decode(index)?, self.samples.target(index)?);
+        if let Target::Mask(mask) = &target {
+            expect_mask(mask, &image).map_err(named)?;
         }
-        Ok(image)
+        for transform in &self.transforms {
+            // With the same draws as the image.
+            if let Target::Mask(mask) = target {
+                target = Target::Mask(transform.apply_to_mask(mask, &mut dice.clone()).map_err(named)?);
+            }
+            image = transform.apply(image, &mut dice).map_err(named)?;
+        }
+        Ok((image, target))
     }
+}
+
+fn expect_mask(mask: &Image, image: &Image) -> Result<()> {
+    let ([_, height, width], found) = (image.extents(), mask.extents());
+    if found == [1, height, width] {
+        return Ok(());
+    }
+    let [channels, h, w] = found;
+    Err(Error::Invalid(format!("a mask of {channels}x{h}x{w} for an image of {height}x{width}")))
 }
 
 impl Window {

@@ -20,6 +20,20 @@ pub fn resize(image: Image, [height, width]: [usize; 2]) -> Result<Image> {
     }
 }
 
+/// As [`resize`], each pixel that of the nearest place: nothing is mixed.
+pub fn nearest(image: &Image, [height, width]: [usize; 2]) -> Result<Image> {
+    let [channels, rows, columns] = image.extents();
+    let mut resized = Image::black([channels, height, width])?;
+    let place = |at: usize, from: usize, to: usize| (2 * at + 1) * from / (2 * to);
+    for (to, from) in resized.planes_mut().zip(image.planes()) {
+        for (row, line) in to.chunks_exact_mut(width).enumerate() {
+            let from = &from[place(row, rows, height) * columns..][..columns];
+            line.iter_mut().enumerate().for_each(|(column, pixel)| *pixel = from[place(column, columns, width)]);
+        }
+    }
+    Ok(resized)
+}
+
 /// Every row to `width` pixels.
 fn resize_rows(image: &Image, width: usize) -> Result<Image> {
     let [channels, rows, columns] = image.extents();

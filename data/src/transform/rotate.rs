@@ -3,9 +3,18 @@
 use crate::Image;
 use quarterturn_core::Result;
 
+/// How the value between pixels is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampling {
+    /// From the four around it.
+    Bilinear,
+    /// That of the nearest.
+    Nearest,
+}
+
 /// Turns counter-clockwise about ((H−1)/2, (W−1)/2); what lies outside counts as black. The angle is split into
 /// quarter turns and a rest below 90°, so that multiples of 90° have no rounding in them.
-pub fn rotate(image: &Image, degrees: f32) -> Result<Image> {
+pub fn rotate(image: &Image, degrees: f32, sampling: Sampling) -> Result<Image> {
     let degrees = f64::from(degrees).rem_euclid(360.0);
     let quarters = (degrees / 90.0).floor();
     let (mut sin, mut cos) = (degrees - 90.0 * quarters).to_radians().sin_cos();
@@ -21,7 +30,10 @@ pub fn rotate(image: &Image, degrees: f32) -> Result<Image> {
             let (y, x) = (row as f64 - middle_y, column as f64 - middle_x);
             let taps = Taps::at(sin * x + cos * y + middle_y, cos * x - sin * y + middle_x, [height, width]);
             for (to, from) in turned.planes_mut().zip(image.planes()) {
-                to[row * width + column] = taps.value(from);
+                to[row * width + column] = match sampling {
+                    Sampling::Bilinear => taps.value(from),
+                    Sampling::Nearest => taps.nearest(from),
+                };
             }
         }
     }
@@ -48,6 +60,17 @@ impl Taps {
         taps
     }
 
+    /// 0 where there is no pixel.
+    fn nearest(&self, plane: &[u8]) -> u8 {
+        let (mut heaviest, mut value) = (0.0, 0);
+        for (&place, &weight) in self.places.iter().zip(&self.weights) {
+            if weight > heaviest {
+                (heaviest, value) = (weight, plane[place]);
+            }
+        }
+        value
+    }
+
     fn value(&self, plane: &[u8]) -> u8 {
         let products = self.places.iter().zip(&self.weights).map(|(&place, weight)| f64::from(plane[place]) * weight);
         (products.sum::<f64>() + 0.5) as u8
@@ -56,7 +79,7 @@ impl Taps {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Sampling::Bilinear, *};
 
     fn noise(height: usize, width: usize) -> Image {
         let pixels = (0..3 * height * width).map(|i| (i * i * 31 % 251) as u8).collect();
@@ -76,12 +99,15 @@ mod tests {
             let image = noise(n, n);
             let mut wanted = image.clone();
             for degrees in [0.0, 90.0, 180.0, 270.0, 360.0] {
-                assert_eq!(rotate(&image, degrees).unwrap(), wanted, "{degrees}");
-                assert_eq!(rotate(&image, degrees - 720.0).unwrap(), wanted);
+                assert_eq!(rotate(&image, degrees, Bilinear).unwrap(), wanted, "{degrees}");
+                assert_eq!(rotate(&image, degrees - 720.0, Bilinear).unwrap(), wanted);
                 wanted = quarter(&wanted);
             }
             for degrees in [10.0, 45.0, 200.0] {
-                assert_eq!(rotate(&image, degrees + 90.0).unwrap(), quarter(&rotate(&image, degrees).unwrap()));
+                assert_eq!(
+                    rotate(&image, degrees + 90.0, Bilinear).unwrap(),
+                    quarter(&rotate(&image, degrees, Bilinear).unwrap())
+                );
             }
         }
     }
@@ -89,16 +115,16 @@ mod tests {
     #[test]
     fn a_rectangle_keeps_its_extents_and_turns_by_180() {
         let image = noise(4, 7);
-        let turned = rotate(&image, 180.0).unwrap();
+        let turned = rotate(&image, 180.0, Bilinear).unwrap();
         let plane = 4 * 7;
         assert!((0..plane).all(|i| turned.pixels()[i] == image.pixels()[plane - 1 - i]));
-        assert_eq!(rotate(&image, 33.0).unwrap().extents(), [3, 4, 7]);
+        assert_eq!(rotate(&image, 33.0, Bilinear).unwrap().extents(), [3, 4, 7]);
     }
 
     #[test]
     fn corners_come_from_outside_and_are_black() {
         let white = Image::new(vec![255; 81], [1, 9, 9]).unwrap();
-        let turned = rotate(&white, 45.0).unwrap();
+        let turned = rotate(&white, 45.0, Bilinear).unwrap();
         assert_eq!((turned.pixels()[0], turned.pixels()[80], turned.pixels()[40]), (0, 0, 255));
     }
 }
