@@ -8,7 +8,7 @@ use std::{
 };
 
 /// How deep folders of a class may lie in each other; links that lead back end here.
-const MAX_DEPTH: usize = 8;
+pub(crate) const MAX_DEPTH: usize = 8;
 /// What the parts of a data set are called.
 const TRAIN: [&str; 2] = ["train", "training"];
 const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
@@ -186,7 +186,7 @@ fn no_images() -> String {
 }
 
 /// The last part of a path; of `.` or `..`, that of the folder meant.
-fn last_name(path: &Path) -> String {
+pub(crate) fn last_name(path: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     name(path).or_else(|| name(&path.canonicalize().ok()?)).unwrap_or_else(|| path.display().to_string())
 }
@@ -239,7 +239,7 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
 }
 
 /// The images in `root/below` and in the folders there, as paths below the root, folders last.
-fn gather(root: &Path, below: &Path, depth: usize, take: &mut impl FnMut(PathBuf)) -> Result<()> {
+pub(crate) fn gather(root: &Path, below: &Path, depth: usize, take: &mut impl FnMut(PathBuf)) -> Result<()> {
     if depth == 0 {
         let message = format!("more than {MAX_DEPTH} folders in each other; is it a link that leads back?");
         return Err(Error::Io { path: root.join(below), message });

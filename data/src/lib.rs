@@ -1,4 +1,5 @@
-//! Data sets and batches: readers for the files of MNIST, CIFAR, Flowers-102, PatchCamelyon and for folders of images;
+//! Data sets and batches: readers for the files of MNIST, CIFAR, Flowers-102, PatchCamelyon, MedMNIST, RotMNIST, and for folders of
+//! images, by class or with masks;
 //! digits, textures and outlines drawn on the spot; and the way from any of them to tensors.
 //!
 //! A small data set is a [`Dataset`]: 8-bit images and class indices in memory. [`Dataset::batches`] turns it into
@@ -53,12 +54,14 @@
 //! ```
 //!
 //! # Features
-//! Without any, the crate needs nothing but `flate2`, `byteorder` and `rayon`: MNIST, CIFAR, digits, textures, loader.
-//! - `images`: folders of JPEG, PNG and TIFF files, Flowers-102.
+//! Without any, the crate needs nothing but `flate2`, `byteorder` and `rayon`: MNIST, CIFAR, MedMNIST, RotMNIST, digits, textures, outlines,
+//! images in memory with classes, masks or numbers, loader.
+//! - `images`: folders of JPEG, PNG and TIFF files, by class or with masks; Flowers-102.
 //! - `hdf5`: PatchCamelyon.
 //! - `formats`: both of them.
 //! - `download`: fetching data sets over HTTPS.
 
+pub mod amat;
 mod annotated;
 mod batches;
 pub mod cifar;
@@ -80,11 +83,15 @@ pub mod image_file;
 pub mod image_folder;
 mod loader;
 #[cfg(feature = "images")]
+mod mask_folder;
+#[cfg(feature = "images")]
 pub mod mat5;
+pub mod medmnist;
 pub mod mnist;
 #[cfg(feature = "images")]
 mod normal_form;
 mod normalization;
+pub mod npz;
 pub mod outlines;
 mod part;
 #[cfg(feature = "hdf5")]
@@ -105,6 +112,8 @@ pub use image::{Image, MAX_BYTES, MAX_SIDE};
 #[cfg(feature = "images")]
 pub use image_folder::ImageFolder;
 pub use loader::{Epoch, Loader, fingerprint};
+#[cfg(feature = "images")]
+pub use mask_folder::MaskFolder;
 pub use normalization::Normalization;
 pub use part::Part;
 pub use recipe::{Pipeline, Recipe};
