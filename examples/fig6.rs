@@ -13,6 +13,7 @@ use support::{
     angle_chart, args,
     digits::Digits,
     figure::{self, bold, from_left, write},
+    files,
     rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
     say, table,
 };
@@ -83,14 +84,18 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
     })?;
 
     say::result(format_args!("\n{subtitle}"));
+    let mut markdown = format!("{subtitle}\n");
     for (turns, outcomes) in &trained {
-        say::result(format_args!("\ntrained on {}", turns.title()));
+        let title = format!("trained on {}", turns.title());
+        say::result(format_args!("\n{title}"));
         let rows: Vec<_> = outcomes.iter().map(|outcome| outcome.row(&findings.settings)).collect();
         table::print(&Outcome::COLUMNS, &rows);
+        markdown += &format!("\n{}", table::markdown(&title, &Outcome::COLUMNS, &rows, [""; 0]));
     }
+    files::write(&findings.folder.join("fig6.md"), markdown.as_bytes())?;
     trained.iter().flat_map(|(_, outcomes)| outcomes).filter_map(Outcome::warning).for_each(say::result);
     say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
-    say::result(format_args!("wrote fig6.csv, fig6.svg and fig6.png to {}", findings.folder.display()));
+    say::result(format_args!("wrote fig6.csv, fig6.md, fig6.svg and fig6.png to {}", findings.folder.display()));
     if matches!(findings.digits, Digits::BuiltIn) {
         say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
     }

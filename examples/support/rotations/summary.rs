@@ -79,8 +79,8 @@ impl Outcome {
     }
 
     /// The columns of [`Outcome::row`].
-    pub const COLUMNS: [&str; 9] =
-        ["network", "input", "parameters", "0°", "90°", "180°", "270°", "all angles", "turns"];
+    pub const COLUMNS: [&str; 10] =
+        ["network", "input", "parameters", "seeds", "0°", "90°", "180°", "270°", "all angles", "turns"];
 
     /// For the table.
     pub fn row(&self, settings: &Settings) -> Vec<String> {
@@ -97,6 +97,7 @@ impl Outcome {
             self.subject.model().to_string(),
             format!("{0}×{0}", self.subject.size),
             self.parameters.to_string(),
+            self.accuracies.len().to_string(),
             at(0.0),
             at(90.0),
             at(180.0),
@@ -108,12 +109,27 @@ impl Outcome {
 }
 
 impl Findings {
+    /// The fewest and the most seeds that a network has results of, over all ways of training that have one.
+    fn seeds_finished(&self) -> (u64, u64) {
+        let mut trained: Vec<Turns> = Vec::new();
+        for trial in &self.trials {
+            if !trained.contains(&trial.turns) {
+                trained.push(trial.turns);
+            }
+        }
+        let outcomes = trained.iter().flat_map(|&turns| outcomes(self, turns));
+        let seeds: Vec<u64> = outcomes.map(|outcome| outcome.accuracies.len() as u64).collect();
+        (seeds.iter().copied().min().unwrap_or(0), seeds.into_iter().max().unwrap_or(0))
+    }
+
     /// The line under a figure's title that says what was done.
     pub fn subtitle(&self, first_seed: u64, digits: &str) -> String {
         let Settings { train, test, epochs, seeds, .. } = self.settings;
-        let seeds = match seeds {
-            1 => format!("seed {first_seed}"),
-            seeds => format!("{seeds} seeds, mean ± 1 std"),
+        let seeds = match self.seeds_finished() {
+            _ if seeds == 1 => format!("seed {first_seed}"),
+            (least, most) if (least, most) == (seeds, seeds) => format!("{seeds} seeds, mean ± 1 std"),
+            (least, most) if least == most => format!("{most} of {seeds} seeds, mean ± 1 std"),
+            (least, most) => format!("{least} to {most} of {seeds} seeds, mean ± 1 std"),
         };
         let protocol = match self.settings.protocol {
             super::Protocol::Paper => "",

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Mode, Network, check::warn_of, checkpoint::Notes};
 use quarterturn_autograd::{Averages, Gradients, Optimizer};
-use quarterturn_core::{Error, Result, Tensor};
+use quarterturn_core::{Device, Error, Result, Tensor};
 use quarterturn_kernels as kernels;
 use std::ops::ControlFlow;
 
@@ -136,11 +136,11 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         }
         while self.position.epoch < self.training.epochs {
             let (epoch, from) = (self.position.epoch, self.position.step);
-            let batches = batches(epoch, from)?;
-            let steps = self.begin(batches.len())?;
+            let open = batches(epoch, from)?;
+            let steps = self.begin(open.len())?;
             let lr = |step| self.training.schedule.lr(epoch, step, self.training.epochs, steps);
             let rates: Vec<f64> = (from..steps).map(lr).collect();
-            for (batch, &lr) in batches.zip(&rates) {
+            for (batch, &lr) in open.zip(&rates) {
                 let (inputs, targets) = batch?;
                 self.step_on(&inputs, &targets, lr, steps)?;
                 let at = Progress { epoch, step: self.position.step, steps, lr, loss: None };
@@ -153,7 +153,13 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
                 return Err(Error::Invalid(message));
             }
             let lr = self.training.schedule.lr(epoch, steps - 1, self.training.epochs, steps);
-            let loss = Some(self.end_epoch()?);
+            let loss = match self.end_epoch() {
+                Ok(loss) => Some(loss),
+                Err(diverged) => {
+                    self.expect_targets(&mut batches, epoch)?;
+                    return Err(diverged);
+                }
+            };
             if watch(self, Progress { epoch, step: steps, steps, lr, loss })?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -177,6 +183,25 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         }
         self.expect_steps(steps, found)?;
         self.resumed = false;
+        Ok(())
+    }
+
+    /// Makes sure that it was not for a target that this epoch's loss is no number. Those on the CPU were looked at before each step;
+    /// a GPU would have had to be waited for.
+    fn expect_targets<B, I>(&self, batches: &mut B, epoch: u32) -> Result<()>
+    where
+        B: FnMut(u32, u32) -> Result<I>,
+        I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
+    {
+        if matches!(self.network.device(), Device::Cpu | Device::Reference) {
+            return Ok(());
+        }
+        for (step, batch) in batches(epoch, 0)?.enumerate() {
+            let (inputs, targets) = batch?;
+            let outputs = self.network.output_shape(inputs.shape())?;
+            let found = self.training.objective.expect_targets(outputs, &targets, 0);
+            found.map_err(|error| in_place(epoch, step as u32, error))?;
+        }
         Ok(())
     }
 
@@ -208,10 +233,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// One step of this epoch, which has `steps`.
     fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64, steps: u32) -> Result<()> {
         let Position { epoch, step, .. } = self.position;
-        let in_place = |error| match error {
-            Error::Invalid(message) => Error::Invalid(format!("epoch {}, batch {}: {message}", epoch + 1, step + 1)),
-            other => other,
-        };
+        let in_place = |error| in_place(epoch, step, error);
         if !self.looked_at {
             warn_of(self.network, images).map_err(in_place)?;
             self.looked_at = true;
@@ -348,6 +370,14 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// The network in training, for [`crate::checkpoint::save`]. What is changed of it is trained on.
     pub fn network_mut(&mut self) -> &mut N {
         self.network
+    }
+}
+
+/// An error says in which batch it arose.
+fn in_place(epoch: u32, step: u32, error: Error) -> Error {
+    match error {
+        Error::Invalid(message) => Error::Invalid(format!("epoch {}, batch {}: {message}", epoch + 1, step + 1)),
+        other => other,
     }
 }
 

@@ -6,10 +6,8 @@ use super::{
     super::{Trainer, Training, tally::rows},
     batch, small,
 };
-#[cfg(feature = "gpu")]
-use crate::Network;
 use crate::{
-    Checkpoint, Config, MnistCnn, Module,
+    Checkpoint, Config, MnistCnn, Module, Network,
     checkpoint::tests::Folder,
     io::safetensors::{self, Archive, Entry},
 };
@@ -187,6 +185,30 @@ fn a_gpu_is_not_waited_for_and_resumes_too() {
     let mut trainer = Trainer::resume(&mut second, training, &path).unwrap();
     let _ = trainer.run(batches, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
     assert!(bits(&mut second) == bits(&mut whole));
+}
+
+/// A GPU does not look at labels, which makes the loss NaN; the run then says which label it was, and not that it diverged.
+#[test]
+fn a_label_that_is_no_class_is_named_on_every_device() {
+    for device in quarterturn_core::testing::devices().into_iter().chain([Device::Reference]) {
+        let mut network = small();
+        network.to_device(&device).unwrap();
+        let batches = |_, _| {
+            let batches = (0..3).map(|i| {
+                let (images, labels) = batch(i);
+                let mut labels = labels.to_vec()?;
+                if i == 1 {
+                    labels[1] = 10.0;
+                }
+                let labels = Tensor::from_vec([labels.len()], labels, &device)?;
+                Ok((images.to_device(&device)?, labels))
+            });
+            Ok(batches.collect::<Vec<_>>().into_iter())
+        };
+        let outcome = Trainer::new(&mut network, Training::mnist(3)).run(batches, |_, _| Ok(ControlFlow::Continue(())));
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains("epoch 1, batch 2: label 10 of image 1: expected a whole number"), "{message}");
+    }
 }
 
 type Tensors = Vec<(String, String, Vec<usize>, Vec<u8>)>;
