@@ -9,8 +9,8 @@ use criterion::{Criterion, Throughput};
 use quarterturn::{
     core::{Device, Shape, Stream, Tensor},
     kernels::{
-        Activation, Adam, Window, adam_step, batch_norm_eval, batch_norm_train, batch_norm_train_vjp, coset_max,
-        dropout, max_pool, max_pool_vjp, mul, scale, spatial_mean,
+        Activation, Adam, Window, adam_step, adaptive_max_pool, avg_pool, batch_norm_eval, batch_norm_train,
+        batch_norm_train_vjp, coset_max, dropout, max_pool, max_pool_vjp, mul, scale, spatial_mean,
     },
 };
 
@@ -51,6 +51,19 @@ fn main() {
         let name = format!("max_pool_{kernel_size}x{kernel_size}");
         measure(&name, maps + y.len(), &mut || drop(max_pool(&x, window)));
         measure(&format!("{name}_vjp"), 2 * maps + y.len(), &mut || drop(max_pool_vjp(&x, &y, window)));
+    }
+    let uneven = random(Shape::from([64, 10, 4, 29, 29]), 6);
+    for (name, window) in [("2x2", Window { kernel_size: 2, stride: 2, padding: 0 })] {
+        let elements = uneven.len() + max_pool(&uneven, window).len();
+        measure(&format!("max_pool_{name}_29"), elements, &mut || drop(max_pool(&uneven, window)));
+        measure(&format!("adaptive_max_pool_{name}_29"), elements, &mut || drop(adaptive_max_pool(&uneven, window)));
+    }
+    for kernel_size in [2, 3] {
+        let window = Window { kernel_size, stride: 1, padding: kernel_size / 2 };
+        let name = format!("{kernel_size}x{kernel_size}_s1");
+        let elements = maps + max_pool(&x, window).len();
+        measure(&format!("max_pool_{name}"), elements, &mut || drop(max_pool(&x, window)));
+        measure(&format!("avg_pool_{name}"), elements, &mut || drop(avg_pool(&x, window)));
     }
     measure("spatial_mean", maps, &mut || drop(spatial_mean(&x)));
     measure("coset_max", maps + maps / MAPS[2], &mut || drop(coset_max(&x)));

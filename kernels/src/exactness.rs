@@ -5,8 +5,9 @@
 //! two. Nothing forbids a driver to do worse, so here it is asked.
 
 use crate::{
-    Conv, GivenNorm, Group, Window, avg_pool, coset_max, coset_mean, group_conv, group_conv_norm, max_pool, relu,
-    resize, spatial_mean, transform_feature_map, transform_plane,
+    Conv, GivenNorm, Group, Window, adaptive_avg_pool, adaptive_max_pool, avg_pool, choose_grid,
+    choose_grid_of_windows, coset_max, coset_mean, group_conv, group_conv_norm, max_pool, move_onto_grid, relu, resize,
+    resize_nearest, spatial_mean, subsample, transform_feature_map, transform_plane, upsample,
 };
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor, gpu::Gpu};
 use std::{fmt, sync::Arc};
@@ -66,7 +67,7 @@ impl fmt::Display for BitExactness {
 }
 
 /// Runs small layers (lifting and group convolutions on p4 and p4m through every kind of tile, with strides and a given
-/// norm; pools; means) on an input and on all its transforms, and compares with `==`. The first call on a [`Gpu`] compiles
+/// norm; pools; adaptive subsampling; means) on an input and on all its transforms, and compares with `==`. The first call on a [`Gpu`] compiles
 /// some twenty kernels and runs each once; later calls return what it found.
 ///
 /// # Errors
@@ -212,6 +213,18 @@ fn layers(extra: usize) -> Vec<Layer> {
         layers.push(conv(group, true, 1, 10, 8, 3, same, false));
         layers.push(plain("relu", group, Acts::OnMaps, 5, relu));
         layers.push(plain("resize", group, Acts::OnMaps, 17, |x| resize(x, 33, 33)));
+        layers.push(plain("resize_nearest", group, Acts::OnMaps, 6, |x| resize_nearest(x, 10, 10)));
+        // Where the plain windows leave one over.
+        layers.push(plain("adaptive_max_pool", group, Acts::OnMaps, 9, |x| adaptive_max_pool(x, POOL).0));
+        layers.push(plain("adaptive_avg_pool", group, Acts::OnMaps, 9, |x| adaptive_avg_pool(x, POOL).0));
+        layers.push(plain("move_onto_grid", group, Acts::OnMaps, 8, |x| {
+            let window = Window { kernel_size: 3, stride: 2, padding: 1 };
+            move_onto_grid(x, &choose_grid_of_windows(x, window), window).0
+        }));
+        layers.push(plain("subsample, upsample", group, Acts::OnMaps, 8, |x| {
+            let choice = choose_grid(x);
+            upsample(&subsample(x, &choice), &choice)
+        }));
         layers.push(plain("coset_max", group, Acts::OnPlanes, 5, coset_max));
         layers.push(plain("coset_mean", group, Acts::OnPlanes, 5, coset_mean));
         layers.push(plain("spatial_mean", group, Acts::OnMaps, 7, |x| {

@@ -102,6 +102,16 @@ impl Orbit {
         }
     }
 
+    /// The positions, by halves; the second half is empty but of an orbit of eight.
+    pub fn positions(&self) -> [&[usize]; 2] {
+        match self {
+            Orbit::One(a) => [std::slice::from_ref(a), &[]],
+            Orbit::Two(two) => [two, &[]],
+            Orbit::Four(four) => [four, &[]],
+            Orbit::Eight(first, second) => [first, second],
+        }
+    }
+
     /// The sum of `v` over the orbit, in the order that the symmetries keep.
     #[inline(always)]
     pub fn sum(&self, v: impl Fn(usize) -> f32) -> f32 {
@@ -125,12 +135,7 @@ mod tests {
         for (height, width) in (0..8).flat_map(|h| (0..8).map(move |w| (h, w))) {
             let mut seen = vec![0; height * width];
             for orbit in orbits(height, width) {
-                let members: Vec<usize> = match orbit {
-                    Orbit::One(a) => vec![a],
-                    Orbit::Two(two) => two.to_vec(),
-                    Orbit::Four(four) => four.to_vec(),
-                    Orbit::Eight(first, second) => [first, second].concat(),
-                };
+                let members = orbit.positions().concat();
                 for &member in &members {
                     seen[member] += 1;
                     for g in Group::D4.elements().filter(|g| height == width || g % 2 == 0) {

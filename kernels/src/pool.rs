@@ -2,16 +2,16 @@
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    dense::{Dense, every},
     order::{greater, is_greater},
-    plane::{Orbit, Planes, orbits, with_planes},
+    plane::{Planes, with_planes},
     simd::wide,
-    sweep::{for_each_piece, for_each_piece2, masked, select},
+    sweep::{PIECE, for_each_piece, for_each_piece2, masked, select},
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, Size};
+use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
-use std::borrow::Cow;
 
 /// A square sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| geometry.maxima(x, y));
+            let [x_len, y_len] = geometry.piece();
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| geometry.maxima(x, y));
             Tensor::cpu(shape, y)
         }
         Device::Reference => {
@@ -96,15 +97,12 @@ pub fn avg_pool(x: &Tensor, window: Window) -> Tensor {
     let shape = geometry.y_shape(x.shape());
     match x.device() {
         Device::Cpu => {
-            let k = window.kernel_size;
-            // Offsets in the padded plane from a window's first sample.
-            let pitch = geometry.x.width + 2 * window.padding;
-            let offset = |position: usize| position / k * pitch + position % k;
-            let orbits: Vec<Orbit> = orbits(k, k).into_iter().map(|orbit| orbit.map(offset)).collect();
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_piece(x.f32s(), geometry.x.len(), &mut y, geometry.y.len(), |_, x, y| {
-                let padded = geometry.zero_padded(x);
-                mean_windows(&padded, y, &orbits, geometry);
+            let [x_len, y_len] = geometry.piece();
+            let area = (window.kernel_size * window.kernel_size) as f32;
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| {
+                geometry.weighted_sums(x, y, |_, _| 1.0);
+                divide(y, area);
             });
             Tensor::cpu(shape, y)
         }
@@ -153,9 +151,9 @@ const HALVING: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 /// Windows on planes.
 #[derive(Clone, Copy)]
 pub(crate) struct Geometry {
-    x: Planes,
-    y: Planes,
-    window: Window,
+    pub x: Planes,
+    pub y: Planes,
+    pub window: Window,
 }
 
 impl Geometry {
@@ -177,7 +175,7 @@ impl Geometry {
     }
 
     #[track_caller]
-    fn assert_result(self, op: &str, x_shape: Shape, dy: &Tensor) {
+    pub(crate) fn assert_result(self, op: &str, x_shape: Shape, dy: &Tensor) {
         let expected = self.y_shape(x_shape);
         assert_eq!(dy.shape(), expected, "{op}: expected dy {expected:?} of x {x_shape:?}, got {:?}", dy.shape());
     }
@@ -187,13 +185,45 @@ impl Geometry {
         len / self.x.len() * self.y.len()
     }
 
+    /// Elements of x and of y of some planes, whose results are worth a job.
+    pub(crate) fn piece(self) -> [usize; 2] {
+        let planes = PIECE.div_ceil(self.x.len());
+        [planes * self.x.len(), planes * self.y.len()]
+    }
+
     /// The maxima of some whole planes.
     pub(crate) fn maxima(self, x: &[f32], y: &mut [f32]) {
-        for (x, y) in x.chunks_exact(self.x.len()).zip(y.chunks_exact_mut(self.y.len())) {
-            match self.window {
-                HALVING => max_halving(x, y, self),
-                _ => max_windows(x, y, self),
+        let planes = x.chunks_exact(self.x.len()).zip(y.chunks_exact_mut(self.y.len()));
+        if self.window == HALVING {
+            return planes.for_each(|(x, y)| max_halving(x, y, self));
+        }
+        let Window { kernel_size, stride, padding } = self.window;
+        let mut dense = Dense::new(self.x, kernel_size, padding, f32::NEG_INFINITY);
+        let mut results = vec![0.0; self.y.height * dense.results_pitch()];
+        for (x, y) in planes {
+            if has_nan(x) {
+                max_windows(x, y, self);
+                continue;
             }
+            dense.fill(x);
+            dense.maxima(stride, &mut results);
+            let rows = results.chunks_exact(dense.results_pitch()).zip(y.chunks_exact_mut(self.y.width));
+            rows.for_each(|(results, y)| every(stride, results, y));
+        }
+    }
+
+    /// `Σ weight(u, v) · x` over the samples (u, v) of each window of some whole planes, summed by orbits; the samples of an orbit
+    /// have the same weight, those of the padding are 0.
+    pub(crate) fn weighted_sums(self, x: &[f32], y: &mut [f32], weight: impl Fn(usize, usize) -> f32) {
+        let Window { kernel_size, stride, padding } = self.window;
+        let mut dense = Dense::new(self.x, kernel_size, padding, 0.0);
+        let terms = dense.terms(weight);
+        let mut results = vec![0.0; self.y.height * dense.results_pitch()];
+        for (x, y) in x.chunks_exact(self.x.len()).zip(y.chunks_exact_mut(self.y.len())) {
+            dense.fill(x);
+            dense.sums(stride, &terms, &mut results);
+            let rows = results.chunks_exact(dense.results_pitch()).zip(y.chunks_exact_mut(self.y.width));
+            rows.for_each(|(results, y)| every(stride, results, y));
         }
     }
 
@@ -222,13 +252,16 @@ impl Geometry {
 
     /// The samples, of `extent` in all, that window `i` covers along one axis.
     #[inline(always)]
-    fn covered(self, i: usize, extent: usize) -> std::ops::Range<usize> {
+    pub(crate) fn covered(self, i: usize, extent: usize) -> std::ops::Range<usize> {
         let Window { kernel_size, stride, padding } = self.window;
         (i * stride).saturating_sub(padding)..(i * stride + kernel_size - padding).min(extent)
     }
 
     /// `f` of every window's taps: (index of the window, index in `x`), row by row.
-    fn reference_windows<T>(self, mut f: impl FnMut(&mut dyn Iterator<Item = (usize, usize)>) -> T) -> Vec<T> {
+    pub(crate) fn reference_windows<T>(
+        self,
+        mut f: impl FnMut(&mut dyn Iterator<Item = (usize, usize)>) -> T,
+    ) -> Vec<T> {
         let (x, y) = (self.x, self.y);
         let mut values = Vec::with_capacity(y.count * y.len());
         for plane in 0..y.count {
@@ -242,20 +275,6 @@ impl Geometry {
             }
         }
         values
-    }
-
-    /// The plane with its padding of zeros.
-    fn zero_padded(self, plane: &[f32]) -> Cow<'_, [f32]> {
-        let padding = self.window.padding;
-        if padding == 0 {
-            return Cow::Borrowed(plane);
-        }
-        let pitch = self.x.width + 2 * padding;
-        let mut padded = vec![0.0; pitch * (self.x.height + 2 * padding)];
-        for (row, x) in plane.chunks_exact(self.x.width).enumerate() {
-            padded[(row + padding) * pitch + padding..][..x.len()].copy_from_slice(x);
-        }
-        Cow::Owned(padded)
     }
 }
 
@@ -373,6 +392,19 @@ fn halve_vjp<const BLOCK: usize>(upper: &[f32], lower: &[f32], dy: &[f32], dx_up
 }
 
 wide! {
+    fn has_nan(x: &[f32]) -> bool {
+        x.iter().fold(0, |largest, v| v.abs().to_bits().max(largest)) > f32::INFINITY.to_bits()
+    }
+}
+
+wide! {
+    fn divide(y: &mut [f32], by: f32) {
+        y.iter_mut().for_each(|y| *y /= by);
+    }
+}
+
+wide! {
+    /// With NaN.
     fn max_windows(x: &[f32], y: &mut [f32], geometry: Geometry) {
         let mut maxima = RowMaxima::new(geometry);
         for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
@@ -472,24 +504,6 @@ impl RowMaxima {
 }
 
 wide! {
-    fn mean_windows(padded: &[f32], y: &mut [f32], orbits: &[Orbit], geometry: Geometry) {
-        let Window { kernel_size, stride, padding } = geometry.window;
-        let pitch = geometry.x.width + 2 * padding;
-        let area = (kernel_size * kernel_size) as f32;
-        for (i, y) in y.chunks_exact_mut(geometry.y.width).enumerate() {
-            let rows = &padded[i * stride * pitch..];
-            for (j, y) in y.iter_mut().enumerate() {
-                let mut total = 0.0;
-                for orbit in orbits {
-                    total += orbit.sum(|offset| rows[offset + j * stride]);
-                }
-                *y = total / area;
-            }
-        }
-    }
-}
-
-wide! {
     fn mean_windows_vjp(dy: &[f32], dx: &mut [f32], geometry: Geometry) {
         let area = (geometry.window.kernel_size * geometry.window.kernel_size) as f32;
         dx.fill(0.0);
@@ -512,23 +526,26 @@ static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("plane.
 /// A kernel of this file, with an invocation per element of the result.
 #[cfg(feature = "gpu")]
 fn gpu_each(gpu: &Gpu, name: &'static str, operands: &[&Tensor], shape: Shape, geometry: Geometry) -> Tensor {
-    gpu_launch(gpu, name, operands, shape, geometry, shape.len())
+    geometry.launch(gpu, launch::kernel(name, SHADER), operands, shape, shape.len())
 }
 
 #[cfg(feature = "gpu")]
-fn gpu_launch(
-    gpu: &Gpu,
-    name: &'static str,
-    operands: &[&Tensor],
-    shape: Shape,
-    geometry: Geometry,
-    threads: usize,
-) -> Tensor {
-    let Geometry { x, y, window } = geometry;
-    let overrides = [("KERNEL_SIZE", window.kernel_size), ("STRIDE", window.stride), ("PADDING", window.padding)];
-    let overrides = overrides.map(|(name, value)| (name, value as f64));
-    let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
-    launch::result(gpu, launch::kernel(name, SHADER), &overrides, operands, shape, &extents, Size::Threads(threads))
+impl Geometry {
+    /// The result, of this shape, of a kernel that is joined with `pool.wgsl`.
+    pub(crate) fn launch(
+        self,
+        gpu: &Gpu,
+        kernel: Kernel,
+        operands: &[&Tensor],
+        shape: Shape,
+        threads: usize,
+    ) -> Tensor {
+        let Geometry { x, y, window } = self;
+        let overrides = [("KERNEL_SIZE", window.kernel_size), ("STRIDE", window.stride), ("PADDING", window.padding)];
+        let overrides = overrides.map(|(name, value)| (name, value as f64));
+        let extents = [x.height, x.width, y.height, y.width].map(|v| v as u32);
+        launch::result(gpu, kernel, &overrides, operands, shape, &extents, Size::Threads(threads))
+    }
 }
 
 /// Where no sample is in two windows, a kernel finds each window's maximum once, not once per sample.
@@ -541,7 +558,8 @@ fn gpu_max_pool_vjp(gpu: &Gpu, x: &Tensor, dy: &Tensor, geometry: Geometry) -> T
     }
     let Planes { count, height, width } = geometry.x;
     let cells = count * height.div_ceil(stride) * width.div_ceil(stride);
-    gpu_launch(gpu, "max_pool_vjp_apart", &operands, x.shape(), geometry, cells)
+    let kernel = launch::kernel("max_pool_vjp_apart", SHADER);
+    geometry.launch(gpu, kernel, &operands, x.shape(), cells)
 }
 
 #[cfg(test)]

@@ -200,6 +200,8 @@ pub(crate) trait Simd: Copy {
     fn prefetch(_at: *const f32) {}
     fn add(a: Self::V, b: Self::V) -> Self::V;
     fn sub(a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of each pair's bits as integers, without what does not fit.
+    fn add_bits(a: Self::V, b: Self::V) -> Self::V;
     /// Larger of each pair; the second where either is NaN.
     fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once (on `Portable`: twice).
@@ -292,6 +294,10 @@ impl Simd for Scalar {
         a - b
     }
     #[inline(always)]
+    fn add_bits(a: f32, b: f32) -> f32 {
+        f32::from_bits(a.to_bits().wrapping_add(b.to_bits()))
+    }
+    #[inline(always)]
     fn max(a: f32, b: f32) -> f32 {
         if a > b { a } else { b }
     }
@@ -334,6 +340,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn sub(a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn add_bits(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| Scalar::add_bits(a[i], b[i]))
     }
     #[inline(always)]
     fn max(a: Self::V, b: Self::V) -> Self::V {
@@ -416,6 +426,10 @@ mod x86 {
             unsafe { _mm256_sub_ps(a, b) }
         }
         #[inline(always)]
+        fn add_bits(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+        }
+        #[inline(always)]
         fn max(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_max_ps(a, b) }
         }
@@ -483,6 +497,10 @@ mod x86 {
         #[inline(always)]
         fn sub(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        fn add_bits(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
         }
         #[inline(always)]
         fn max(a: __m512, b: __m512) -> __m512 {
@@ -559,6 +577,10 @@ mod arm {
         #[inline(always)]
         fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             unsafe { vsubq_f32(a, b) }
+        }
+        #[inline(always)]
+        fn add_bits(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))) }
         }
         #[inline(always)]
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -181,6 +181,29 @@ fn pooling() {
         row("max_pool_vjp, overlapping", &[&[2, 7, 8], &[2, 4, 4]], |t| vec![max_pool_vjp(&t[0], &t[1], OVERLAPPING)]),
         row("avg_pool", &[&[2, 7, 8]], |t| vec![avg_pool(&t[0], HALVING), avg_pool(&t[0], OVERLAPPING)]),
         row("avg_pool_vjp", &[&[2, 4, 4]], move |t| vec![avg_pool_vjp(&t[0], plane, OVERLAPPING)]),
+        row("adaptive_max_pool", &[&[2, 3, 8, 7]], |t| {
+            let (y, choice) = adaptive_max_pool(&t[0], HALVING);
+            vec![y, choice.weights().clone()]
+        }),
+        row("adaptive_avg_pool", &[&[2, 3, 8, 7]], |t| {
+            let (y, choice) = adaptive_avg_pool(&t[0], OVERLAPPING);
+            vec![y, choice.weights().clone()]
+        }),
+        row("adaptive_max_pool_vjp", &[&[2, 3, 8, 7], &[2, 3, 4, 4]], |t| {
+            let (_, choice) = adaptive_max_pool(&t[0], OVERLAPPING);
+            vec![adaptive_max_pool_vjp(&t[0], &t[1], OVERLAPPING, &choice)]
+        }),
+        row("subsample and back", &[&[2, 3, 8, 7]], |t| {
+            let choice = choose_grid(&t[0]);
+            let y = subsample(&t[0], &choice);
+            vec![upsample(&y, &choice), y]
+        }),
+        row("move_onto_grid", &[&[2, 3, 8, 7]], |t| {
+            let choice = choose_grid_of_windows(&t[0], OVERLAPPING);
+            vec![move_onto_grid(&t[0], &choice, OVERLAPPING).0]
+        }),
+        row("resize_nearest", &[&[2, 7, 8]], |t| vec![resize_nearest(&t[0], 14, 16)]),
+        row("resize_nearest_vjp", &[&[2, 7, 8]], |t| vec![resize_nearest_vjp(&t[0], 4, 5)]),
         row("spatial_mean", &[&[2, 7, 8]], |t| vec![spatial_mean(&t[0])]),
         row("spatial_mean_vjp", &[&[2]], move |t| vec![spatial_mean_vjp(&t[0], plane)]),
     ] {

@@ -28,10 +28,10 @@ pub use check::{
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
-    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Builder, Chain, Config, ConvNorm,
-    CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Join, Layer, Layers, Linear, MaxPool, Mode,
-    Module, Network, Node, Parallel, Pass, Relu, Scheme, SeparableConv, Sequential, Site, SpatialMean, TransposedConv,
-    Upsample,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, Builder, Chain,
+    Config, ConvNorm, CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Interpolation, Join, Layer,
+    Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize, Scheme, SeparableConv,
+    Sequential, Site, SpatialMean, TransposedConv, Upsample,
 };
 pub use zoo::{
     Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,

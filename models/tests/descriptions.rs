@@ -3,7 +3,9 @@
 
 use quarterturn_core::{Device, Stream, Tensor};
 use quarterturn_kernels::{Group, SILU, Window, transform_feature_map, transform_plane};
-use quarterturn_models::{Builder, Checkpoint, Exactness, Init, Module, Network, Sequential, Verdict, checkpoint};
+use quarterturn_models::{
+    Builder, Checkpoint, Exactness, Init, Interpolation, Module, Network, Sequential, Verdict, checkpoint,
+};
 use std::cell::Cell;
 
 /// Draws whole numbers, one after another.
@@ -31,7 +33,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x = if draw.below(4) > 0 { x.conv("first", channels, same) } else { x.separable_conv("first", channels, same) };
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 14 } else { 9 }) {
+        x = match draw.below(if depth < 2 { 17 } else { 10 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25),
@@ -48,13 +50,20 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
                 x.transposed_conv(&name, channels, window, 0)
             }
             8 => x.separable_conv(&name, channels, draw.window()),
-            9 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
-            10 => {
+            9 => x.avg_pool(&name, draw.window()),
+            10 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
+            11 => {
                 let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());
                 wide.conv(&format!("narrow{i}"), channels, Window { kernel_size: 1, stride: 1, padding: 0 })
             }
-            11 => x.upsample(&name, 2).activation(&SILU),
-            12 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
+            12 => x.upsample(&name, 2).activation(&SILU),
+            13 => x.adaptive_max_pool(&name, Window { kernel_size: 2, stride: 2, padding: 0 }, None),
+            14 => {
+                let interpolation = [Interpolation::Bilinear, Interpolation::Nearest][draw.below(2)];
+                // Of pixels that repeat, a window that leaves some over may miss nothing: a convolution makes them differ.
+                x.resize(&name, 6 + draw.below(12), interpolation).conv(&format!("fill{i}"), channels, same)
+            }
+            15 => x.upsample_nearest(&name, 2).conv(&format!("fill{i}"), channels, same),
             _ => {
                 let (k, kept) = (1 + 2 * draw.below(2), draw.below(2) == 0);
                 let step = if kept { 1 } else { 2 };

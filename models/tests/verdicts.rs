@@ -9,7 +9,8 @@ use quarterturn_kernels::{
     Window, transform_plane,
 };
 use quarterturn_models::{
-    Builder, EquivarianceError, Exactness, GroupConv, Init, Module, Network, Pass, Sequential, Symmetry, Trace, Verdict,
+    Builder, EquivarianceError, Exactness, GroupConv, Init, Interpolation, Module, Network, Pass, Sequential, Symmetry,
+    Trace, Verdict,
 };
 
 fn random(shape: impl Into<Shape>, stream: u32, device: &Device) -> Tensor {
@@ -182,4 +183,32 @@ fn layers_of_another_group_are_not_certified() {
     );
     unfit(|x| x.spatial_mean().avg_pool("pool", KEEPING), "pool: expected maps");
     unfit(|x| x.spatial_mean().spatial_mean(), "mean2: expected maps");
+}
+
+/// Nearest, by the factors of 2 of the two extents, with the reason; between pixels, always.
+#[test]
+fn a_resize_is_judged_by_its_extents() {
+    for (from, to, nearest) in [(12, 20, true), (12, 18, false), (9, 5, true), (8, 12, false), (6, 6, true)] {
+        for interpolation in [Interpolation::Bilinear, Interpolation::Nearest] {
+            let window = Window { kernel_size: 3, stride: 1, padding: 1 };
+            let layers = Builder::new(D4, 1, Init::new(1), &Device::Cpu)
+                .resize("resize", to, interpolation)
+                .conv("conv", 2, window)
+                .spatial_mean()
+                .coset_max()
+                .linear("linear", 2)
+                .build();
+            let network = Sequential::new("resized", layers.unwrap());
+            let exactness = Exactness::of(&network, [from, from]).unwrap();
+            let expected = nearest || interpolation == Interpolation::Bilinear;
+            let name = format!("{interpolation} {from} to {to}");
+            assert_eq!(exactness.verdict() == Verdict::Invariant, expected, "{name}: {exactness}");
+            let images = random([1, 1, 1, from, from], 3, &Device::Cpu);
+            assert_eq!(leaves_every_bit(&network, &images), expected, "{name}");
+            if !expected {
+                let reason = format!("as {from} has more factors of 2 than {to}");
+                assert!(exactness.breaking[0].reason.ends_with(&reason), "{name}: {:?}", exactness.breaking);
+            }
+        }
+    }
 }

@@ -21,6 +21,15 @@ impl<'t> Var<'t> {
         self.unary("resize", y, move |dy| kernels::resize_vjp(&dy, h, w))
     }
 
+    /// Resize by whole pixels: [`kernels::resize_nearest`].
+    #[track_caller]
+    pub fn resize_nearest(&self, height: usize, width: usize) -> Var<'t> {
+        let before = self.shape();
+        let y = kernels::resize_nearest(self.value(), height, width);
+        let (h, w) = (before[before.rank() - 2], before[before.rank() - 1]);
+        self.unary("resize_nearest", y, move |dy| kernels::resize_nearest_vjp(&dy, h, w))
+    }
+
     /// Zeroes what lies outside the inscribed circle: [`kernels::circle_crop`], its own adjoint.
     #[track_caller]
     pub fn circle_crop(&self) -> Var<'t> {
@@ -40,6 +49,8 @@ mod tests {
         table.row("rotate, filled", NONLINEAR, &[&[3, 2, 5, 5]], move |_, v| v[0].rotate(&angles, 0.5));
         table.row("resize up", LINEAR, &[&[1, 2, 5, 4]], |_, v| v[0].resize(7, 6));
         table.row("resize down", LINEAR, &[&[1, 2, 7, 6]], |_, v| v[0].resize(4, 5));
+        table.row("resize_nearest up", LINEAR, &[&[1, 2, 5, 4]], |_, v| v[0].resize_nearest(7, 8));
+        table.row("resize_nearest down", LINEAR, &[&[1, 2, 7, 6]], |_, v| v[0].resize_nearest(4, 5));
         table.row("circle_crop", LINEAR, &[&[1, 2, 6, 6]], |_, v| v[0].circle_crop());
         table.check();
     }

@@ -3,16 +3,17 @@
 use super::{
     GridChoice, choose_grid, made_with_stride_1,
     sampling::{Sampling, Weights},
-    score::{LANES, PlaneScore, Region, Scores},
+    score::{PlaneScore, Region, Scores, largest_magnitude},
     subsample, upsample,
 };
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
-    Window, avg_pool, avg_pool_vjp, max_pool, max_pool_vjp,
+    Window, avg_pool, avg_pool_vjp,
+    dense::Dense,
+    max_pool, max_pool_vjp,
     plane::{Planes, with_planes},
     pool::Geometry,
-    simd::wide,
     sweep::{PIECE, for_each_piece2},
 };
 
@@ -158,8 +159,8 @@ impl Pool {
         let of_image = |maps: &mut HostBuffer, (x, y): (&[f32], &mut [f32])| {
             let planes = x.par_chunks_exact(self.x.len()).zip(maps.par_chunks_exact_mut(map));
             let scores = planes.with_min_len(planes_per_job).map_init(
-                || Padded::new(self.x, self.window, pitch),
-                |padded, (x, z)| self.score_of_plane(x, padded, z),
+                || Dense::new(self.x, self.window.kernel_size, self.window.padding, f32::NEG_INFINITY),
+                |dense, (x, z)| self.score_of_plane(x, dense, z),
             );
             let scores: Vec<PlaneScore> = scores.collect();
             let weights = self.scores.weights(&scores);
@@ -174,19 +175,15 @@ impl Pool {
         (Tensor::cpu(shape, results), GridChoice { weights, height, width })
     }
 
-    /// Makes the map `z` of a plane.
-    fn score_of_plane(&self, x: &[f32], padded: &mut Padded, z: &mut [f32]) -> PlaneScore {
-        if padded.fill(x) {
-            return PlaneScore { largest: f32::NAN.to_bits(), ..PlaneScore::default() };
+    /// Makes the map `z` of a plane, zeros behind its rows.
+    fn score_of_plane(&self, x: &[f32], dense: &mut Dense, z: &mut [f32]) -> PlaneScore {
+        let unchosen = PlaneScore { largest: largest_magnitude(x), ..PlaneScore::default() };
+        if unchosen.has_nan() {
+            return unchosen;
         }
-        maxima(
-            &padded.samples,
-            padded.pitch,
-            self.window.kernel_size,
-            self.scores.region.width,
-            z,
-            self.scores.pitch(),
-        );
+        dense.fill(x);
+        dense.maxima(1, z);
+        z.chunks_exact_mut(dense.results_pitch()).for_each(|row| row[dense.width()..].fill(0.0));
         self.scores.plane(z)
     }
 
@@ -195,13 +192,19 @@ impl Pool {
         let window = Window { padding: 0, ..self.window };
         let moves = Sampling::of_windows(x.shape(), choice, self.window);
         let geometry = Geometry::of("adaptive_max_pool_vjp", Shape::from(moves.y), window);
+        let everywhere = Geometry::of(
+            "adaptive_max_pool_vjp",
+            Shape::from([self.x.height, self.x.width]),
+            Window { stride: 1, ..self.window },
+        );
         let weights = Weights::of(choice.weights.f32s(), x, self.x.len());
         let mut dx = HostBuffer::scratch(x.len());
         let (x_len, y_len) = (self.x.len(), dy.len() / self.x.count);
         for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |plane, x, dy, dx| {
             let weights = weights.of_plane(plane);
             if weights[0].is_nan() {
-                return dx.fill(f32::NAN);
+                // As of all grids, with weights that are NaN.
+                return everywhere.maxima_vjp(x, &vec![f32::NAN; everywhere.y.len()], dx);
             }
             dx.fill(0.0);
             let mut moved = vec![f32::NEG_INFINITY; moves.y[0] * moves.y[1]];
@@ -219,66 +222,5 @@ impl Pool {
             }
         });
         Tensor::cpu(x.shape(), dx)
-    }
-}
-
-/// A plane with −∞ around it, in rows that blocks of [`LANES`] windows do not leave.
-struct Padded {
-    plane: Planes,
-    padding: usize,
-    pitch: usize,
-    samples: Vec<f32>,
-}
-
-impl Padded {
-    /// For maps in rows of `pitch` floats.
-    fn new(plane: Planes, window: Window, pitch: usize) -> Self {
-        let Window { kernel_size, padding, .. } = window;
-        let pitch = (pitch + kernel_size - 1).max(plane.width + padding);
-        Padded { plane, padding, pitch, samples: vec![f32::NEG_INFINITY; (plane.height + 2 * padding) * pitch] }
-    }
-
-    /// Whether there is a NaN.
-    fn fill(&mut self, x: &[f32]) -> bool {
-        let rows = self.samples.chunks_exact_mut(self.pitch).skip(self.padding);
-        for (x, row) in x.chunks_exact(self.plane.width).zip(rows) {
-            row[self.padding..][..x.len()].copy_from_slice(x);
-        }
-        has_nan(x)
-    }
-}
-
-wide! {
-    #[expect(clippy::eq_op, reason = "only NaN differs from itself")]
-    fn has_nan(x: &[f32]) -> bool {
-        let mut found = [0u32; LANES];
-        let (blocks, rest) = x.as_chunks::<LANES>();
-        for block in blocks {
-            for lane in 0..LANES {
-                found[lane] |= u32::from(block[lane] != block[lane]);
-            }
-        }
-        found != [0; LANES] || rest.iter().any(|x| x.is_nan())
-    }
-}
-
-wide! {
-    /// The maxima of all windows of `k` × `k` samples, `width` in a row, zeros behind; none of the samples is a NaN.
-    fn maxima(samples: &[f32], samples_pitch: usize, k: usize, width: usize, z: &mut [f32], pitch: usize) {
-        for (i, z) in z.chunks_exact_mut(pitch).enumerate() {
-            for (j, z) in z.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let mut max = [f32::NEG_INFINITY; LANES];
-                for u in 0..k {
-                    for v in 0..k {
-                        let block = &samples[(i + u) * samples_pitch + j * LANES + v..][..LANES];
-                        for lane in 0..LANES {
-                            max[lane] = if block[lane] > max[lane] { block[lane] } else { max[lane] };
-                        }
-                    }
-                }
-                *z = max;
-            }
-            z[width..].fill(0.0);
-        }
     }
 }

@@ -6,6 +6,7 @@ use crate::launch;
 use crate::{
     Window,
     plane::{Planes, with_planes},
+    simd::wide,
     sweep::for_each_piece,
 };
 #[cfg(feature = "gpu")]
@@ -73,17 +74,13 @@ impl Sampling {
             return y.fill(f32::NAN);
         }
         if let Some(grid) = weights.iter().position(|&weight| weight == 1.0) {
-            if self.lead > 0 || self.step == 1 {
-                y.fill(0.0);
-            }
-            return self.for_each_row(grid, |to, from| {
-                let y = &mut y[to];
-                let x = &x[from..];
-                match self.step {
-                    1 => y.copy_from_slice(&x[..y.len()]),
-                    _ => copy_every_other(x, y),
+            return match self.step {
+                1 => {
+                    y.fill(0.0);
+                    self.for_each_row(grid, |to, from| y[to.clone()].copy_from_slice(&x[from..][..to.len()]));
                 }
-            });
+                _ => every_other(&x[grid / 2 * self.x[1] + grid % 2..], self.x[1], y, self.y[1]),
+            };
         }
         // Opposite grids are added first.
         let weight = weights.iter().fold(0.0, |a: f32, &b| a.max(b));
@@ -114,27 +111,24 @@ impl Sampling {
     }
 }
 
-/// Copies at a time, the last ones overlapping: a rest is not done one by one.
-const BLOCK: usize = 8;
-
-/// `y[i] = x[2i]`.
-#[inline(always)]
-fn copy_every_other(x: &[f32], y: &mut [f32]) {
-    let block = |x: &[f32], y: &mut [f32]| {
-        // The last sample may be the last of all.
-        let (x, y) = (&x[..2 * BLOCK - 1], &mut y[..BLOCK]);
-        for i in 0..BLOCK {
-            y[i] = x[2 * i];
+wide! {
+    /// `y[i, j] = x[2i, 2j]`, planes in rows of these lengths; the last row of x may end at its last sample.
+    fn every_other(x: &[f32], x_width: usize, y: &mut [f32], y_width: usize) {
+        const BLOCK: usize = 8;
+        for (row, y) in y.chunks_exact_mut(y_width).enumerate() {
+            let x = &x[2 * row * x_width..][..2 * y_width - 1];
+            if y_width < BLOCK {
+                (0..y_width).for_each(|j| y[j] = x[2 * j]);
+                continue;
+            }
+            // The last block overlaps the one before it: a rest is not done one by one.
+            for j in (0..y_width - BLOCK).step_by(BLOCK).chain([y_width - BLOCK]) {
+                let (x, y) = (&x[2 * j..][..2 * BLOCK - 1], &mut y[j..][..BLOCK]);
+                for i in 0..BLOCK {
+                    y[i] = x[2 * i];
+                }
+            }
         }
-    };
-    let whole = y.len() / BLOCK * BLOCK;
-    for i in (0..whole).step_by(BLOCK) {
-        block(&x[2 * i..], &mut y[i..]);
-    }
-    match y.len() {
-        len if len == whole => {}
-        len if len > BLOCK => block(&x[2 * (len - BLOCK)..], &mut y[len - BLOCK..]),
-        _ => y.iter_mut().zip(x.iter().step_by(2)).for_each(|(y, &x)| *y = x),
     }
 }
 

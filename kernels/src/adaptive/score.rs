@@ -2,7 +2,11 @@
 
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::{plane::Planes, simd::wide, sweep::PIECE};
+use crate::{
+    plane::Planes,
+    simd::{Isa, Simd, Task, WIDEST, wide},
+    sweep::PIECE,
+};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Tensor,
@@ -50,8 +54,6 @@ const MAGNITUDE: u32 = 0x7FFF_FFFF;
 const INFINITY: u32 = 0x7F80_0000;
 /// 2²³: added to a smaller float, it leaves that one rounded to an integer in the lowest bits.
 const ROUND: f32 = 8_388_608.0;
-/// Samples whose squares are summed side by side, an even number.
-pub(super) const LANES: usize = 16;
 
 impl PlaneScore {
     pub fn has_nan(self) -> bool {
@@ -109,12 +111,14 @@ impl Scores {
 
     /// Floats of a row of a map that [`Scores::plane`] takes.
     pub fn pitch(&self) -> usize {
-        self.region.width.next_multiple_of(LANES)
+        self.region.width.next_multiple_of(WIDEST)
     }
 
     /// The score of a map in rows of [`Scores::pitch`] floats, zeros behind the last column.
     pub fn plane(&self, z: &[f32]) -> PlaneScore {
-        score_rows(z, self.pitch(), self.bits)
+        let largest = largest_magnitude(z);
+        let (scale, most) = (scale(largest, self.bits), (1u32 << self.bits) as f32);
+        PlaneScore { largest, sums: Isa::current().run(Terms { z, pitch: self.pitch(), scale, most }) }
     }
 
     /// The weights of all images, `[N, 4]`.
@@ -194,39 +198,62 @@ impl Scores {
     }
 }
 
-wide! {
-    fn score_rows(z: &[f32], pitch: usize, bits: u32) -> PlaneScore {
-        let mut largest = [0u32; LANES];
-        for block in z.as_chunks::<LANES>().0 {
-            for lane in 0..LANES {
-                largest[lane] = largest[lane].max(block[lane].to_bits() & MAGNITUDE);
-            }
+/// The sums of `round(min((scale · z)², most))` over each grid of a map in rows of `pitch` floats, whole vectors of them.
+struct Terms<'a> {
+    z: &'a [f32],
+    pitch: usize,
+    scale: f32,
+    most: f32,
+}
+
+impl Task for Terms<'_> {
+    type Output = [u32; 4];
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> [u32; 4] {
+        let Terms { z, pitch, .. } = self;
+        assert!(pitch.is_multiple_of(WIDEST) && z.len().is_multiple_of(pitch), "whole vectors");
+        let mut sums = [S::splat(0.0); 2];
+        for rows in z.chunks(2 * pitch) {
+            let (even, odd) = rows.split_at(pitch);
+            sums = [self.add_row::<S>(even, sums[0]), self.add_row::<S>(odd, sums[1])];
         }
-        let largest = largest.into_iter().max().unwrap_or(0);
-        let (scale, most) = (scale(largest, bits), (1u32 << bits) as f32);
-        // Of even and of odd rows; columns are even where lanes are.
-        let mut sums = [[0u32; LANES]; 2];
-        for (row, z) in z.chunks_exact(pitch).enumerate() {
-            let sums = &mut sums[row % 2];
-            for block in z.as_chunks::<LANES>().0 {
-                for lane in 0..LANES {
-                    let root = block[lane] * scale;
-                    let square = root * root;
-                    let term = if square < most { square } else { most };
-                    sums[lane] = sums[lane].wrapping_add((term + ROUND).to_bits());
-                }
-            }
-        }
-        // Every term carries the bits of `ROUND` along.
+        // Every term carries the bits of `ROUND` along. Columns are even where lanes are.
         let rows = z.len() / pitch;
-        let mut score = PlaneScore { largest, sums: [0; 4] };
-        for (parity, lanes) in sums.iter().enumerate() {
-            let terms = ((rows + 1 - parity) / 2 * (pitch / LANES)) as u32;
-            for (lane, &sum) in lanes.iter().enumerate() {
-                let sum = sum.wrapping_sub(terms.wrapping_mul(ROUND.to_bits()));
-                score.sums[2 * parity + lane % 2] += sum;
+        let mut grids = [0u32; 4];
+        for (parity, sum) in sums.into_iter().enumerate() {
+            let mut lanes = [0.0; WIDEST];
+            // SAFETY: no vector has more lanes.
+            unsafe { S::store(lanes.as_mut_ptr(), sum) };
+            let terms = ((rows + 1 - parity) / 2 * (pitch / S::LANES)) as u32;
+            for (lane, sum) in lanes[..S::LANES].iter().enumerate() {
+                let sum = sum.to_bits().wrapping_sub(terms.wrapping_mul(ROUND.to_bits()));
+                grids[2 * parity + lane % 2] += sum;
             }
         }
-        score
+        grids
+    }
+}
+
+impl Terms<'_> {
+    #[inline(always)]
+    fn add_row<S: Simd>(&self, row: &[f32], mut sum: S::V) -> S::V {
+        let (zero, round) = (S::splat(0.0), S::splat(ROUND));
+        let (scale, lowest) = (S::splat(self.scale), S::splat(-self.most));
+        for at in 0..row.len() / S::LANES {
+            // SAFETY: within the row.
+            let v = unsafe { S::load(row.as_ptr().add(at * S::LANES)) };
+            let root = S::mul_add(v, scale, zero);
+            let negative = S::max(S::mul_sub(root, root, zero), lowest);
+            sum = S::add_bits(sum, S::sub(round, negative));
+        }
+        sum
+    }
+}
+
+wide! {
+    /// The bits of the largest magnitude, NaN above all.
+    pub(super) fn largest_magnitude(x: &[f32]) -> u32 {
+        x.iter().fold(0, |largest, v| largest.max(v.to_bits() & MAGNITUDE))
     }
 }

@@ -16,19 +16,18 @@ pub struct AdaptiveConv {
     grid: Option<String>,
 }
 
-/// The maximum of each window, at stride 2 on the grid that the maxima choose.
+/// A pool at stride 2 on the grid that its own results choose: of the maxima of windows, or of their means.
 #[derive(Clone, Debug)]
-pub struct AdaptiveMaxPool {
+pub struct AdaptivePool<const MAX: bool> {
     window: Window,
     grid: Option<String>,
 }
 
+/// The maximum of each window, at stride 2 on the grid that the maxima choose.
+pub type AdaptiveMaxPool = AdaptivePool<true>;
+
 /// The mean of each window, at stride 2 on the grid that the means choose.
-#[derive(Clone, Debug)]
-pub struct AdaptiveAvgPool {
-    window: Window,
-    grid: Option<String>,
-}
+pub type AdaptiveAvgPool = AdaptivePool<false>;
 
 /// The samples back on the grid that a layer before has chosen, zeros elsewhere: `[…, ⌈n/2⌉, ⌈m/2⌉]` → `[…, n, m]`. A convolution
 /// behind it fills the gaps.
@@ -121,45 +120,18 @@ impl Module for AdaptiveConv {
     }
 }
 
-impl Layer for AdaptiveMaxPool {
-    const KIND: &'static str = "adaptive_max_pool";
+impl<const MAX: bool> Layer for AdaptivePool<MAX> {
+    const KIND: &'static str = if MAX { "adaptive_max_pool" } else { "adaptive_avg_pool" };
 
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&["kernel_size", "stride", "padding", GRID])?;
-        Ok(AdaptiveMaxPool { window: halving_window(node, site)?, grid: shared_grid(node)? })
+        Ok(AdaptivePool { window: halving_window(node, site)?, grid: shared_grid(node)? })
     }
 }
 
-impl Module for AdaptiveMaxPool {
+impl<const MAX: bool> Module for AdaptivePool<MAX> {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
-        let (y, choice) = x.adaptive_max_pool(self.window);
-        pass.leave_grid(self.grid.as_deref(), choice);
-        y
-    }
-
-    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        trace_pool(x, self.window, self.grid.as_deref(), trace)
-    }
-
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
-        Symmetry::Commutes
-    }
-
-    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
-}
-
-impl Layer for AdaptiveAvgPool {
-    const KIND: &'static str = "adaptive_avg_pool";
-
-    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["kernel_size", "stride", "padding", GRID])?;
-        Ok(AdaptiveAvgPool { window: halving_window(node, site)?, grid: shared_grid(node)? })
-    }
-}
-
-impl Module for AdaptiveAvgPool {
-    fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
-        let (y, choice) = x.adaptive_avg_pool(self.window);
+        let (y, choice) = if MAX { x.adaptive_max_pool(self.window) } else { x.adaptive_avg_pool(self.window) };
         pass.leave_grid(self.grid.as_deref(), choice);
         y
     }

@@ -2,8 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean,
-    GridUpsample, GroupConv, Init, Layer, Layers, Linear, MaxPool, Module, Node, Relu, SeparableConv, Site,
-    SpatialMean, TransposedConv, Upsample,
+    GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Resize,
+    SeparableConv, Site, SpatialMean, TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -245,6 +245,21 @@ impl Builder {
     #[must_use]
     pub fn upsample(self, name: &str, factor: usize) -> Self {
         self.described(Node::new(Upsample::KIND, name).with("factor", factor))
+    }
+
+    /// Square maps of this extent. Bilinearly it is exact at every size; to the nearest pixel, where the maps' extents have no more
+    /// factors of 2 than this one.
+    #[must_use]
+    pub fn resize(self, name: &str, extent: usize, interpolation: Interpolation) -> Self {
+        let node = Node::new(Resize::KIND, name).with("extent", extent);
+        self.described(node.with("interpolation", interpolation))
+    }
+
+    /// As [`Builder::upsample`], by whole pixels.
+    #[must_use]
+    pub fn upsample_nearest(self, name: &str, factor: usize) -> Self {
+        let node = Node::new(Upsample::KIND, name).with("factor", factor);
+        self.described(node.with("interpolation", Interpolation::Nearest))
     }
 
     /// The mean over space.

@@ -2,7 +2,7 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, CosetMax, CosetMean, GridUpsample,
-    GroupConv, Init, Linear, MaxPool, Module, Node, Relu, SeparableConv, SpatialMean, TransposedConv, Upsample,
+    GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMean, TransposedConv, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::Group;
@@ -91,7 +91,8 @@ impl Layers {
         let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
         let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
-        let layers = layers.with::<Activation>().with::<Upsample>().with::<TransposedConv>().with::<SeparableConv>();
+        let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>();
+        let layers = layers.with::<TransposedConv>().with::<SeparableConv>();
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }
 

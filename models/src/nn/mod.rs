@@ -23,7 +23,7 @@ mod transposed_conv;
 mod upsample;
 
 pub use activation::Activation;
-pub use adaptive::{AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, GridUpsample};
+pub use adaptive::{AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, GridUpsample};
 pub use batch_norm::BatchNorm;
 pub use builder::Builder;
 pub use chain::Chain;
@@ -43,4 +43,4 @@ pub use relu::Relu;
 pub use separable_conv::SeparableConv;
 pub use sequential::Sequential;
 pub use transposed_conv::TransposedConv;
-pub use upsample::Upsample;
+pub use upsample::{Interpolation, Resize, Upsample};

@@ -1,15 +1,67 @@
-//! Larger maps, by interpolation.
+//! Maps of another size.
 
 use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{Group, nearest_commutes};
+use std::{fmt, str::FromStr};
 
-/// Maps a whole number of times as high and wide, interpolated bilinearly between the centres of pixels:
-/// [`quarterturn_kernels::resize`].
+/// How a place between pixels gets its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// Between the centres of the four pixels around it: [`quarterturn_kernels::resize`], exact at every size.
+    #[default]
+    Bilinear,
+    /// That of the pixel it lies in: [`quarterturn_kernels::resize_nearest`], exact where the map's extents have no more factors of
+    /// 2 than the result's.
+    Nearest,
+}
+
+impl Interpolation {
+    fn of(node: &Node) -> Result<Self> {
+        node.setting_or("interpolation", Interpolation::Bilinear)
+    }
+
+    fn apply(self, x: Var<'_>, [height, width]: [usize; 2]) -> Var<'_> {
+        match self {
+            Interpolation::Bilinear => x.resize(height, width),
+            Interpolation::Nearest => x.resize_nearest(height, width),
+        }
+    }
+}
+
+impl fmt::Display for Interpolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Nearest => "nearest",
+        })
+    }
+}
+
+impl FromStr for Interpolation {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        [Interpolation::Bilinear, Interpolation::Nearest]
+            .into_iter()
+            .find(|known| known.to_string() == name)
+            .ok_or_else(|| format!("expected bilinear or nearest, not {name}"))
+    }
+}
+
+/// Maps a whole number of times as high and wide: exact at every size, however it interpolates.
 #[derive(Clone, Copy, Debug)]
 pub struct Upsample {
     factor: usize,
+    interpolation: Interpolation,
+}
+
+/// Square maps of a given extent.
+#[derive(Clone, Copy, Debug)]
+pub struct Resize {
+    extent: usize,
+    interpolation: Interpolation,
 }
 
 /// No map is made larger by more.
@@ -21,9 +73,10 @@ impl Layer for Upsample {
     const KIND: &'static str = "upsample";
 
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["factor"])?;
+        node.knows_only(&["factor", "interpolation"])?;
+        let interpolation = Interpolation::of(node)?;
         match node.setting("factor")? {
-            factor if (1..=LARGEST).contains(&factor) => Ok(Upsample { factor }),
+            factor if (1..=LARGEST).contains(&factor) => Ok(Upsample { factor, interpolation }),
             factor => Err(site.unfit(format!("expected a factor of 1 to {LARGEST}, not {factor}"))),
         }
     }
@@ -31,9 +84,9 @@ impl Layer for Upsample {
 
 impl Module for Upsample {
     fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
-        let extents = |axis: usize| self.factor * x.shape()[axis];
-        let rank = x.shape().rank();
-        x.resize(extents(rank - 2), extents(rank - 1))
+        let shape = x.shape();
+        let rank = shape.rank();
+        self.interpolation.apply(x, [rank - 2, rank - 1].map(|axis| self.factor * shape[axis]))
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
@@ -51,6 +104,51 @@ impl Module for Upsample {
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Layer for Resize {
+    const KIND: &'static str = "resize";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["extent", "interpolation"])?;
+        let interpolation = Interpolation::of(node)?;
+        match node.setting("extent")? {
+            extent if (1..=HIGHEST).contains(&extent) => Ok(Resize { extent, interpolation }),
+            extent => Err(site.unfit(format!("expected an extent of 1 to {HIGHEST}, not {extent}"))),
+        }
+    }
+}
+
+impl Module for Resize {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        self.interpolation.apply(x, [self.extent; 2])
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        match x.dims() {
+            [leading @ .., height, width] if leading.len() >= 2 && height * width > 0 => {
+                Ok(Shape::new(&[leading, &[self.extent; 2]].concat()))
+            }
+            _ => Err(trace.unfit(format!("expected maps […, H, W], got {x:?}"))),
+        }
+    }
+
+    fn symmetry(&self, x: Shape, _: Group) -> Symmetry {
+        let to = self.extent;
+        match x.dims() {
+            [.., height, width] if self.interpolation == Interpolation::Nearest => {
+                match [height, width].into_iter().find(|&&from| !nearest_commutes(from, to)) {
+                    Some(from) => Symmetry::Breaks(format!(
+                        "at {to} places on {from} pixels some lie on the edge between two, as {from} has more factors of 2 than {to}"
+                    )),
+                    None => Symmetry::Commutes,
+                }
+            }
+            _ => Symmetry::Commutes,
+        }
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}

@@ -1,0 +1,226 @@
+//! What square windows make at every place of a plane, on the CPU: a vector of places at a time, which is a few times the places
+//! that a stride leaves and yet several times faster than these one by one.
+
+use crate::{
+    plane::{Orbit, Planes, orbits},
+    simd::{Isa, Simd, Task, WIDEST},
+};
+
+/// A plane with a border, under windows of one kind.
+pub(crate) struct Dense {
+    plane: Planes,
+    kernel_size: usize,
+    padding: usize,
+    /// From one row of `samples` to the next.
+    pitch: usize,
+    /// The plane within its border, and room for a vector behind.
+    samples: Vec<f32>,
+}
+
+impl Dense {
+    /// With `border` around planes like this one. A window must fit.
+    pub fn new(plane: Planes, kernel_size: usize, padding: usize, border: f32) -> Self {
+        let [height, pitch] = [plane.height, plane.width].map(|extent| extent + 2 * padding);
+        assert!((1..=height.min(pitch)).contains(&kernel_size), "a window fits the plane");
+        Dense { plane, kernel_size, padding, pitch, samples: vec![border; height * pitch + WIDEST] }
+    }
+
+    /// Takes the samples of another plane.
+    pub fn fill(&mut self, x: &[f32]) {
+        if self.padding == 0 {
+            return self.samples[..x.len()].copy_from_slice(x);
+        }
+        let rows = self.samples.chunks_exact_mut(self.pitch).skip(self.padding);
+        for (x, row) in x.chunks_exact(self.plane.width).zip(rows) {
+            row[self.padding..][..x.len()].copy_from_slice(x);
+        }
+    }
+
+    /// Windows in a row.
+    pub fn width(&self) -> usize {
+        self.pitch + 1 - self.kernel_size
+    }
+
+    /// Floats of a row of results: whole vectors of them. Those behind the last window's have no meaning.
+    pub fn results_pitch(&self) -> usize {
+        self.width().next_multiple_of(WIDEST)
+    }
+
+    /// The maxima of every `stride`th row of windows, as many as `results` has rows. Of equal samples (0 and −0) the first in
+    /// row-major order; there must be no NaN.
+    pub fn maxima(&self, stride: usize, results: &mut [f32]) {
+        let maxima = Maxima { k: self.kernel_size, rows: self.rows(stride, results) };
+        Isa::current().run(maxima);
+    }
+
+    /// `Σ weight · (sum over an orbit)` of every `stride`th row of windows, likewise, with the terms of [`Dense::terms`].
+    pub fn sums(&self, stride: usize, terms: &[(Orbit, f32)], results: &mut [f32]) {
+        Isa::current().run(Sums { terms, reach: self.reach(), rows: self.rows(stride, results) });
+    }
+
+    /// The orbits of a window's samples, by their distance from its first one, each with the `weight(row, column)` that its samples
+    /// have in common.
+    pub fn terms(&self, weight: impl Fn(usize, usize) -> f32) -> Vec<(Orbit, f32)> {
+        let (k, pitch) = (self.kernel_size, self.pitch);
+        let term = |orbit: Orbit| {
+            let first = orbit.positions()[0][0];
+            (orbit.map(|at| at / k * pitch + at % k), weight(first / k, first % k))
+        };
+        orbits(k, k).into_iter().map(term).collect()
+    }
+
+    /// From a window's first sample to its last.
+    fn reach(&self) -> usize {
+        (self.kernel_size - 1) * (self.pitch + 1)
+    }
+
+    fn rows<'a>(&'a self, stride: usize, results: &'a mut [f32]) -> Rows<'a> {
+        let results_pitch = self.results_pitch();
+        let count = results.len() / results_pitch;
+        assert!(results.len() == count * results_pitch && count > 0, "whole rows of results");
+        let step = stride * self.pitch;
+        // The last vector of the last row of windows, from its windows' last samples on, ends within the samples.
+        let last = (count - 1) * step + results_pitch - WIDEST + self.reach();
+        assert!(self.samples.len() >= last + WIDEST, "there are as many rows of windows");
+        Rows { samples: &self.samples, step, pitch: self.pitch, results, results_pitch, count }
+    }
+}
+
+/// Rows of windows, and where their results go: made by [`Dense::rows`], which has checked that all vectors lie within.
+struct Rows<'a> {
+    samples: &'a [f32],
+    /// From one row of windows to the next.
+    step: usize,
+    /// From one row of samples to the next.
+    pitch: usize,
+    results: &'a mut [f32],
+    results_pitch: usize,
+    count: usize,
+}
+
+/// What windows make. Not a closure, which could not be `#[inline(always)]` and so would be compiled without vectors.
+trait OfWindows {
+    /// Of a vector of windows, from the first samples of each on.
+    ///
+    /// # Safety
+    /// Vectors must be readable up to [`Dense::reach`] behind `first`.
+    unsafe fn result<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V;
+}
+
+impl Rows<'_> {
+    /// The results of all windows, down the columns.
+    #[inline(always)]
+    fn fill<S: Simd>(self, windows: &impl OfWindows) {
+        for column in (0..self.results_pitch).step_by(S::LANES) {
+            for row in 0..self.count {
+                // SAFETY: `Dense::rows` has checked both; vectors divide `results_pitch`, a multiple of `WIDEST`.
+                unsafe {
+                    let value = windows.result::<S>(self.samples.as_ptr().add(row * self.step + column), self.pitch);
+                    S::store(self.results.as_mut_ptr().add(row * self.results_pitch + column), value);
+                }
+            }
+        }
+    }
+}
+
+struct Maxima<'a> {
+    k: usize,
+    rows: Rows<'a>,
+}
+
+impl Task for Maxima<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        match self.k {
+            2 => self.rows.fill::<S>(&Greatest::<2>(2)),
+            3 => self.rows.fill::<S>(&Greatest::<3>(3)),
+            k => self.rows.fill::<S>(&Greatest::<0>(k)),
+        }
+    }
+}
+
+/// Of windows of this extent, which is `K` unless that is 0.
+struct Greatest<const K: usize>(usize);
+
+impl<const K: usize> OfWindows for Greatest<K> {
+    #[inline(always)]
+    unsafe fn result<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V {
+        let k = if K > 0 { K } else { self.0 };
+        let mut max = S::splat(f32::NEG_INFINITY);
+        for u in 0..k {
+            for v in 0..k {
+                // SAFETY: the caller's; the last of these samples is that far behind.
+                max = S::max(unsafe { S::load(first.add(u * pitch + v)) }, max);
+            }
+        }
+        max
+    }
+}
+
+struct Sums<'a> {
+    terms: &'a [(Orbit, f32)],
+    reach: usize,
+    rows: Rows<'a>,
+}
+
+impl Task for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for (orbit, _) in self.terms {
+            assert!(orbit.positions().concat().iter().all(|&at| at <= self.reach), "orbits lie within a window");
+        }
+        self.rows.fill::<S>(&WeightedSum(self.terms));
+    }
+}
+
+/// Of terms within a window.
+struct WeightedSum<'a>(&'a [(Orbit, f32)]);
+
+impl OfWindows for WeightedSum<'_> {
+    #[inline(always)]
+    unsafe fn result<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
+        let mut total = S::splat(0.0);
+        for (orbit, weight) in self.0 {
+            // SAFETY: the caller's; orbits lie within a window.
+            let sum = unsafe {
+                match orbit {
+                    Orbit::One(a) => S::load(first.add(*a)),
+                    Orbit::Two([a, b]) => S::add(S::load(first.add(*a)), S::load(first.add(*b))),
+                    Orbit::Four(four) => sum_of_half::<S>(first, four),
+                    Orbit::Eight(one, other) => S::add(sum_of_half::<S>(first, one), sum_of_half::<S>(first, other)),
+                }
+            };
+            total = S::mul_add(sum, S::splat(*weight), total);
+        }
+        total
+    }
+}
+
+/// # Safety
+/// As [`OfWindows::result`], for these samples.
+#[inline(always)]
+unsafe fn sum_of_half<S: Simd>(first: *const f32, [a, b, c, d]: &[usize; 4]) -> S::V {
+    // SAFETY: the caller's.
+    unsafe {
+        let [a, b, c, d] =
+            [S::load(first.add(*a)), S::load(first.add(*b)), S::load(first.add(*c)), S::load(first.add(*d))];
+        S::add(S::add(a, b), S::add(c, d))
+    }
+}
+
+/// Every `stride`th of the results in a row.
+#[inline(always)]
+pub(crate) fn every(stride: usize, results: &[f32], y: &mut [f32]) {
+    match stride {
+        1 => y.copy_from_slice(&results[..y.len()]),
+        2 => {
+            let pairs = results.as_chunks::<2>().0;
+            y.iter_mut().zip(pairs).for_each(|(y, pair)| *y = pair[0]);
+        }
+        _ => y.iter_mut().zip(results.iter().step_by(stride)).for_each(|(y, &result)| *y = result),
+    }
+}
