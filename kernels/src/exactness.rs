@@ -5,7 +5,7 @@
 //! two. Nothing forbids a driver to do worse, so here it is asked.
 
 use crate::{
-    Conv, GivenNorm, Group, Window, adaptive_avg_pool, adaptive_max_pool, avg_pool, choose_grid,
+    Conv, GivenNorm, Group, Window, adaptive_avg_pool, adaptive_max_pool, avg_pool, blur_pool, choose_grid,
     choose_grid_of_windows, coset_max, coset_mean, group_conv, group_conv_norm, max_pool, move_onto_grid, relu, resize,
     resize_nearest, spatial_mean, subsample, transform_feature_map, transform_plane, upsample,
 };
@@ -188,6 +188,8 @@ fn plain(name: &str, group: Group, behind: Acts, extent: usize, run: fn(&Tensor)
 
 const POOL: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 
+const BLUR: Window = Window { kernel_size: 5, stride: 2, padding: 2 };
+
 /// Layers that are exact at `extra` = 0 and not at 1.
 fn layers_with_stride(extra: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
@@ -198,6 +200,7 @@ fn layers_with_stride(extra: usize) -> Vec<Layer> {
         layers.push(plain("max_pool", group, Acts::OnMaps, 8 + extra, |x| max_pool(x, POOL)));
     }
     layers.push(plain("avg_pool", Group::C4, Acts::OnMaps, 8 + extra, |x| avg_pool(x, POOL)));
+    layers.push(plain("blur_pool", Group::D4, Acts::OnMaps, 9 + extra, |x| blur_pool(x, BLUR)));
     layers
 }
 

@@ -181,6 +181,8 @@ fn pooling() {
         row("max_pool_vjp, overlapping", &[&[2, 7, 8], &[2, 4, 4]], |t| vec![max_pool_vjp(&t[0], &t[1], OVERLAPPING)]),
         row("avg_pool", &[&[2, 7, 8]], |t| vec![avg_pool(&t[0], HALVING), avg_pool(&t[0], OVERLAPPING)]),
         row("avg_pool_vjp", &[&[2, 4, 4]], move |t| vec![avg_pool_vjp(&t[0], plane, OVERLAPPING)]),
+        row("blur_pool", &[&[2, 7, 8]], |t| vec![blur_pool(&t[0], OVERLAPPING)]),
+        row("blur_pool_vjp", &[&[2, 4, 4]], move |t| vec![blur_pool_vjp(&t[0], plane, OVERLAPPING)]),
         row("adaptive_max_pool", &[&[2, 3, 8, 7]], |t| {
             let (y, choice) = adaptive_max_pool(&t[0], HALVING);
             vec![y, choice.weights().clone()]

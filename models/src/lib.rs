@@ -28,9 +28,9 @@ pub use check::{
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
-    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, Builder, Chain,
-    Config, ConvNorm, CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Interpolation, Join, Layer,
-    Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize, Scheme, SeparableConv,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, BlurPool, Builder,
+    Chain, Config, ConvNorm, CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Interpolation, Join,
+    Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize, Scheme, SeparableConv,
     Sequential, Site, SpatialMean, TransposedConv, Upsample,
 };
 pub use zoo::{

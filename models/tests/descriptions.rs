@@ -50,7 +50,10 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
                 x.transposed_conv(&name, channels, window, 0)
             }
             8 => x.separable_conv(&name, channels, draw.window()),
-            9 => x.avg_pool(&name, draw.window()),
+            9 => {
+                let (kernel_size, stride) = (3 + 2 * draw.below(2), 1 + draw.below(2));
+                x.blur_pool(&name, Window { kernel_size, stride, padding: kernel_size / 2 })
+            }
             10 => x.chain(&name, |x| body(x, draw, channels, depth + 1)),
             11 => {
                 let wide = x.concat(&name, |x| x, |x| x.conv("a", channels + 1, same).relu());

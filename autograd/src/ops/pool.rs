@@ -19,6 +19,14 @@ impl<'t> Var<'t> {
         self.unary("avg_pool", y, move |dy| kernels::avg_pool_vjp(&dy, shape, window))
     }
 
+    /// Binomially weighted sums of windows: [`kernels::blur_pool`].
+    #[track_caller]
+    pub fn blur_pool(&self, window: Window) -> Var<'t> {
+        let shape = self.shape();
+        let y = kernels::blur_pool(self.value(), window);
+        self.unary("blur_pool", y, move |dy| kernels::blur_pool_vjp(&dy, shape, window))
+    }
+
     /// The mean over the two last axes: [`kernels::spatial_mean`].
     #[track_caller]
     pub fn spatial_mean(&self) -> Var<'t> {
@@ -40,6 +48,10 @@ mod tests {
             let (window, x) = (Window { kernel_size, stride, padding }, [2, 2, 4, 5, 6]);
             table.row(format!("max_pool {window:?}"), NONLINEAR, &[&x], move |_, v| v[0].max_pool(window));
             table.row(format!("avg_pool {window:?}"), LINEAR, &[&x], move |_, v| v[0].avg_pool(window));
+        }
+        for (kernel_size, stride, padding) in [(3, 2, 1), (5, 2, 2)] {
+            let (window, x) = (Window { kernel_size, stride, padding }, [2, 2, 4, 5, 6]);
+            table.row(format!("blur_pool {window:?}"), LINEAR, &[&x], move |_, v| v[0].blur_pool(window));
         }
         table.row("spatial_mean", LINEAR, &[&[2, 3, 4, 3, 5]], |_, v| v[0].spatial_mean());
         table.check();

@@ -35,6 +35,8 @@ pub enum LayerKind {
     MaxPool,
     /// Average pooling.
     AvgPool,
+    /// Pooling by binomial weights.
+    BlurPool,
 }
 
 impl LayerKind {
@@ -47,13 +49,14 @@ impl LayerKind {
             LayerKind::SeparableConv => "separable_conv",
             LayerKind::MaxPool => "max_pool",
             LayerKind::AvgPool => "avg_pool",
+            LayerKind::BlurPool => "blur_pool",
         }
     }
 
     /// What slides: the word for an error.
     const fn noun(self) -> &'static str {
         match self {
-            LayerKind::MaxPool | LayerKind::AvgPool => "window",
+            LayerKind::MaxPool | LayerKind::AvgPool | LayerKind::BlurPool => "window",
             _ => "filter",
         }
     }

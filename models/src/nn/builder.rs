@@ -1,9 +1,9 @@
 //! Describes a network once, layer by layer.
 
 use crate::{
-    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, Chain, CosetMax, CosetMean,
-    GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node, Relu, Resize,
-    SeparableConv, Site, SpatialMean, TransposedConv, Upsample,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, Chain, CosetMax,
+    CosetMean, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node, Relu,
+    Resize, SeparableConv, Site, SpatialMean, TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -140,6 +140,12 @@ impl Builder {
     #[must_use]
     pub fn avg_pool(self, name: &str, window: Window) -> Self {
         self.described(Node::new(AvgPool::KIND, name).with_window(window))
+    }
+
+    /// Binomially weighted sums of windows, of `kernel_size` 3 or 5: subsampling without aliasing.
+    #[must_use]
+    pub fn blur_pool(self, name: &str, window: Window) -> Self {
+        self.described(Node::new(BlurPool::KIND, name).with_window(window))
     }
 
     /// A convolution with a bias, at stride 2 on the grid that its input chooses: exact at every size. Layers that are given the

@@ -1,8 +1,9 @@
 //! Types of layers that a description can name, and the place where one is made.
 
 use crate::{
-    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, CosetMax, CosetMean, GridUpsample,
-    GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMean, TransposedConv, Upsample,
+    Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, CosetMax, CosetMean,
+    GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMean,
+    TransposedConv, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::Group;
@@ -89,7 +90,7 @@ impl Layers {
     pub fn standard() -> Self {
         let none = Layers { makers: BTreeMap::new() };
         let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
-        let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<SpatialMean>();
+        let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<BlurPool>().with::<SpatialMean>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
         let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>();
         let layers = layers.with::<TransposedConv>().with::<SeparableConv>();

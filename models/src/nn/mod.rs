@@ -38,7 +38,7 @@ pub use module::{Mode, Module, Pass};
 pub use network::{Config, Network};
 pub(crate) use network::{expect_model, setting, setting_or_default};
 pub use parallel::{Join, Parallel};
-pub use pool::{AvgPool, CosetMax, CosetMean, MaxPool, SpatialMean};
+pub use pool::{AvgPool, BlurPool, CosetMax, CosetMean, MaxPool, SpatialMean};
 pub use relu::Relu;
 pub use separable_conv::SeparableConv;
 pub use sequential::Sequential;

@@ -13,6 +13,10 @@ pub struct MaxPool(pub Window);
 #[derive(Clone, Copy, Debug)]
 pub struct AvgPool(pub Window);
 
+/// Subsampling behind a binomial filter, against aliasing: [`quarterturn_kernels::blur_pool`].
+#[derive(Clone, Copy, Debug)]
+pub struct BlurPool(Window);
+
 /// The mean over space: `[…, H, W]` → `[…]`.
 #[derive(Clone, Copy, Debug)]
 pub struct SpatialMean;
@@ -40,6 +44,20 @@ impl Layer for AvgPool {
     fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&["kernel_size", "stride", "padding"])?;
         Ok(AvgPool(node.window()?))
+    }
+}
+
+impl Layer for BlurPool {
+    const KIND: &'static str = "blur_pool";
+
+    fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&["kernel_size", "stride", "padding"])?;
+        match node.window()? {
+            window @ Window { kernel_size: 3 | 5, .. } => Ok(BlurPool(window)),
+            Window { kernel_size, .. } => {
+                Err(site.unfit(format!("expected a binomial filter of kernel_size 3 or 5, not {kernel_size}")))
+            }
+        }
     }
 }
 
@@ -95,6 +113,22 @@ impl Module for AvgPool {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         trace_window(LayerKind::AvgPool, self.0, x, trace)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Windowed
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Module for BlurPool {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x.blur_pool(self.0)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_window(LayerKind::BlurPool, self.0, x, trace)
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
