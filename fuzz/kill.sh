@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 start() {
-    exec "$program" --quick --device cpu --networks z2:12,p4:12 --train 48 --test 300 --angles 4 --epochs 3 \
+    exec "$program" --quick --device cpu --networks z2:8,p4:8 --train 24 --test 20 --angles 4 --epochs 2 --batch 8 \
         --checkpoint-every 0 --out "$1" >>"$work/log" 2>&1 </dev/null
 }
 # All files but the lock and the times that runs took.
