@@ -152,12 +152,11 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The network of a checkpoint, its architecture's name, and the size that it is usually given, if that is known.
-fn open_checkpoint(
-    path: &Path,
-    names: &NameArgs,
-    device: &Device,
-) -> Result<(Box<dyn Network>, String, Option<[usize; 2]>)> {
+/// A network, its architecture's name, and the size that it is usually given, if that is known.
+type Opened = (Box<dyn Network>, String, Option<[usize; 2]>);
+
+/// The network of a checkpoint.
+fn open_checkpoint(path: &Path, names: &NameArgs, device: &Device) -> Result<Opened> {
     let checkpoint = names.read(path)?;
     let network = checkpoint.network(device)?;
     let config = network.config();
