@@ -2,14 +2,19 @@
 //!
 //! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/{cpu,gpu}`.
 //! Throughput counts the multiply-adds of the dense sum, whatever a kernel really does, so that kernels compare;
-//! "direct" is the dense convolution with expanded filters.
+//! "direct" is the dense convolution with expanded filters. `transposed_conv/…/14x14_28x28` and `separable_conv/…` have the
+//! same roof: of a separable convolution, multiply-adds are counted per channel over space, then at 1×1, and it takes 14 of
+//! them for each byte of its map and its result. (The part over space alone is bound by memory: see `sweeps`.)
 
 mod support;
 
 use criterion::Criterion;
 use quarterturn::{
     core::{Device, Shape, Tensor},
-    kernels::{Conv, Group, filter_orbit, group_conv, group_conv_dw, group_conv_dx},
+    kernels::{
+        Conv, Group, depthwise_conv, depthwise_conv_dw, depthwise_conv_dx, filter_orbit, group_conv, group_conv_dw,
+        group_conv_dx, transposed_group_conv, transposed_group_conv_dw, transposed_group_conv_dx,
+    },
 };
 use support::random;
 
@@ -60,5 +65,46 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
         measure("grad_input/direct", &|| drop(group_conv_dx(&dense_dy, &expand(), dense_x.shape(), dense)));
         measure("grad_weight/direct", &|| drop(group_conv_dw(&dense_x, &dense_dy, dense_shape, dense)));
     }
+    transposed(device, criterion, &mut report);
+    separable(device, criterion, &mut report);
     report.print();
+}
+
+/// 32 channels of p4, doubled by filters of 4×4: exact, for there is no output padding.
+fn transposed(device: &Device, criterion: &mut Criterion, report: &mut support::Report) {
+    let conv = Conv { stride: 2, padding: 1, ..Conv::new(Group::C4) };
+    let (x, weight) = (random([16, 32, 4, 14, 14], 1, device), random([32, 32, 4, 4, 4], 2, device));
+    let dy = random([16, 32, 4, 28, 28], 3, device);
+    let flops = 2.0 * (x.len() * 32 * 4 * 16) as f64;
+    let mut measure = |what: &str, run: &dyn Fn()| {
+        let size = format!("32x32_k4_14x14_28x28_n16/{}", support::suffix(device));
+        report.measure(criterion, &format!("transposed_conv/p4/{what}/{size}"), flops, run);
+    };
+    measure("forward", &|| drop(transposed_group_conv(&x, &weight, None, conv, 0)));
+    measure("grad_input", &|| drop(transposed_group_conv_dx(&dy, &weight, x.shape(), conv)));
+    measure("grad_weight", &|| drop(transposed_group_conv_dw(&x, &dy, weight.shape(), conv)));
+}
+
+/// 32 channels of p4, filters of 3×3, then 1×1.
+fn separable(device: &Device, criterion: &mut Criterion, report: &mut support::Report) {
+    let (over_space, at_places) = (Conv { padding: 1, ..Conv::new(Group::C4) }, Conv::new(Group::C4));
+    let [x, dy] = [1, 2].map(|stream| random([16, 32, 4, 28, 28], stream, device));
+    let (filters, mixing) = (random([32, 1, 1, 3, 3], 3, device), random([32, 32, 4, 1, 1], 4, device));
+    let flops = 2.0 * (x.len() * (9 + 32 * 4)) as f64;
+    let mut measure = |what: &str, run: &dyn Fn()| {
+        let size = format!("32x32_k3_28x28_n16/{}", support::suffix(device));
+        report.measure(criterion, &format!("separable_conv/p4/{what}/{size}"), flops, run);
+    };
+    let filtered = depthwise_conv(&x, &filters, over_space);
+    measure("forward", &|| {
+        drop(group_conv(&depthwise_conv(&x, &filters, over_space), &mixing, None, at_places));
+    });
+    measure("grad_input", &|| {
+        let dy = group_conv_dx(&dy, &mixing, x.shape(), at_places);
+        drop(depthwise_conv_dx(&dy, &filters, x.shape(), over_space));
+    });
+    measure("grad_weight", &|| {
+        drop(group_conv_dw(&filtered, &dy, mixing.shape(), at_places));
+        drop(depthwise_conv_dw(&x, &dy, filters.shape(), over_space));
+    });
 }

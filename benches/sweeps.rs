@@ -9,8 +9,9 @@ use criterion::{Criterion, Throughput};
 use quarterturn::{
     core::{Device, Shape, Stream, Tensor},
     kernels::{
-        Activation, Adam, Window, adam_step, adaptive_max_pool, avg_pool, batch_norm_eval, batch_norm_train,
-        batch_norm_train_vjp, coset_max, dropout, max_pool, max_pool_vjp, mul, scale, spatial_mean,
+        Activation, Adam, Conv, Group, Window, adam_step, adaptive_max_pool, avg_pool, batch_norm_eval,
+        batch_norm_train, batch_norm_train_vjp, coset_max, depthwise_conv, depthwise_conv_dw, depthwise_conv_dx,
+        dropout, max_pool, max_pool_vjp, mul, scale, spatial_mean,
     },
 };
 
@@ -67,6 +68,19 @@ fn main() {
     }
     measure("spatial_mean", maps, &mut || drop(spatial_mean(&x)));
     measure("coset_max", maps + maps / MAPS[2], &mut || drop(coset_max(&x)));
+
+    // The part of a separable convolution over space, beside a copy of as large a map.
+    let wide = random(Shape::from([16, 32, 4, 28, 28]), 1);
+    let filters = random(Shape::from([32, 1, 1, 3, 3]), 2);
+    let conv = Conv { padding: 1, ..Conv::new(Group::C4) };
+    measure("copy_32", 2 * wide.len(), &mut || drop(scale(&wide, 1.0)));
+    measure("depthwise_conv_3x3", 2 * wide.len(), &mut || drop(depthwise_conv(&wide, &filters, conv)));
+    measure("depthwise_conv_3x3_dx", 2 * wide.len(), &mut || {
+        drop(depthwise_conv_dx(&wide, &filters, wide.shape(), conv));
+    });
+    measure("depthwise_conv_3x3_dw", 2 * wide.len(), &mut || {
+        drop(depthwise_conv_dw(&wide, &wide, filters.shape(), conv));
+    });
 
     let [mut w, mut moment1, mut moment2] = [1, 2, 3].map(|seed| random(x.shape(), seed));
     moment2 = mul(&moment2, &moment2);

@@ -6,8 +6,9 @@
 
 use crate::{
     Conv, GivenNorm, Group, Window, adaptive_avg_pool, adaptive_max_pool, avg_pool, blur_pool, choose_grid,
-    choose_grid_of_windows, coset_max, coset_mean, group_conv, group_conv_norm, max_pool, move_onto_grid, relu, resize,
-    resize_nearest, spatial_mean, subsample, transform_feature_map, transform_plane, upsample,
+    choose_grid_of_windows, coset_max, coset_mean, depthwise_conv, group_conv, group_conv_norm, max_pool,
+    move_onto_grid, relu, resize, resize_nearest, spatial_mean, subsample, transform_feature_map, transform_plane,
+    transposed_group_conv, upsample,
 };
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor, gpu::Gpu};
 use std::{fmt, sync::Arc};
@@ -66,9 +67,9 @@ impl fmt::Display for BitExactness {
     }
 }
 
-/// Runs small layers (lifting and group convolutions on p4 and p4m through every kind of tile, with strides and a given
-/// norm; pools; adaptive subsampling; means) on an input and on all its transforms, and compares with `==`. The first call on a [`Gpu`] compiles
-/// some twenty kernels and runs each once; later calls return what it found.
+/// Runs small layers (lifting and group convolutions on p4 and p4m through every kind of tile, with strides, dilations and a given
+/// norm; transposed and depthwise ones; pools; adaptive subsampling; means) on an input and on all its transforms, and compares
+/// with `==`. The first call on a [`Gpu`] compiles some thirty kernels and runs each once; later calls return what it found.
 ///
 /// # Errors
 /// Whatever the GPU reports.
@@ -152,7 +153,7 @@ fn conv(group: Group, lift: bool, c_in: usize, c_out: usize, extent: usize, k: u
     let axis = if lift { 1 } else { group.order() };
     let kind = if lift { "lift_conv" } else { "group_conv" };
     let after = if norm { " norm" } else { "" };
-    let Conv { stride, padding, .. } = conv;
+    let Conv { stride, padding, dilation, .. } = conv;
     let run = move |x: &Tensor| {
         let device = x.device();
         let vector = |stream| random(Shape::from([c_out]), stream, &device);
@@ -165,12 +166,30 @@ fn conv(group: Group, lift: bool, c_in: usize, c_out: usize, extent: usize, k: u
         Ok(group_conv_norm(x, &weight, None, conv, norm))
     };
     Layer {
-        name: format!("{kind} {group} {c_in}→{c_out} k{k} s{stride} p{padding} at {extent}{after}"),
+        name: format!("{kind} {group} {c_in}→{c_out} k{k} s{stride} p{padding} d{dilation} at {extent}{after}"),
         group,
         before: if lift { Acts::OnPlanes } else { Acts::OnMaps },
         behind: Acts::OnMaps,
         input: [c_in, axis, extent],
         run: Box::new(run),
+    }
+}
+
+/// A convolution of another kind, by `run(x, weight)` with a weight of these extents.
+fn kindred(
+    name: &str,
+    group: Group,
+    [channels, axis, extent]: [usize; 3],
+    weight: [usize; 5],
+    run: impl Fn(&Tensor, &Tensor) -> Tensor + 'static,
+) -> Layer {
+    Layer {
+        name: format!("{name} {group} from {axis} at {extent}"),
+        group,
+        before: if axis == 1 { Acts::OnPlanes } else { Acts::OnMaps },
+        behind: Acts::OnMaps,
+        input: [channels, axis, extent],
+        run: Box::new(move |x| Ok(run(x, &random(weight.into(), 2, &x.device())?))),
     }
 }
 
@@ -190,13 +209,27 @@ const POOL: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 
 const BLUR: Window = Window { kernel_size: 5, stride: 2, padding: 2 };
 
-/// Layers that are exact at `extra` = 0 and not at 1.
+/// Layers that are exact at `extra` = 0 and not at 1, which is a row and column of the input or an output padding.
 fn layers_with_stride(extra: usize) -> Vec<Layer> {
     let mut layers = Vec::new();
     for group in [Group::C4, Group::D4] {
         let strided = Conv { stride: 2, padding: 1, ..Conv::new(group) };
         layers.push(conv(group, false, 3, 4, 9 + extra, 3, strided, false));
         layers.push(conv(group, true, 2, 3, 8 + extra, 4, strided, false));
+        let apart = Conv { stride: 2, padding: 2, dilation: 2, group };
+        layers.push(conv(group, false, 3, 4, 9 + extra, 3, apart, false));
+        // So far apart that a workgroup cannot hold what the windows reach.
+        let far = Conv { stride: 2, padding: 9, dilation: 9, group };
+        layers.push(conv(group, false, 2, 3, 21 + extra, 3, far, false));
+        let order = group.order();
+        layers.push(kindred("depthwise_conv", group, [3, order, 9 + extra], [3, 1, 1, 3, 3], move |x, w| {
+            depthwise_conv(x, w, strided)
+        }));
+        for axis in [1, order] {
+            layers.push(kindred("transposed_group_conv", group, [2, axis, 5], [2, 3, axis, 3, 3], move |x, w| {
+                transposed_group_conv(x, w, None, strided, extra)
+            }));
+        }
         layers.push(plain("max_pool", group, Acts::OnMaps, 8 + extra, |x| max_pool(x, POOL)));
     }
     layers.push(plain("avg_pool", Group::C4, Acts::OnMaps, 8 + extra, |x| avg_pool(x, POOL)));

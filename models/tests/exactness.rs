@@ -35,13 +35,13 @@ fn randomise(network: &mut dyn Network) {
     });
 }
 
-/// The samples (row, column) of a padded i×i map that each of the o×o windows reads (Eq. 4), moved by `g` as the map is
+/// The samples (row, column) of a padded i×i map that each of the o×o windows reads (Eq. 4, taps d apart), moved by `g` as the map is
 /// (Eqs. 5 and 6), must be those of the window that `g` moves it to (Eq. 8).
-fn sampled_indices_commute(g: usize, i: usize, k: usize, s: usize, p: usize) -> bool {
-    let o = window_extent(i, k, s, p).unwrap();
+fn sampled_indices_commute(g: usize, [i, k, s, p, d]: [usize; 5]) -> bool {
+    let o = window_extent(i, d * (k - 1) + 1, s, p).unwrap();
     let padded = i + 2 * p;
     let samples = |y: usize, x: usize| {
-        (0..k).flat_map(move |u| (0..k).map(move |v| (s * y + u, s * x + v))).collect::<BTreeSet<_>>()
+        (0..k).flat_map(move |u| (0..k).map(move |v| (s * y + d * u, s * x + d * v))).collect::<BTreeSet<_>>()
     };
     (0..o).all(|y| {
         (0..o).all(|x| {
@@ -57,17 +57,20 @@ fn sampled_indices_commute(g: usize, i: usize, k: usize, s: usize, p: usize) -> 
 #[test]
 fn the_rule_says_what_sampled_indices_say() {
     let mut seen = [0, 0];
-    for (i, k, s, p) in
-        (1..14).flat_map(|i| (1..6).flat_map(move |k| (1..5).flat_map(move |s| (0..3).map(move |p| (i, k, s, p)))))
-    {
-        let Some(residual) = window_residual(i, k, s, p) else { continue };
+    let plain =
+        (1..14).flat_map(|i| (1..6).flat_map(move |k| (1..5).flat_map(move |s| (0..3).map(move |p| [i, k, s, p, 1]))));
+    let dilated = (1..12)
+        .flat_map(|i| (2..4).flat_map(move |k| (1..4).flat_map(move |s| (2..4).map(move |d| [i, k, s, i % 3, d]))));
+    for case in plain.chain(dilated) {
+        let [i, k, s, p, d] = case;
+        let Some(residual) = window_residual(i, d * (k - 1) + 1, s, p) else { continue };
         let exact = residual == 0;
         seen[usize::from(exact)] += 1;
         let transpose =
             (1..8).find(|&g| Group::move_entry(g, 0, 1, 2, 2) == (1, 0) && Group::move_entry(g, 0, 0, 2, 2) == (0, 0));
         for g in D4.elements().skip(1) {
             let expected = exact || Some(g) == transpose;
-            assert_eq!(sampled_indices_commute(g, i, k, s, p), expected, "i={i} k={k} s={s} p={p}, element {g}");
+            assert_eq!(sampled_indices_commute(g, case), expected, "i={i} k={k} s={s} p={p} d={d}, element {g}");
         }
     }
     assert!(seen.iter().all(|&cases| cases > 100), "{seen:?}");
