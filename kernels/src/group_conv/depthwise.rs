@@ -227,15 +227,16 @@ impl Task for OnePlane<'_> {
                 let locations = layout.locations(rows).next_multiple_of(BLOCK);
                 let blocks = sums[..locations].as_chunks_mut::<BLOCK>().0;
                 for (i, sums) in blocks.iter_mut().enumerate() {
-                    *sums = [0.0; BLOCK];
+                    let mut total = [0.0; BLOCK];
                     for &(tap, place) in taps {
                         let samples: &[f32; BLOCK] =
                             padded[place + i * BLOCK..][..BLOCK].try_into().expect("a block of samples");
                         let w = filter[tap];
-                        for (sum, sample) in sums.iter_mut().zip(samples) {
+                        for (sum, sample) in total.iter_mut().zip(samples) {
                             *sum += w * sample;
                         }
                     }
+                    *sums = total;
                 }
                 for (i, sums) in sums[..locations].chunks(layout.pitch()).take(rows).enumerate() {
                     let y = &mut y[(top + i * step) * width + col..];

@@ -108,6 +108,8 @@ struct Pass {
     cols: usize,
     /// Group elements of the source: 1 when lifting.
     planes: usize,
+    /// Elements of the result that are summed on their own, as plain convolutions: 1 where the irreps do it for all at once.
+    apart: usize,
     epilogue: Epilogue,
 }
 
@@ -120,10 +122,14 @@ impl Pass {
             rows: e.c_out,
             cols: e.c_in,
             planes: e.g_in,
+            apart: 1,
             epilogue,
         }
     }
 
+    /// With samples that are spread out, a tap meets some under one element, and zeros under others. The irreps would multiply
+    /// those too, up to |G| times as many as there are samples: more than they save. So where turned sources must give the
+    /// same bits, each element is summed on its own (where they need not, as in dx, Gauss's products save enough).
     fn adjoint(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
         Pass {
             filter: Filter::Adjoint,
@@ -132,6 +138,7 @@ impl Pass {
             rows: e.c_in,
             cols: e.c_out,
             planes: e.g_in,
+            apart: if exact && conv.stride > 1 { e.g_out } else { 1 },
             epilogue,
         }
     }
@@ -145,6 +152,9 @@ impl Pass {
         weight: &[f32],
         finish: &F,
     ) -> (HostBuffer, Vec<F::Output>) {
+        if self.apart > 1 {
+            return self.over_images::<1, 1, F>(e, group, isa, source, weight, finish);
+        }
         match (group, self.exact) {
             (Group::C1, _) => self.over_images::<1, 1, F>(e, group, isa, source, weight, finish),
             (Group::C4, true) => self.over_images::<4, 4, F>(e, group, isa, source, weight, finish),
@@ -167,12 +177,19 @@ impl Pass {
         let Windows { source: extents, result, step, .. } = self.windows;
         let layout = self.windows.layout(self.cols * self.planes, bands);
         let zeros = self.cols * self.planes * layout.plane();
-        let phases = (0..step * step)
-            .map(|i| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, (i / step, i % step)))
-            .collect();
+        let phases = (0..step * step).map(|i| (i / step, i % step));
+        let phases = match self.apart {
+            1 => phases.map(|at| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, at)).collect(),
+            _ => phases
+                .flat_map(|at| group.elements().map(move |g| (at, g)))
+                .collect::<Vec<_>>()
+                .into_par_iter()
+                .map(|(at, g)| self.phase_of_element::<G>(e, group, isa, weight, &layout, at, g))
+                .collect(),
+        };
         let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) };
         let image = self.cols * self.planes * extents.0 * extents.1;
-        let result = self.rows * G * result.0 * result.1;
+        let result = self.rows * G * self.apart * result.0 * result.1;
         let mut y = HostBuffer::scratch(e.batch * result);
         let shared = Shared(y.as_mut_ptr());
         // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
@@ -242,7 +259,49 @@ impl Pass {
             rest = after;
         }
         jobs.into_par_iter().for_each(|(rows, tile)| filters::<G, P>(e, group, self.filter, weight, &taps, rows, tile));
-        Phase { row, col, offsets, filters: matrices }
+        Phase { row, col, element: 0, offsets, filters: matrices }
+    }
+
+    /// As [`Pass::phase`], of the element `g` alone, by the formula as it stands. A turned source makes the same sums: terms are
+    /// in the order of the filter that is not turned, `d` = g⁻¹h and the tap.
+    fn phase_of_element<const G: usize>(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        weight: &[f32],
+        layout: &Layout,
+        (row, col): (usize, usize),
+        g: usize,
+    ) -> Phase<G> {
+        // Where the sample lies, and the weight in the filter of a pair of channels.
+        let term = |c: usize, d: usize, u: usize, v: usize| {
+            let h = group.product(g, d);
+            let moved = Group::move_entry(h, u, v, e.k, e.k);
+            let place = self.windows.place(layout, (row, col), moved)?;
+            let at = (group.inverse(d) * e.k + e.k - 1 - u) * e.k + e.k - 1 - v;
+            Some((c, [(c * self.planes + h % self.planes) * layout.plane() + place; G], at))
+        };
+        let taps = (0..e.k).flat_map(|u| (0..e.k).map(move |v| (u, v)));
+        let of_channel = taps.flat_map(|(u, v)| (0..self.planes).map(move |d| (d, u, v)));
+        let terms: Vec<_> = (0..self.cols)
+            .flat_map(|c| of_channel.clone().map(move |(d, u, v)| (c, d, u, v)))
+            .filter_map(|(c, d, u, v)| term(c, d, u, v))
+            .collect();
+        let pair = e.g_in * e.k * e.k;
+        let mut filters = HostBuffer::scratch(self.rows * terms.len());
+        let mut rest = &mut filters[..];
+        for rows in tiles(self.rows, tile_rows::<1>(isa.registers())) {
+            let (tile, after) = rest.split_at_mut(rows.len() * terms.len());
+            for (tile, &(c, _, at)) in tile.chunks_exact_mut(rows.len()).zip(&terms) {
+                for (filter, row) in tile.iter_mut().zip(rows.clone()) {
+                    *filter = weight[(c * e.c_in + row) * pair + at];
+                }
+            }
+            rest = after;
+        }
+        let offsets = terms.into_iter().map(|(_, offset, _)| offset).collect();
+        Phase { row, col, element: g, offsets, filters }
     }
 }
 
@@ -260,6 +319,8 @@ struct Plan<'a, const G: usize> {
 struct Phase<const G: usize> {
     row: usize,
     col: usize,
+    /// The element, if it is summed on its own.
+    element: usize,
     /// For each term (input channel, tap), the place of every element's sample for location 0.
     offsets: Vec<[usize; G]>,
     /// Tile by tile `[term][row][filter]`.
@@ -341,13 +402,14 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
             let mut first = 0;
             for tile in tiles(pass.rows, plan.most_rows) {
                 let count = tile.len() * phase.offsets.len() * P;
+                let plane = tile.start * G * pass.apart + phase.element;
                 // SAFETY: the tile's first plane, in which the phase has rows and columns.
-                let y = unsafe { y.add(tile.start * G * height * width + top * width + phase.col) };
+                let y = unsafe { y.add(plane * height * width + top * width + phase.col) };
                 let results = Results {
                     scale_shift: &pass.epilogue.scale_shift[tile.clone()],
                     relu: pass.epilogue.relu,
                     y: y.0,
-                    next_plane: height * width,
+                    next_plane: pass.apart * height * width,
                     next_row: pass.windows.step * width,
                     next_col: pass.windows.step,
                     rows,
