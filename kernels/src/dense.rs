@@ -41,7 +41,7 @@ impl Dense {
         self.pitch + 1 - self.kernel_size
     }
 
-    /// Floats of a row of results: whole vectors of them. Those behind the last window's have no meaning.
+    /// Floats of a row of results: whole vectors of them, zeros behind the last window's.
     pub fn results_pitch(&self) -> usize {
         self.width().next_multiple_of(WIDEST)
     }
@@ -82,7 +82,8 @@ impl Dense {
         // The last vector of the last row of windows, from its windows' last samples on, ends within the samples.
         let last = (count - 1) * step + results_pitch - WIDEST + self.reach();
         assert!(self.samples.len() >= last + WIDEST, "there are as many rows of windows");
-        Rows { samples: &self.samples, step, pitch: self.pitch, results, results_pitch, count }
+        let (samples, width) = (&self.samples, self.width());
+        Rows { samples, step, pitch: self.pitch, results, results_pitch, width, count }
     }
 }
 
@@ -95,33 +96,64 @@ struct Rows<'a> {
     pitch: usize,
     results: &'a mut [f32],
     results_pitch: usize,
+    /// Windows in a row, and how many rows.
+    width: usize,
     count: usize,
 }
 
 /// What windows make. Not a closure, which could not be `#[inline(always)]` and so would be compiled without vectors.
 trait OfWindows {
-    /// Of a vector of windows, from the first samples of each on.
+    /// Windows are K rows high, of each of which [`OfWindows::of_row`] makes something; or as they like, with K = 1.
+    const ROWS: usize;
+
+    /// Of a vector of windows, from the first sample of a row of each on.
     ///
     /// # Safety
-    /// Vectors must be readable up to [`Dense::reach`] behind `first`.
-    unsafe fn result<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V;
+    /// Vectors must be readable from there up to the windows' last samples on.
+    unsafe fn of_row<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V;
+
+    /// From what rows have made, the upper one first.
+    fn join<S: Simd>(&self, above: S::V, below: S::V) -> S::V;
 }
 
 impl Rows<'_> {
-    /// The results of all windows, down the columns.
+    /// The results of all windows, down the columns: of windows side by side in a column, whatever rows have made that they share
+    /// is made once.
     #[inline(always)]
-    fn fill<S: Simd>(self, windows: &impl OfWindows) {
+    fn fill<S: Simd, W: OfWindows>(self, windows: &W) {
+        let share = W::ROWS > 1 && self.step == self.pitch;
         for column in (0..self.results_pitch).step_by(S::LANES) {
+            let mut exist = [f32::from_bits(u32::MAX); WIDEST];
+            exist[self.width.saturating_sub(column).min(S::LANES)..].fill(0.0);
+            // SAFETY: no vector has more lanes.
+            let exist = unsafe { S::load(exist.as_ptr()) };
+            // What the rows of the last window have made, but its first.
+            let mut made = [S::splat(0.0); MOST_ROWS];
             for row in 0..self.count {
                 // SAFETY: `Dense::rows` has checked both; vectors divide `results_pitch`, a multiple of `WIDEST`.
                 unsafe {
-                    let value = windows.result::<S>(self.samples.as_ptr().add(row * self.step + column), self.pitch);
-                    S::store(self.results.as_mut_ptr().add(row * self.results_pitch + column), value);
+                    let first = self.samples.as_ptr().add(row * self.step + column);
+                    let known = if share && row > 0 { W::ROWS - 1 } else { 0 };
+                    for u in 0..W::ROWS {
+                        if u >= known {
+                            made[u] = windows.of_row::<S>(first.add(u * self.pitch), self.pitch);
+                        }
+                    }
+                    let mut value = made[0];
+                    for u in 1..W::ROWS {
+                        value = windows.join::<S>(value, made[u]);
+                        made[u - 1] = made[u];
+                    }
+                    let to = self.results.as_mut_ptr().add(row * self.results_pitch + column);
+                    S::store(to, S::and_bits(value, exist));
                 }
             }
         }
     }
 }
+
+/// Rows of windows that are not looked at as a whole.
+const MOST_ROWS: usize = 3;
 
 struct Maxima<'a> {
     k: usize,
@@ -134,28 +166,57 @@ impl Task for Maxima<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         match self.k {
-            2 => self.rows.fill::<S>(&Greatest::<2>(2)),
-            3 => self.rows.fill::<S>(&Greatest::<3>(3)),
-            k => self.rows.fill::<S>(&Greatest::<0>(k)),
+            2 => self.rows.fill::<S, _>(&GreatestOfRows::<2>),
+            3 => self.rows.fill::<S, _>(&GreatestOfRows::<3>),
+            k => self.rows.fill::<S, _>(&Greatest(k)),
         }
     }
 }
 
-/// Of windows of this extent, which is `K` unless that is 0.
-struct Greatest<const K: usize>(usize);
+/// Of windows of this extent, row by row.
+struct GreatestOfRows<const K: usize>;
 
-impl<const K: usize> OfWindows for Greatest<K> {
+impl<const K: usize> OfWindows for GreatestOfRows<K> {
+    const ROWS: usize = K;
+
     #[inline(always)]
-    unsafe fn result<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V {
-        let k = if K > 0 { K } else { self.0 };
+    unsafe fn of_row<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
+        // SAFETY: the caller's.
+        let mut max = unsafe { S::load(first) };
+        for v in 1..K {
+            // SAFETY: the caller's.
+            max = S::max(unsafe { S::load(first.add(v)) }, max);
+        }
+        max
+    }
+
+    #[inline(always)]
+    fn join<S: Simd>(&self, above: S::V, below: S::V) -> S::V {
+        S::max(below, above)
+    }
+}
+
+/// Of windows of any extent.
+struct Greatest(usize);
+
+impl OfWindows for Greatest {
+    const ROWS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn of_row<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V {
         let mut max = S::splat(f32::NEG_INFINITY);
-        for u in 0..k {
-            for v in 0..k {
-                // SAFETY: the caller's; the last of these samples is that far behind.
+        for u in 0..self.0 {
+            for v in 0..self.0 {
+                // SAFETY: the caller's.
                 max = S::max(unsafe { S::load(first.add(u * pitch + v)) }, max);
             }
         }
         max
+    }
+
+    #[inline(always)]
+    fn join<S: Simd>(&self, above: S::V, _: S::V) -> S::V {
+        above
     }
 }
 
@@ -173,7 +234,7 @@ impl Task for Sums<'_> {
         for (orbit, _) in self.terms {
             assert!(orbit.positions().concat().iter().all(|&at| at <= self.reach), "orbits lie within a window");
         }
-        self.rows.fill::<S>(&WeightedSum(self.terms));
+        self.rows.fill::<S, _>(&WeightedSum(self.terms));
     }
 }
 
@@ -181,8 +242,10 @@ impl Task for Sums<'_> {
 struct WeightedSum<'a>(&'a [(Orbit, f32)]);
 
 impl OfWindows for WeightedSum<'_> {
+    const ROWS: usize = 1;
+
     #[inline(always)]
-    unsafe fn result<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
+    unsafe fn of_row<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
         let mut total = S::splat(0.0);
         for (orbit, weight) in self.0 {
             // SAFETY: the caller's; orbits lie within a window.
@@ -198,10 +261,15 @@ impl OfWindows for WeightedSum<'_> {
         }
         total
     }
+
+    #[inline(always)]
+    fn join<S: Simd>(&self, above: S::V, _: S::V) -> S::V {
+        above
+    }
 }
 
 /// # Safety
-/// As [`OfWindows::result`], for these samples.
+/// As [`OfWindows::of_row`], for these samples.
 #[inline(always)]
 unsafe fn sum_of_half<S: Simd>(first: *const f32, [a, b, c, d]: &[usize; 4]) -> S::V {
     // SAFETY: the caller's.

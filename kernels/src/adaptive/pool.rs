@@ -155,7 +155,8 @@ impl Pool {
         let (image, map, sampled) = (x.len() / self.batch, height * pitch, y[0] * y[1]);
         let mut results = HostBuffer::scratch(shape.len());
         let results_of_images = results.par_chunks_exact_mut(shape.len() / self.batch);
-        let planes_per_job = PIECE.div_ceil(self.x.len());
+        // Images are shared out over the cores, and only large ones once more.
+        let planes_per_job = (4 * PIECE).div_ceil(self.x.len());
         let of_image = |maps: &mut HostBuffer, (x, y): (&[f32], &mut [f32])| {
             let planes = x.par_chunks_exact(self.x.len()).zip(maps.par_chunks_exact_mut(map));
             let scores = planes.with_min_len(planes_per_job).map_init(
@@ -183,7 +184,6 @@ impl Pool {
         }
         dense.fill(x);
         dense.maxima(1, z);
-        z.chunks_exact_mut(dense.results_pitch()).for_each(|row| row[dense.width()..].fill(0.0));
         self.scores.plane(z)
     }
 

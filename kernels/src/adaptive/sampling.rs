@@ -121,14 +121,21 @@ wide! {
                 (0..y_width).for_each(|j| y[j] = x[2 * j]);
                 continue;
             }
-            // The last block overlaps the one before it: a rest is not done one by one.
-            for j in (0..y_width - BLOCK).step_by(BLOCK).chain([y_width - BLOCK]) {
-                let (x, y) = (&x[2 * j..][..2 * BLOCK - 1], &mut y[j..][..BLOCK]);
-                for i in 0..BLOCK {
-                    y[i] = x[2 * i];
-                }
+            for j in 0..y_width / BLOCK {
+                copy_block::<BLOCK>(&x[2 * BLOCK * j..], &mut y[BLOCK * j..]);
             }
+            // The last block overlaps the one before it: a rest is not done one by one.
+            copy_block::<BLOCK>(&x[2 * (y_width - BLOCK)..], &mut y[y_width - BLOCK..]);
         }
+    }
+}
+
+/// `y[i] = x[2i]` of the first places.
+#[inline(always)]
+fn copy_block<const BLOCK: usize>(x: &[f32], y: &mut [f32]) {
+    let (x, y) = (&x[..2 * BLOCK - 1], &mut y[..BLOCK]);
+    for i in 0..BLOCK {
+        y[i] = x[2 * i];
     }
 }
 
