@@ -29,9 +29,9 @@ pub use check::{
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, BlurPool, Builder,
-    Chain, Config, ConvNorm, CosetMax, CosetMean, Description, GridUpsample, GroupConv, Init, Interpolation, Join,
-    Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize, Scheme, SeparableConv,
-    Sequential, Site, SpatialMean, TransposedConv, Upsample,
+    Chain, Config, ConvNorm, CosetMax, CosetMean, Description, DropoutMaps, GridUpsample, GroupConv, Init,
+    Interpolation, Join, Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize,
+    Scheme, SeparableConv, Sequential, Site, SpatialMax, SpatialMean, TransposedConv, Upsample,
 };
 pub use zoo::{
     Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,

@@ -36,7 +36,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
         x = match draw.below(if depth < 2 { 17 } else { 10 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
-            2 => x.norm(&name).relu().dropout(0.25),
+            2 => x.norm(&name).relu().dropout(0.25).dropout_maps(0.5),
             3 => x.max_pool(&name, draw.window()),
             4 => x.avg_pool(&name, draw.window()),
             5 => x.relu(),

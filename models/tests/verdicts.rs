@@ -212,3 +212,14 @@ fn a_resize_is_judged_by_its_extents() {
         }
     }
 }
+
+/// Of all places a map has the same greatest value, however it lies.
+#[test]
+fn the_maximum_over_space_is_invariant() {
+    let window = Window { kernel_size: 3, stride: 2, padding: 1 };
+    let layers = Builder::new(D4, 1, Init::new(1), &Device::Cpu).conv("conv", 3, window).coset_mean().spatial_max();
+    let network = Sequential::new("greatest", layers.build().unwrap());
+    assert_eq!(Exactness::of(&network, [9, 9]).unwrap().verdict(), Verdict::Invariant);
+    assert!(leaves_every_bit(&network, &random([2, 1, 1, 9, 9], 3, &Device::Cpu)));
+    assert_eq!(network.predict(&random([2, 1, 1, 9, 9], 3, &Device::Cpu)).unwrap().shape(), Shape::from([2, 3]));
+}

@@ -2,8 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, Chain, CosetMax,
-    CosetMean, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node, Relu,
-    Resize, SeparableConv, Site, SpatialMean, TransposedConv, Upsample,
+    CosetMean, DropoutMaps, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node,
+    Relu, Resize, SeparableConv, Site, SpatialMax, SpatialMean, TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -128,6 +128,12 @@ impl Builder {
     #[must_use]
     pub fn dropout(self, p: f32) -> Self {
         self.described(Node::new(DROPOUT, "").with("p", p))
+    }
+
+    /// In training, dropout of whole maps with probability `p`, the same at all places and for all elements of the group.
+    #[must_use]
+    pub fn dropout_maps(self, p: f32) -> Self {
+        self.described(Node::new(DropoutMaps::KIND, "").with("p", p))
     }
 
     /// The maximum of each window.
@@ -273,6 +279,13 @@ impl Builder {
     pub fn spatial_mean(self) -> Self {
         let name = self.free("mean");
         self.described(Node::new(SpatialMean::KIND, &name))
+    }
+
+    /// The maximum over space.
+    #[must_use]
+    pub fn spatial_max(self) -> Self {
+        let name = self.free("max");
+        self.described(Node::new(SpatialMax::KIND, &name))
     }
 
     /// The maximum over the group: from here on, a turned image makes the same as the upright one.

@@ -2,8 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, CosetMax, CosetMean,
-    GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMean,
-    TransposedConv, Upsample,
+    DropoutMaps, GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMax,
+    SpatialMean, TransposedConv, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::Group;
@@ -90,9 +90,10 @@ impl Layers {
     pub fn standard() -> Self {
         let none = Layers { makers: BTreeMap::new() };
         let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
-        let layers = layers.with::<MaxPool>().with::<AvgPool>().with::<BlurPool>().with::<SpatialMean>();
+        let layers =
+            layers.with::<MaxPool>().with::<AvgPool>().with::<BlurPool>().with::<SpatialMean>().with::<SpatialMax>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
-        let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>();
+        let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>().with::<DropoutMaps>();
         let layers = layers.with::<TransposedConv>().with::<SeparableConv>();
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }
@@ -145,6 +146,8 @@ pub struct Site<'a> {
     names: BTreeSet<String>,
     /// Norms so far, in the whole network: the number of one is the key of the dropout behind it.
     norms: u32,
+    /// Layers so far that drop whole maps, likewise.
+    map_dropouts: u32,
 }
 
 /// What a layer reads or makes.
@@ -169,7 +172,7 @@ impl<'a> Site<'a> {
     ) -> Result<Self> {
         let place = Place { channels: in_channels, elements: 1 };
         let (path, names) = (vec!["in_channels".to_string()], BTreeSet::new());
-        let mut site = Site { group, device, init, layers, place, path, names, norms: 0 };
+        let mut site = Site { group, device, init, layers, place, path, names, norms: 0, map_dropouts: 0 };
         site.check_channels(in_channels)?;
         site.path.clear();
         Ok(site)
@@ -266,6 +269,12 @@ impl<'a> Site<'a> {
 
     pub(crate) fn leave(&mut self) {
         self.path.pop();
+    }
+
+    /// Counts a layer that drops whole maps; how many there were before.
+    pub(crate) fn count_map_dropout(&mut self) -> u32 {
+        self.map_dropouts += 1;
+        self.map_dropouts - 1
     }
 
     /// The number of one more norm.

@@ -21,6 +21,10 @@ pub struct BlurPool(Window);
 #[derive(Clone, Copy, Debug)]
 pub struct SpatialMean;
 
+/// The maximum over space: `[…, H, W]` → `[…]`. Its gradient goes in equal parts to all places that have it.
+#[derive(Clone, Copy, Debug)]
+pub struct SpatialMax;
+
 /// The maximum over the group: `[N, C, G, …]` → `[N, C, …]`.
 #[derive(Clone, Copy, Debug)]
 pub struct CosetMax;
@@ -67,6 +71,15 @@ impl Layer for SpatialMean {
     fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&[])?;
         Ok(SpatialMean)
+    }
+}
+
+impl Layer for SpatialMax {
+    const KIND: &'static str = "spatial_max";
+
+    fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
+        node.knows_only(&[])?;
+        Ok(SpatialMax)
     }
 }
 
@@ -153,10 +166,7 @@ impl Module for SpatialMean {
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        match x.dims() {
-            [leading @ .., height, width] if leading.len() >= 2 && height * width > 0 => Ok(Shape::new(leading)),
-            _ => Err(trace.unfit(format!("expected maps [N, C, G, H, W] or [N, C, H, W], got {x:?}"))),
-        }
+        trace_space(x, trace)
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
@@ -164,6 +174,30 @@ impl Module for SpatialMean {
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+impl Module for SpatialMax {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        let rank = x.shape().rank();
+        x.max_axes(&[rank - 2, rank - 1], false)
+    }
+
+    fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        trace_space(x, trace)
+    }
+
+    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+        Symmetry::Commutes
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+fn trace_space(x: Shape, trace: &Trace) -> Result<Shape> {
+    match x.dims() {
+        [leading @ .., height, width] if leading.len() >= 2 && height * width > 0 => Ok(Shape::new(leading)),
+        _ => Err(trace.unfit(format!("expected maps [N, C, G, H, W] or [N, C, H, W], got {x:?}"))),
+    }
 }
 
 impl Module for CosetMax {
