@@ -10,8 +10,8 @@ use quarterturn::{
     core::{Device, Shape, Stream, Tensor},
     kernels::{
         Activation, Adam, Conv, Group, Window, adam_step, adaptive_max_pool, avg_pool, batch_norm_eval,
-        batch_norm_train, batch_norm_train_vjp, coset_max, depthwise_conv, depthwise_conv_dw, depthwise_conv_dx,
-        dropout, max_pool, max_pool_vjp, mul, scale, spatial_mean,
+        batch_norm_train, batch_norm_train_vjp, blur_pool, blur_pool_vjp, coset_max, depthwise_conv, depthwise_conv_dw,
+        depthwise_conv_dx, dropout, max_pool, max_pool_vjp, mul, resize, resize_nearest, scale, spatial_mean,
     },
 };
 
@@ -54,16 +54,29 @@ fn main() {
         measure(&format!("{name}_vjp"), 2 * maps + y.len(), &mut || drop(max_pool_vjp(&x, &y, window)));
     }
     let uneven = random(Shape::from([64, 10, 4, 29, 29]), 6);
-    let window = Window { kernel_size: 2, stride: 2, padding: 0 };
-    let elements = uneven.len() + max_pool(&uneven, window).len();
-    measure("max_pool_2x2_29", elements, &mut || drop(max_pool(&uneven, window)));
-    measure("adaptive_max_pool_2x2_29", elements, &mut || drop(adaptive_max_pool(&uneven, window)));
+    let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
+    let elements = uneven.len() + max_pool(&uneven, halving).len();
+    measure("max_pool_2x2_29", elements, &mut || drop(max_pool(&uneven, halving)));
+    measure("adaptive_max_pool_2x2_29", elements, &mut || drop(adaptive_max_pool(&uneven, halving)));
     for kernel_size in [2, 3] {
         let window = Window { kernel_size, stride: 1, padding: kernel_size / 2 };
         let name = format!("{kernel_size}x{kernel_size}_s1");
         let elements = maps + max_pool(&x, window).len();
         measure(&format!("max_pool_{name}"), elements, &mut || drop(max_pool(&x, window)));
         measure(&format!("avg_pool_{name}"), elements, &mut || drop(avg_pool(&x, window)));
+    }
+    for kernel_size in [3, 5] {
+        let window = Window { kernel_size, stride: 2, padding: kernel_size / 2 };
+        let y = blur_pool(&x, window);
+        let name = format!("blur_pool_{kernel_size}x{kernel_size}");
+        measure(&name, maps + y.len(), &mut || drop(blur_pool(&x, window)));
+        measure(&format!("{name}_vjp"), maps + y.len(), &mut || drop(blur_pool_vjp(&y, x.shape(), window)));
+    }
+    for extent in [14, 56] {
+        let resized = maps / 784 * extent * extent;
+        measure(&format!("resize_{extent}"), maps + resized, &mut || drop(resize(&x, extent, extent)));
+        let name = format!("resize_nearest_{extent}");
+        measure(&name, maps + resized, &mut || drop(resize_nearest(&x, extent, extent)));
     }
     measure("spatial_mean", maps, &mut || drop(spatial_mean(&x)));
     measure("coset_max", maps + maps / MAPS[2], &mut || drop(coset_max(&x)));
