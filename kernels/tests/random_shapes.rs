@@ -140,8 +140,16 @@ fn pooling(dice: &Dice) -> Case {
     let x = dice.tensor([dice.pick(1..=3), dice.pick(1..=4), 1, extents[0], extents[1]]);
     Case::new(format!("{window:?} of {:?}", x.shape()), vec![x], move |t| {
         let (max, mean) = (max_pool(&t[0], window), avg_pool(&t[0], window));
-        let gradients = [max_pool_vjp(&t[0], &max, window), avg_pool_vjp(&mean, t[0].shape(), window)];
-        [max, mean].into_iter().chain(gradients).collect()
+        let mut results = vec![max_pool_vjp(&t[0], &max, window), avg_pool_vjp(&mean, t[0].shape(), window), max, mean];
+        if kernel_size == 3 {
+            let blurred = blur_pool(&t[0], window);
+            results.extend([blur_pool_vjp(&blurred, t[0].shape(), window), blurred]);
+        }
+        if stride == 2 {
+            let (y, choice) = adaptive_max_pool(&t[0], window);
+            results.extend([adaptive_max_pool_vjp(&t[0], &y, window, &choice), y]);
+        }
+        results
     })
 }
 
@@ -241,6 +249,8 @@ fn warps(dice: &Dice) -> Case {
             rotate(&t[0], &degrees, 0.3),
             rotate_vjp(&t[0], &degrees),
             resize_vjp(&resized, images[2], images[3]),
+            resize_nearest_vjp(&resized, images[2], images[3]),
+            resize_nearest(&t[0], h, w),
             circle_crop(&t[0]),
             resized,
         ]
