@@ -23,7 +23,7 @@ use support::{args, device, say, table, weights::NameArgs};
 /// Is a network exactly equivariant at an input size? If not, which layer breaks the symmetry, and which sizes are near?
 #[derive(Parser)]
 #[command(
-    after_help = "A layer with kernel size k, stride s and padding p is exact on i samples iff (i + 2p − k) mod s = 0."
+    after_help = "A layer with kernel size k, stride s, padding p and dilation d is exact on i samples iff (i + 2p − d(k − 1) − 1) mod s = 0; without dilation that is (i + 2p − k) mod s."
 )]
 struct Args {
     #[command(flatten)]
@@ -203,12 +203,13 @@ fn print_geometry(exactness: &Exactness) {
                 window.kernel_size.to_string(),
                 window.stride.to_string(),
                 window.padding.to_string(),
+                layer.dilation.to_string(),
                 each(layer.residual),
                 if layer.is_exact() { "exact".into() } else { "inexact".into() },
             ]
         })
         .collect();
-    table::print(&["layer", "kind", "input", "k", "s", "p", "(i + 2p − k) mod s", ""], &rows);
+    table::print(&["layer", "kind", "input", "k", "s", "p", "d", "left over", ""], &rows);
     let (inexact, steps) = exactness.subsampling();
     say::result(exactness);
     if exactness.verdict() == Verdict::Inexact && inexact > 0 {
@@ -262,6 +263,7 @@ struct LayerReport<'a> {
     kernel: usize,
     stride: usize,
     padding: usize,
+    dilation: usize,
     residual: [usize; 2],
     exact: bool,
 }
@@ -324,6 +326,7 @@ impl<'a> LayerReport<'a> {
             kernel: layer.window.kernel_size,
             stride: layer.window.stride,
             padding: layer.window.padding,
+            dilation: layer.dilation,
             residual: layer.residual,
             exact: layer.is_exact(),
         }

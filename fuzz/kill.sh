@@ -5,9 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 kills=${1:-100}
 cargo build --quiet --example fig6
-program=${CARGO_TARGET_DIR:-target}/debug/examples/fig6
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# A copy, since a result says the commit that its program was built from.
+program=$work/fig6
+cp "${CARGO_TARGET_DIR:-target}/debug/examples/fig6" "$program"
 
 start() {
     exec "$program" --quick --device cpu --networks z2:8,p4:8 --train 24 --test 20 --angles 4 --epochs 2 --batch 8 \

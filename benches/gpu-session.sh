@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Everything that some minutes of a GPU machine are for, prepared beforehand: the machine needs a Vulkan driver and nothing else, no
+# compiler and no network.
+#
+#   benches/gpu-session.sh pack DIR MNIST      here: builds, strips and packs what is needed into DIR (about 25 MB)
+#   benches/gpu-session.sh run DIR OUT SECONDS there: exactness, benches, the grid of Figures 5 and 6 until the time is over
+#   benches/gpu-session.sh collect OUT         here again: takes the grid's results over into examples/results/runs/fig6-gpu
+#
+# Each step has a limit of time and a log of its own in OUT, written as it comes; OUT/summary says how each ended. A step that
+# measures nothing, or runs no test, says so. Copy OUT/bench-*.log into benches/results under a date.
+# PROFILE=dev packs what is built already, to try the script out; QUARTERTURN_GPU=software runs it on the CPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+profile=${PROFILE:-release}
+store=examples/results/runs/fig6-gpu
+
+# The path of what cargo has built, from its messages: `executables COMMAND…` prints `name path` lines.
+executables() {
+    CARGO_PROFILE_RELEASE_DEBUG=false cargo "$@" --no-run --profile "$profile" 2>&1 | tee /dev/stderr |
+        sed -nE 's/^ +Executable .*(src|tests|benches)\/([a-z_]+)(\/lib)?\.rs \((.*)\)$/\2 \4/p'
+}
+
+pack() {
+    local dir=$1 mnist=$2 stage
+    stage=$(mktemp -d)
+    mkdir -p "$dir" "$stage/mnist"
+    take() { cp "$2" "$stage/$1" && strip "$stage/$1"; }
+    while read -r name path; do take "test-$name" "$path"; done < <(
+        executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive)
+    while read -r name path; do take test-core "$path"; done < <(executables test -p quarterturn-core --features gpu --lib)
+    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench --bench kernels --bench train_step)
+    cargo build --profile "$profile" --example fig6
+    local built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
+    take fig6 "$built/examples/fig6"
+    for file in "$mnist"/*-ubyte*; do
+        case $file in *.gz) cp "$file" "$stage/mnist/" ;; *) gzip -9c "$file" >"$stage/mnist/$(basename "$file").gz" ;; esac
+    done
+    mkdir "$stage/former"
+    local former=examples/results/runs/fig6-h100
+    [ ! -d "$store" ] || former=$store
+    cp "$former"/{settings.json,results.jsonl} "$stage/former/"
+    for name in test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step fig6; do
+        [ -x "$stage/$name" ] || { echo "$name was not built"; exit 1; }
+    done
+    git rev-parse HEAD >"$stage/commit"
+    tar -cJf "$dir/gpu-session.tar.xz" -C "$stage" .
+    cp "$0" "$dir/gpu-session.sh" 2>/dev/null || true
+    rm -rf "$stage"
+    ls -l "$dir/gpu-session.tar.xz"
+}
+
+# `step NAME LIMIT PATTERN COMMAND…`: runs it, and looks for lines that show that it did something.
+step() {
+    local name=$1 limit=$2 pattern=$3 begun=$SECONDS code=0
+    shift 3
+    timeout "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+    local found
+    found=$(grep -cE "$pattern" "$out/$name.log" || true)
+    local verdict="exit $code"
+    [ "$code" != 0 ] || verdict=ok
+    [ "$code" != 124 ] || verdict="cut off at $limit s"
+    [ "$found" -gt 0 ] || verdict="$verdict, NOTHING WAS MEASURED OR TESTED"
+    printf '%-22s %4d s  %s (%d lines)\n' "$name" $((SECONDS - begun)) "$verdict" "$found" | tee -a "$out/summary"
+}
+
+run() {
+    local dir work
+    dir=$(cd "$1" && pwd)
+    mkdir -p "$2"
+    out=$(cd "$2" && pwd)
+    local seconds=$3
+    work=$(mktemp -d)
+    tar -xJf "$dir/gpu-session.tar.xz" -C "$work"
+    cd "$work"
+    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp} REQUIRE_GPU=1
+    { echo "commit $(cat commit)"; nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader || true; } \
+        2>/dev/null | tee "$out/summary"
+    # Exactness first: nothing else is worth anything without it.
+    step exactness 60 '^test .* ok$' ./test-exactness
+    step adaptive 60 '^test .* ok$' ./test-adaptive
+    step gpu_training 30 '^test .* ok$' ./test-gpu_training
+    step core 30 '^test .* ok$' ./test-core gpu
+    # Short measurements of everything: a tenth of the usual time each.
+    step bench-kernels $((seconds / 6)) 'time: ' ./bench-kernels --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 gpu
+    step bench-train_step $((seconds / 6)) 'time: ' ./bench-train_step --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 gpu
+    # One process fills the GPU. It stops cleanly when told, and what is under way goes on next time.
+    mkdir -p "$out/fig6"
+    cp former/* "$out/fig6/"
+    local left=$((seconds - SECONDS - 15))
+    [ "$left" -gt 10 ] || left=10
+    step grid "$left" 'finished|stopped' ./fig6 --full --training upright,normal:45:20,normal:45:40 --device gpu \
+        --data "$work/mnist" --out "$out/fig6"
+    # Networks can be trained again; results are what must come back.
+    rm -rf "$out/fig6/runs"
+    echo "$(wc -l <"$out/fig6/results.jsonl") of 120 runs" | tee -a "$out/summary"
+}
+
+collect() {
+    mkdir -p "$store"
+    cp "$1/fig6"/{settings.json,results.jsonl} "$store/"
+    echo "$(wc -l <"$store/results.jsonl") runs in $store; draw them with fig6 --merge $store"
+}
+
+case "${1:-} $#" in
+"pack 3") pack "$2" "$3" ;;
+"run 4") run "$2" "$3" "$4" ;;
+"collect 2") collect "$2" ;;
+*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
