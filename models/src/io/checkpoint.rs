@@ -22,6 +22,8 @@
 //! [`Checkpoint::renamed`] or [`Checkpoint::renamed_parts`] then gives the tensors the names that they have here, and
 //! [`Checkpoint::with_settings`] adds what the network is.
 
+mod names;
+
 use super::{
     preparation,
     safetensors::{self, Archive, Entry},
@@ -31,7 +33,7 @@ use crate::{Config, Description, Init, Layers, MnistCnn, Network, ResNet, Sequen
 use half::{bf16, f16};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
     iter,
@@ -165,38 +167,16 @@ impl Checkpoint {
         self.archive.tensors.keys().map(String::as_str)
     }
 
-    /// The same tensors under the names that `rename` gives them, without those for which it gives `None`: for weights
-    /// that another program trained. Feature maps and weights follow GrouPy's conventions, so values stay as they are.
+    /// The tensor `name`, whatever its shape.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if two tensors would have the same name.
-    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
-        for (old, entry) in self.archive.tensors {
-            let Some(new) = rename(&old) else { continue };
-            if tensors.insert(new.clone(), entry).is_some() {
-                return Err(Error::Checkpoint { name: new, message: format!("{old} is the second to get this name") });
-            }
-        }
-        self.archive.tensors = tensors;
-        Ok(self)
-    }
-
-    /// The same tensors with parts of their names replaced, as `names` says: the whole of a name, or all before one of its points.
-    /// Of several that fit, the longest part is replaced. One whose new name is empty is taken away first, with its point: `module`
-    /// and `_orig_mod`, which PyTorch's wrappers put before names, go by `("module", "")`.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] if no tensor's name has one of the parts, or two tensors would have the same name.
-    pub fn renamed_parts(self, names: &BTreeMap<String, String>) -> Result<Self> {
-        let mut unused: BTreeSet<&str> = names.keys().map(String::as_str).collect();
-        let renamed: BTreeMap<String, String> =
-            self.names().map(|name| (name.to_string(), renamed_part(name, names, &mut unused))).collect();
-        if let Some(part) = unused.first() {
-            let message = "is to be renamed, but no tensor of the file has it".to_string();
-            return Err(Error::Checkpoint { name: part.to_string(), message });
-        }
-        self.renamed(|name| renamed.get(name).cloned())
+    /// [`Error::Checkpoint`] if there is none, it is of another type than F16, BF16, F32 or F64, or a value is not finite.
+    pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let shape = match self.archive.tensors.get(name) {
+            Some(Entry::Tensor { shape, .. }) => Shape::try_new(shape)?,
+            _ => Shape::from([]),
+        };
+        self.tensor_of(name, shape, device)
     }
 
     /// The same tensors with these settings added, in place of those of the same name: a file of another program says
@@ -245,6 +225,20 @@ impl Checkpoint {
         self.restore_except(network, |_| false)
     }
 
+    /// Puts the values of the tensors that are `wanted` into `network`, and leaves its others as they are: to go on from a network
+    /// that was trained for something else, without its last layer (`|name| !name.starts_with("linear")`). Settings and description
+    /// are not compared, only the names and shapes of what is wanted. See [`Checkpoint::renamed`] for other names. Returns how many
+    /// tensors were taken.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] with the name of a tensor of the network that is wanted and does not fit; the network is then unchanged.
+    pub fn restore_part<N: Network + ?Sized>(&self, network: &mut N, wanted: impl Fn(&str) -> bool) -> Result<usize> {
+        let values = self.values_for(network, wanted)?;
+        let taken = values.len();
+        put(network, values);
+        Ok(taken)
+    }
+
     /// As [`Checkpoint::restore`], from a file that may also hold tensors with names that are `foreign`.
     pub(crate) fn restore_except<N: Network + ?Sized>(
         &self,
@@ -259,22 +253,28 @@ impl Checkpoint {
             self.expect(&name, &expected)?;
         }
         self.expect_description(&network.description())?;
-        let mut unused: BTreeSet<&str> = self.names().collect();
-        let mut values = Vec::new();
-        let mut outcome = Ok(());
-        network.visit(&mut |name, param| {
-            unused.remove(name);
-            if outcome.is_ok() {
-                outcome = self.tensor(name, param.value().shape(), &param.value().device()).map(|v| values.push(v));
-            }
-        });
-        outcome?;
-        if let Some(name) = unused.into_iter().find(|name| !foreign(name)) {
+        let values = self.values_for(network, |_| true)?;
+        if let Some(name) = self.names().find(|&name| !values.contains_key(name) && !foreign(name)) {
             return Err(Error::Checkpoint { name: name.into(), message: "the network has no such tensor".into() });
         }
-        let mut values = values.into_iter();
-        network.visit(&mut |_, param| param.set(values.next().expect("visit always reaches the same parameters")));
+        put(network, values);
         Ok(())
+    }
+
+    /// The values of those of the network's tensors that are `wanted`, by name.
+    fn values_for<N: Network + ?Sized>(
+        &self,
+        network: &mut N,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let (mut values, mut outcome) = (BTreeMap::new(), Ok(()));
+        network.visit(&mut |name, param| {
+            if outcome.is_ok() && wanted(name) {
+                let value = self.tensor_of(name, param.value().shape(), &param.value().device());
+                outcome = value.map(|value| drop(values.insert(name.to_string(), value)));
+            }
+        });
+        outcome.map(|()| values)
     }
 
     /// Refuses a file that describes other layers; one without a description may be of any.
@@ -317,7 +317,7 @@ impl Checkpoint {
     }
 
     /// The tensor `name`, which must have this shape and finite values.
-    pub(crate) fn tensor(&self, name: &str, shape: Shape, device: &Device) -> Result<Tensor> {
+    pub(crate) fn tensor_of(&self, name: &str, shape: Shape, device: &Device) -> Result<Tensor> {
         let unfit = |message: String| Error::Checkpoint { name: name.into(), message };
         let (dtype, found, bytes) = match self.archive.tensors.get(name) {
             Some(Entry::Tensor { dtype, shape, bytes }) => (dtype, shape, bytes),
@@ -342,6 +342,15 @@ impl Checkpoint {
     }
 }
 
+/// Gives the tensors of the network these values, by name.
+fn put<N: Network + ?Sized>(network: &mut N, mut values: BTreeMap<String, Tensor>) {
+    network.visit(&mut |name, param| {
+        if let Some(value) = values.remove(name) {
+            param.set(value);
+        }
+    });
+}
+
 fn corrupt(path: &Path, error: safetensors::Malformed) -> Error {
     Error::Corrupt { path: path.into(), offset: error.offset as u64, message: error.message }
 }
@@ -359,28 +368,6 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let file = File::open(path)?;
     let length = length(file.metadata()?)?;
     Ok((file, length))
-}
-
-/// `name` without the parts that `names` takes away, and with its longest part that has another new name replaced. Parts that it
-/// has are no longer `unused`.
-fn renamed_part<'a>(name: &str, names: &'a BTreeMap<String, String>, unused: &mut BTreeSet<&'a str>) -> String {
-    // Where the parts of a name end that have an entry, and their new names.
-    let mut parts = |name: &str| -> Vec<(usize, &'a str)> {
-        let entry = |end| {
-            let (old, new) = names.get_key_value(&name[..end])?;
-            unused.remove(old.as_str());
-            Some((end, new.as_str()))
-        };
-        name.match_indices('.').map(|(at, _)| at).chain([name.len()]).filter_map(entry).collect()
-    };
-    let mut name = name;
-    while let Some(&(end, _)) = parts(name).iter().find(|&&(end, new)| new.is_empty() && end < name.len()) {
-        name = &name[end + 1..];
-    }
-    match parts(name).into_iter().rev().find(|(_, new)| !new.is_empty()) {
-        Some((end, new)) => format!("{new}{}", &name[end..]),
-        None => name.to_string(),
-    }
 }
 
 /// That a file with tensors of these names has no tensor `name`, and which of them might be meant: those that end like it.

@@ -57,7 +57,7 @@ impl FirstBatch {
         let tensor = |name: &str| {
             let name = format!("{TRAINING}{name}");
             let values = state.shapes().get(&name).map_or(0, |shape| shape.iter().product());
-            state.tensor(&name, Shape::from([values]), &Device::Reference)
+            state.tensor_of(&name, Shape::from([values]), &Device::Reference)
         };
         let name = format!("{TRAINING}{}", Self::SETTING);
         let images = state.config().get(&name).cloned();

@@ -104,7 +104,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
                 return;
             }
             let tensor = |full: &String| {
-                let tensor = state.tensor(full, param.value().shape(), device)?;
+                let tensor = state.tensor_of(full, param.value().shape(), device)?;
                 // A mean of squares.
                 if full.starts_with("optimizer.moment2.") && tensor.to_f64()?.iter().any(|&v| v < 0.0) {
                     return Err(refused(full.clone(), "a second moment is not negative".into()));
@@ -150,7 +150,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             if outcome.is_err() || param.kind() != Kind::Weight || !state.has(&full) {
                 return;
             }
-            outcome = state.tensor(&full, param.value().shape(), device).map(|gradient| sum.set(param, gradient));
+            outcome = state.tensor_of(&full, param.value().shape(), device).map(|gradient| sum.set(param, gradient));
             names.insert(full);
         });
         outcome?;
@@ -170,7 +170,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         self.network.visit(&mut |name, param| {
             let full = format!("{AVERAGE}{name}");
             if outcome.is_ok() {
-                let mean = state.tensor(&full, param.value().shape(), device);
+                let mean = state.tensor_of(&full, param.value().shape(), device);
                 outcome = mean.and_then(|mean| averages.set_mean(param, mean));
             }
             names.insert(full);
@@ -311,7 +311,7 @@ fn read_position(state: &Checkpoint, device: &Device) -> Result<(Position, Optio
     let (epoch, step) = (state.setting(EPOCH, number)?, state.setting(STEP, number)?);
     let (steps, images) = (state.setting(STEPS, number)?, state.setting(IMAGES, number)?);
     let mut position = Position { epoch, step, steps, images, ..Position::default() };
-    let list = |name: &str, length: usize| state.tensor(name, [length].into(), &Device::Reference);
+    let list = |name: &str, length: usize| state.tensor_of(name, [length].into(), &Device::Reference);
     position.losses = list(LOSSES, epoch as usize)?.f64s().to_vec();
     let epoch_steps = list(EPOCH_STEPS, position.begun())?;
     let whole = |&steps: &f64| {
@@ -320,6 +320,6 @@ fn read_position(state: &Checkpoint, device: &Device) -> Result<(Position, Optio
         number.ok_or_else(|| Error::Checkpoint { name: EPOCH_STEPS.into(), message: message() })
     };
     position.epoch_steps = epoch_steps.f64s().iter().map(whole).collect::<Result<_>>()?;
-    let loss_sum = state.has(LOSS_SUM).then(|| state.tensor(LOSS_SUM, [].into(), device)).transpose()?;
+    let loss_sum = state.has(LOSS_SUM).then(|| state.tensor_of(LOSS_SUM, [].into(), device)).transpose()?;
     Ok((position, loss_sum))
 }

@@ -233,6 +233,35 @@ fn tensors_of_another_program_are_renamed() {
     checkpoint_error(read().network(&Device::Cpu).map(|_| ()), "model", "it has no settings");
 }
 
+/// A network for other classes takes the layers below its last from a file, and one tensor can be had by itself.
+#[test]
+fn a_part_of_a_file_is_restored() {
+    let folder = Folder::new("part");
+    let path = folder.file("net.safetensors");
+    let mut trained = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+    save(&path, &mut trained).unwrap();
+    let file = Checkpoint::read(&path).unwrap();
+    let named = |network: &mut MnistCnn| {
+        let mut named = BTreeMap::new();
+        network.visit(&mut |name, param| drop(named.insert(name.to_string(), param.value().to_vec().unwrap())));
+        named
+    };
+    let theirs = named(&mut trained);
+    let mut other = MnistCnn::new(MnistCnnConfig { classes: 5, ..small() }, 8, &Device::Cpu).unwrap();
+    let before = named(&mut other);
+    checkpoint_error(file.restore_part(&mut other, |_| true).map(|_| ()), "linear.weight", "expected shape [5, ");
+    assert_eq!(named(&mut other), before, "unchanged by a file that does not fit");
+    let taken = file.restore_part(&mut other, |name| !name.starts_with("linear")).unwrap();
+    assert_eq!(taken, before.len() - 2);
+    for (name, values) in named(&mut other) {
+        assert_eq!(values, if name.starts_with("linear") { &before[&name] } else { &theirs[&name] }[..], "{name}");
+    }
+
+    let weight = file.tensor("linear.weight", &Device::Cpu).unwrap();
+    assert_eq!(weight.to_vec().unwrap(), theirs["linear.weight"]);
+    checkpoint_error(file.tensor("head.weight", &Device::Cpu).map(|_| ()), "head.weight", "no such tensor; it has ");
+}
+
 #[test]
 fn settings_in_a_file_are_not_trusted() {
     let folder = Folder::new("settings");

@@ -1,0 +1,63 @@
+//! Tensors under other names: those of weights that another program trained.
+
+use super::Checkpoint;
+use quarterturn_core::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Checkpoint {
+    /// The same tensors under the names that `rename` gives them, without those for which it gives `None`: for weights
+    /// that another program trained. Feature maps and weights follow GrouPy's conventions, so values stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if two tensors would have the same name.
+    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (old, entry) in self.archive.tensors {
+            let Some(new) = rename(&old) else { continue };
+            if tensors.insert(new.clone(), entry).is_some() {
+                return Err(Error::Checkpoint { name: new, message: format!("{old} is the second to get this name") });
+            }
+        }
+        self.archive.tensors = tensors;
+        Ok(self)
+    }
+
+    /// The same tensors with parts of their names replaced, as `names` says: the whole of a name, or all before one of its points.
+    /// Of several that fit, the longest part is replaced. One whose new name is empty is taken away first, with its point: `module`
+    /// and `_orig_mod`, which PyTorch's wrappers put before names, go by `("module", "")`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if no tensor's name has one of the parts, or two tensors would have the same name.
+    pub fn renamed_parts(self, names: &BTreeMap<String, String>) -> Result<Self> {
+        let mut unused: BTreeSet<&str> = names.keys().map(String::as_str).collect();
+        let renamed: BTreeMap<String, String> =
+            self.names().map(|name| (name.to_string(), renamed_part(name, names, &mut unused))).collect();
+        if let Some(part) = unused.first() {
+            let message = "is to be renamed, but no tensor of the file has it".to_string();
+            return Err(Error::Checkpoint { name: part.to_string(), message });
+        }
+        self.renamed(|name| renamed.get(name).cloned())
+    }
+}
+
+/// `name` without the parts that `names` takes away, and with its longest part that has another new name replaced. Parts that it
+/// has are no longer `unused`.
+fn renamed_part<'a>(name: &str, names: &'a BTreeMap<String, String>, unused: &mut BTreeSet<&'a str>) -> String {
+    // Where the parts of a name end that have an entry, and their new names.
+    let mut parts = |name: &str| -> Vec<(usize, &'a str)> {
+        let entry = |end| {
+            let (old, new) = names.get_key_value(&name[..end])?;
+            unused.remove(old.as_str());
+            Some((end, new.as_str()))
+        };
+        name.match_indices('.').map(|(at, _)| at).chain([name.len()]).filter_map(entry).collect()
+    };
+    let mut name = name;
+    while let Some(&(end, _)) = parts(name).iter().find(|&&(end, new)| new.is_empty() && end < name.len()) {
+        name = &name[end + 1..];
+    }
+    match parts(name).into_iter().rev().find(|(_, new)| !new.is_empty()) {
+        Some((end, new)) => format!("{new}{}", &name[end..]),
+        None => name.to_string(),
+    }
+}
