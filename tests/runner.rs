@@ -542,12 +542,8 @@ fn a_batch_that_cannot_be_normalised_fails_its_run_alone() {
 #[test]
 fn a_diverged_run_is_no_result_on_any_device() {
     let folder = Folder::new("diverged");
-    let mut devices = vec!["cpu"];
-    #[cfg(feature = "gpu")]
-    if quarterturn::core::testing::gpu().is_some() {
-        devices.push("gpu");
-    }
-    for device in devices {
+    for device in quarterturn::core::testing::devices() {
+        let device = if matches!(device, quarterturn::core::Device::Cpu) { "cpu" } else { "gpu" };
         let out = folder.join(device);
         let diverging = ["--device", device, "--networks", "p4:8", "--train", "40", "--epochs", "3", "--batch", "8"];
         let mut command = fig5(&out, &[&diverging[..], &["--lr", "1e10", "--checkpoint-every", "0"]].concat());

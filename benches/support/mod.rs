@@ -20,16 +20,15 @@ use std::{
 /// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it. With `QUARTERTURN_PROFILE=1` a
 /// GPU also says how long each kernel takes.
 pub fn devices() -> Vec<Device> {
-    let mut devices = vec![Device::Cpu];
     #[cfg(feature = "gpu")]
     match Gpu::open(&GpuOptions { profile: profiled(), ..GpuOptions::default() }) {
         Ok(gpu) if gpu.adapter().software && !untimed() => {
             eprintln!("note: {gpu} is not timed: the ids that end in /gpu are left out");
         }
-        Ok(gpu) => devices.push(Device::Gpu(gpu)),
+        Ok(gpu) => return vec![Device::Cpu, Device::Gpu(gpu)],
         Err(error) => eprintln!("note: {error}: the ids that end in /gpu are left out"),
     }
-    devices
+    vec![Device::Cpu]
 }
 
 /// Whether criterion runs everything once and times nothing.
@@ -38,6 +37,7 @@ fn untimed() -> bool {
 }
 
 /// Whether the time of each kernel is asked for.
+#[cfg(feature = "gpu")]
 fn profiled() -> bool {
     std::env::var_os("QUARTERTURN_PROFILE").is_some_and(|value| value != "0")
 }
