@@ -479,7 +479,8 @@ mod tests {
 
     #[test]
     fn escapes_are_decoded() {
-        let archive = whole(&file(r#" {"__metadata__" : {"k\u0041\/" : "\ud83d\ude00\n\\"} } "#, &[])).unwrap();
+        let archive =
+            whole(&file(r#" {"__metadata__" : {"epoch" : 3, "k\u0041\/" : "\ud83d\ude00\n\\"} } "#, &[])).unwrap();
         assert_eq!(archive.metadata["kA/"], "\u{1F600}\n\\");
     }
 
@@ -489,6 +490,7 @@ mod tests {
         let sound = "\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}";
         for (odd, bytes) in [
             ("\"__metadata__\":null", 8),
+            ("\"__metadata__\":{\"epoch\":3,\"more\":[1,{}]}", 8),
             ("\"version\":2.5e0", 8),
             ("\"more\":[{\"a\":[null,true,\"]\"]},-1]", 8),
             ("\"y\":{}", 8),
