@@ -3,8 +3,6 @@
 //! The file may come from another program, as the published networks of the paper do: `--names` says what its tensors
 //! are called here, and what network they are of. Filters follow GrouPy's conventions, `[C_out, C_in, G, k, k]`.
 
-mod support;
-
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     core::{Error, Result, Tensor},
@@ -14,8 +12,7 @@ use quarterturn::{
         training::Tally,
     },
 };
-use std::{path::PathBuf, process::ExitCode};
-use support::{
+use quarterturn_examples::{
     answers::{turns_leave_every_bit, unanswered},
     args,
     csv::Csv,
@@ -27,6 +24,7 @@ use support::{
     say, table,
     weights::{NAMES_HELP, NameArgs},
 };
+use std::{path::PathBuf, process::ExitCode};
 
 /// Digits that are counted together.
 const SLICE: usize = 250;

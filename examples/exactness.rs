@@ -1,8 +1,6 @@
 //! Says whether a network is exactly equivariant at an input size, which layers break the symmetry if it is not, and the
 //! nearest sizes at which it is.
 
-mod support;
-
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     core::{Device, Error, Result, Stream, Tensor},
@@ -12,13 +10,13 @@ use quarterturn::{
         Verdict, WindowedLayer,
     },
 };
+use quarterturn_examples::{args, device, say, table, weights::NameArgs};
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     str::FromStr,
 };
-use support::{args, device, say, table, weights::NameArgs};
 
 /// Is a network exactly equivariant at an input size? If not, which layer breaks the symmetry, and which sizes are near?
 #[derive(Parser)]

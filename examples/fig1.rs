@@ -1,22 +1,20 @@
 //! Figure 1: subsampling breaks equivariance. A 2×2 max pool with stride 2, before and after a quarter turn, on a
 //! size where the two orders differ and on one where they agree.
 
-mod support;
-
 use clap::Parser;
 use plotters::prelude::*;
 use quarterturn::{
     core::{Device, Result, Shape, Stream, Tensor, window_extent, window_residual},
     kernels::{Window, avg_pool_vjp, max_pool, transform_plane},
 };
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     args,
     csv::Csv,
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, stroke, write},
     palette, say, table,
 };
+use std::process::ExitCode;
 
 /// The pooling layer of the figure.
 const POOL: Window = Window { kernel_size: 2, stride: 2, padding: 0 };

@@ -1,15 +1,12 @@
 //! Figure 2: a rotated digit betrays the rotation by its corners; CircleCrop hides them.
 
-mod support;
-
 use clap::Parser;
 use quarterturn::{
     core::{Device, Error, Result, Tensor},
     data::{Dataset, mnist},
     kernels::{circle_crop, resize, rotate},
 };
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     args,
     csv::Csv,
     device,
@@ -17,6 +14,7 @@ use support::{
     figure::{self, Area, Drawn, bold, centred, font, from_left, write},
     palette, raster, say, table,
 };
+use std::process::ExitCode;
 
 /// Points per pixel.
 const CELL: f64 = 2.0;

@@ -1,8 +1,6 @@
 //! Figure 3: a network made of equivariant layers learns to tell an image from its own quarter turn, because a
 //! subsampling layer leaves a row and a column over at 32×32. At 33×33 nothing is left over, and it cannot learn.
 
-mod support;
-
 use clap::Parser;
 use plotters::prelude::*;
 use quarterturn::{
@@ -11,8 +9,7 @@ use quarterturn::{
     kernels::{Group, cross_entropy, transform_feature_map, transform_plane},
     models::{Mode, Network, SubsamplingNet, training::train_step},
 };
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     args,
     csv::Csv,
     device,
@@ -21,6 +18,7 @@ use support::{
     progress::Progress,
     raster, say, table,
 };
+use std::process::ExitCode;
 
 /// `T`: one quarter turn counter-clockwise.
 const TURN: usize = 1;

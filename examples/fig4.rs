@@ -4,8 +4,6 @@
 //! The error is Eq. 14 of Edixhoven et al. 2023 on batch norm in evaluation mode (unlike the paper's published figure for
 //! PatchCamelyon, which took the mean absolute difference, here `error_l1`, on statistics of the batch).
 
-mod support;
-
 use clap::{Parser, ValueEnum};
 use plotters::prelude::*;
 use quarterturn::{
@@ -18,9 +16,7 @@ use quarterturn::{
         training::{Trainer, Training, evaluate},
     },
 };
-use serde::{Deserialize, Serialize};
-use std::{fmt, ops::ControlFlow, path::Path, process::ExitCode, time::Instant};
-use support::{
+use quarterturn_examples::{
     args,
     csv::Csv,
     device,
@@ -32,6 +28,8 @@ use support::{
     runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
     say, table,
 };
+use serde::{Deserialize, Serialize};
+use std::{fmt, ops::ControlFlow, path::Path, process::ExitCode, time::Instant};
 
 /// Figure 4: the equivariance error of a ResNet at every depth while it trains
 #[derive(Parser)]

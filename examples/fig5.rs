@@ -1,20 +1,18 @@
 //! Figure 5: networks trained on upright digits, tested on rotated ones. P4CNN on 28×28 is exactly equivariant to
 //! quarter turns; on 27×27 and 29×29 its pooling leaves a row and a column over, and it learns to use that.
 //!
-//! What is trained and tested, and how an image is prepared: `support/rotations`.
-
-mod support;
+//! What is trained and tested, and how an image is prepared: `src/rotations`.
 
 use clap::Parser;
 use quarterturn::core::Result;
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     angle_chart, args,
     digits::Digits,
     figure,
     rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
     say, table,
 };
+use std::process::ExitCode;
 
 /// Figure 5: Z2CNN and P4CNN, trained on upright digits, tested on rotated ones
 #[derive(Parser)]

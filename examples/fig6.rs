@@ -2,14 +2,11 @@
 //! equivariant network carries over what it learns to the other three quarters; the others do as far as their
 //! equivariance holds.
 //!
-//! What is trained and tested, and how an image is prepared: `support/rotations`.
-
-mod support;
+//! What is trained and tested, and how an image is prepared: `src/rotations`.
 
 use clap::Parser;
 use quarterturn::core::Result;
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     angle_chart, args,
     digits::Digits,
     figure::{self, bold, from_left, write},
@@ -17,6 +14,7 @@ use support::{
     rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
     say, table,
 };
+use std::process::ExitCode;
 
 /// Points of a panel.
 const PANEL: (f64, f64) = (470.0, 350.0);

@@ -1,8 +1,6 @@
 //! Segmentation that turns with the image: a U-Net on p4 learns which pixels lie inside of a closed outline, and the mask of the
 //! turned image is the turned mask, in every pixel.
 
-mod support;
-
 use clap::Parser;
 use quarterturn::{
     autograd::{Optimizer, Schedule},
@@ -16,12 +14,12 @@ use quarterturn::{
         unet,
     },
 };
-use std::{ops::ControlFlow, path::Path, process::ExitCode, time::Instant};
-use support::{
+use quarterturn_examples::{
     args, device,
     figure::{self, Area, Drawn, centred, font, write},
     palette, preparation, raster, say,
 };
+use std::{ops::ControlFlow, path::Path, process::ExitCode, time::Instant};
 
 /// Height and width of the images. A U-Net on p4 takes any.
 const SIZE: usize = 32;

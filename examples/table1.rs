@@ -1,14 +1,11 @@
 //! Table 1: accuracies on MNIST and on RotMNIST, whose training digits are turned once, each by a uniform angle. With
 //! intervals and tests, and besides the accuracy at 0°, which the paper gives, the mean over all angles.
 //!
-//! What is trained and tested, and how an image is prepared: `support/rotations`.
-
-mod support;
+//! What is trained and tested, and how an image is prepared: `src/rotations`.
 
 use clap::Parser;
 use quarterturn::{core::Result, kernels::Group};
-use std::process::ExitCode;
-use support::{
+use quarterturn_examples::{
     args,
     csv::Csv,
     digits::Digits,
@@ -18,6 +15,7 @@ use support::{
     significance::{Welch, interval95, welch},
     table,
 };
+use std::process::ExitCode;
 
 /// What the networks are trained on: the columns MNIST and RotMNIST of the paper's table.
 const TRAININGS: [(Turns, &str); 2] = [(Turns::Upright, "upright"), (Turns::Fixed, "turned once")];

@@ -1,8 +1,6 @@
 //! Table 2: accuracies of an approximately equivariant, an exactly equivariant and a standard ResNet, on images as they are
 //! (rotations seen in training) and on all four quarter turns of them (unseen ones). How each data set is trained on:
-//! `support/image_setting`.
-
-mod support;
+//! `src/image_setting`.
 
 use clap::{Parser, ValueEnum};
 use quarterturn::{
@@ -14,11 +12,7 @@ use quarterturn::{
         training::{Tally, Trainer, Training, train_step},
     },
 };
-use serde::{Deserialize, Serialize};
-use std::{
-    cell::RefCell, fmt, ops::ControlFlow, path::Path, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
-};
-use support::{
+use quarterturn_examples::{
     answers, args,
     csv::Csv,
     device, files,
@@ -28,6 +22,10 @@ use support::{
     rotations::statistics,
     runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
     say, table,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    cell::RefCell, fmt, ops::ControlFlow, path::Path, process::ExitCode, str::FromStr, sync::Arc, time::Instant,
 };
 
 /// Images on which each trained network is asked whether a turn changes a bit of its logits.

@@ -3,8 +3,6 @@
 //! The network of the best epoch lands in `network.safetensors`, with what it is made of, how images are prepared for it and what the
 //! classes are called: `evaluate` and `exactness` read it. The same command goes on where the last one was stopped.
 
-mod support;
-
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     autograd::{Optimizer, ParamGroup, Schedule},
@@ -16,6 +14,7 @@ use quarterturn::{
         training::{Metric, Objective, Report, Scores, Trainer, Training, Validation},
     },
 };
+use quarterturn_examples::{args, device, files, preparation, say};
 use std::{
     fs::OpenOptions,
     io::Write,
@@ -24,7 +23,6 @@ use std::{
     process::ExitCode,
     sync::Arc,
 };
-use support::{args, device, files, preparation, say};
 
 /// Images of some part.
 type Shared = Arc<dyn Samples>;

@@ -1,7 +1,7 @@
 //! Folders of grids, as a shard's owner may hand them on: results in `results.jsonl`, networks in `runs`. Whatever is in them, a
 //! grid believes nothing that its experiment would not, and writes nothing but its own files.
 
-use crate::{scratch, support::runner, write};
+use crate::{runner, scratch, write};
 use clap::Parser;
 use quarterturn::{
     core::{Device, Result},

@@ -7,7 +7,31 @@ mod grid;
 mod readers;
 mod resume;
 mod seeds;
-mod support;
+
+// What goes through grids of runs: the examples' own code, silent here. Merging uses a part of it.
+#[allow(dead_code, unused_imports)]
+#[path = "../../examples/src/files.rs"]
+mod files;
+#[allow(dead_code)]
+#[path = "../../examples/src/progress.rs"]
+mod progress;
+#[allow(dead_code, unused_imports)]
+#[path = "../../examples/src/runner/mod.rs"]
+mod runner;
+
+mod say {
+    pub fn note(_: impl std::fmt::Display) {}
+
+    pub fn counted(n: u64, noun: &str) -> String {
+        format!("{n} {noun}s")
+    }
+}
+
+mod device {
+    pub fn name(device: &quarterturn::core::Device) -> String {
+        device.to_string()
+    }
+}
 
 use quarterturn::{
     core::Device,

@@ -52,7 +52,7 @@ use std::{
     collections::BTreeMap,
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Instant,
 };

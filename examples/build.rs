@@ -8,7 +8,7 @@ use std::{
 };
 
 const NAME: &str = "QUARTERTURN_COMMIT";
-/// What the programs are made of.
+/// What the programs are made of, in the repository.
 const SOURCES: [&str; 8] =
     ["Cargo.lock", "src", "core/src", "kernels/src", "autograd/src", "models/src", "data/src", "examples"];
 
@@ -22,7 +22,7 @@ fn main() {
 
 /// `None` where this is no repository of its own, such as in a registry's folder within somebody else's.
 fn of_this_repository() -> Option<String> {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?).parent()?.to_path_buf();
     if !root.join(".git").exists() {
         return None;
     }
@@ -31,7 +31,8 @@ fn of_this_repository() -> Option<String> {
         let text = String::from_utf8(output.stdout).ok()?.trim().to_string();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
-    println!("cargo::rerun-if-changed={}", git(&["rev-parse", "--git-path", "logs/HEAD"])?);
-    SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
+    let watched = [log.as_str()].into_iter().chain(SOURCES);
+    watched.for_each(|path| println!("cargo::rerun-if-changed={}", root.join(path).display()));
     git(&["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"])
 }

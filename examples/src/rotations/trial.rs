@@ -1,7 +1,7 @@
 //! One run: a network, trained with one seed on one distribution of angles, and tested at every angle.
 
-use super::{Protocol, Settings, Subject, Turns};
-use crate::support::{
+use super::{Settings, Subject, Turns};
+use crate::{
     answers,
     digits::Digits,
     files, fingerprint, preparation,

@@ -1,9 +1,6 @@
 //! The numbers that tables and figures are made of.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
-use support::{
+use quarterturn_examples::{
     rotations::Turns,
     significance::{interval95, welch},
 };

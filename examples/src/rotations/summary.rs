@@ -1,7 +1,7 @@
 //! What was found of each network, over its seeds.
 
 use super::{Findings, Settings, Subject, Turns};
-use crate::support::{
+use crate::{
     angle_chart::{Point, Series},
     runner::Finished,
     say::counted,

@@ -6,7 +6,7 @@
 //! Nothing is believed for standing in such a file: every line is checked when it is read.
 
 use super::{Origin, Shard};
-use crate::support::{files, say};
+use crate::{files, say};
 use quarterturn::core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

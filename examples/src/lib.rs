@@ -1,5 +1,5 @@
 //! What the examples share: command line, device and data choice, figures, tables, files, progress.
-#![allow(dead_code, unused_imports, reason = "each example uses a part")]
+#![allow(missing_docs, reason = "nobody but the examples uses it")]
 
 pub mod angle_chart;
 pub mod answers;

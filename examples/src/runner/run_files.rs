@@ -1,7 +1,7 @@
 //! The files of one run. Each has a name that follows from the run's key, and nothing else is ever touched: whatever
 //! else lies in the folder is the user's.
 
-use crate::support::files;
+use crate::files;
 use quarterturn::core::{Result, unfinished_name};
 use std::{
     fs,

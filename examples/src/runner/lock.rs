@@ -2,7 +2,7 @@
 //! it ends. A file called `lock` that says anything else than what is written here is somebody else's, and stays.
 
 use super::Shard;
-use crate::support::files;
+use crate::files;
 use quarterturn::core::{Error, Result};
 use std::{
     fs::{File, TryLockError},

@@ -1,7 +1,7 @@
 //! The size of an experiment.
 
 use super::{Protocol, RotationArgs};
-use crate::support::{digits::Digits, runner};
+use crate::{digits::Digits, runner};
 use quarterturn::{autograd::Schedule, models::training::Training};
 
 /// How many seeds an experiment takes, unless the user says otherwise.

@@ -1,7 +1,7 @@
 //! Options of the experiments on rotated digits.
 
 use super::{Protocol, Subject};
-use crate::support::{
+use crate::{
     args::{DataArgs, DeviceArgs, OutArgs},
     runner::RunnerArgs,
 };

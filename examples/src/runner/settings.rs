@@ -1,6 +1,6 @@
 //! What the runs of a folder have in common, by name: a mixture would be worth nothing.
 
-use crate::support::files;
+use crate::files;
 use quarterturn::core::{Error, Result};
 use std::{collections::BTreeMap, fmt::Display, io, path::Path};
 

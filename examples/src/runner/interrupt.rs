@@ -2,7 +2,7 @@
 //! the second ends the program at once.
 
 use super::INTERRUPTED;
-use crate::support::say;
+use crate::say;
 use quarterturn::core::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,7 +1,7 @@
 //! What made a result: a device, and the program of a commit. No settings, since runs of several devices may stand in one
 //! folder; each result says its own.
 
-use crate::support::device;
+use crate::device;
 use quarterturn::core::Device;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! What a run in progress has at hand: its files, the clock of its checkpoints, its share of the progress bar.
 
 use super::{super::files, Origin, RunFiles, interrupt};
-use crate::support::progress::Progress;
+use crate::progress::Progress;
 use quarterturn::core::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{

@@ -5,10 +5,10 @@ use super::{
     RUN, RunFiles, Settings,
     journal::{self, Journal, Judge},
 };
-use crate::support::{files, say};
+use crate::{files, say};
 use quarterturn::{
     core::{Error, Result},
-    models::{Checkpoint, Module, Network},
+    models::{Checkpoint, Network},
 };
 use std::{
     io::ErrorKind,

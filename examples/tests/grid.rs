@@ -1,15 +1,17 @@
 //! What a grid of runs does when writing fails, a run fails, two start at once, or what it reads back cannot be: in this
 //! process, with runs that compute next to nothing.
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 use quarterturn::{
     core::{
         Device, Error, Result,
         testing::faults::{count, fail_at},
     },
     models::{MnistCnn, MnistCnnConfig, Network, checkpoint},
+};
+use quarterturn_examples::{
+    csv::Csv,
+    files,
+    runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
 };
 use std::{
     cell::Cell,
@@ -19,11 +21,6 @@ use std::{
     process::ExitCode,
     sync::Barrier,
     thread,
-};
-use support::{
-    csv::Csv,
-    files,
-    runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
 };
 
 /// A folder of its own for each test, removed at the end.

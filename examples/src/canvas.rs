@@ -1,0 +1,195 @@
+//! What a figure is drawn on: each shape goes into the SVG and, at the same time, onto the pixels of the PNG. On the pixels
+//! text is made of the outlines of DejaVu Sans, so that neither fonts of the system nor a renderer of SVG is needed.
+
+use ab_glyph::{Font, FontRef, OutlineCurve};
+use plotters::backend::SVGBackend;
+use plotters_backend::{
+    BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingBackend, DrawingErrorKind, FontStyle, FontTransform,
+    text_anchor::{HPos, VPos},
+};
+use std::io;
+use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
+
+/// Plotters' font size of a font of 1 em (its SVG backend divides by this).
+pub const PLOTTERS_EM: f64 = 1.24;
+
+type Outcome = Result<(), DrawingErrorKind<io::Error>>;
+
+/// A backend of plotters that draws on both.
+pub struct Canvas<'a> {
+    svg: SVGBackend<'a>,
+    pixels: &'a mut Pixmap,
+    /// From drawing units to pixels.
+    to_pixels: Transform,
+}
+
+impl<'a> Canvas<'a> {
+    /// An empty canvas of `size` drawing units. The SVG is in `svg` after [`DrawingBackend::present`].
+    pub fn new(svg: &'a mut String, pixels: &'a mut Pixmap, size: (u32, u32)) -> Self {
+        let to_pixels =
+            Transform::from_scale(pixels.width() as f32 / size.0 as f32, pixels.height() as f32 / size.1 as f32);
+        Canvas { svg: SVGBackend::with_string(svg, size), pixels, to_pixels }
+    }
+
+    fn fill(&mut self, path: Option<Path>, color: BackendColor) {
+        if let Some(path) = path {
+            self.pixels.fill_path(&path, &paint(color), FillRule::Winding, self.to_pixels, None);
+        }
+    }
+
+    fn stroke(&mut self, path: Option<Path>, color: BackendColor, width: u32) {
+        let (line_cap, line_join) = (LineCap::Round, LineJoin::Round);
+        let stroke = Stroke { width: width as f32, line_cap, line_join, ..Stroke::default() };
+        if let Some(path) = path {
+            self.pixels.stroke_path(&path, &paint(color), &stroke, self.to_pixels, None);
+        }
+    }
+}
+
+impl DrawingBackend for Canvas<'_> {
+    type ErrorType = io::Error;
+
+    fn get_size(&self) -> (u32, u32) {
+        self.svg.get_size()
+    }
+
+    fn ensure_prepared(&mut self) -> Outcome {
+        self.svg.ensure_prepared()
+    }
+
+    fn present(&mut self) -> Outcome {
+        self.svg.present()
+    }
+
+    fn draw_pixel(&mut self, (x, y): BackendCoord, color: BackendColor) -> Outcome {
+        self.fill(rectangle((x, y), (x + 1, y + 1)), color);
+        self.svg.draw_pixel((x, y), color)
+    }
+
+    fn draw_line<S: BackendStyle>(&mut self, from: BackendCoord, to: BackendCoord, style: &S) -> Outcome {
+        self.stroke(lines([from, to], false), style.color(), style.stroke_width());
+        self.svg.draw_line(from, to, style)
+    }
+
+    fn draw_rect<S: BackendStyle>(
+        &mut self,
+        upper_left: BackendCoord,
+        bottom_right: BackendCoord,
+        style: &S,
+        fill: bool,
+    ) -> Outcome {
+        let path = rectangle(upper_left, bottom_right);
+        match fill {
+            true => self.fill(path, style.color()),
+            // The SVG of a rectangle says no width of its outline.
+            false => self.stroke(path, style.color(), 1),
+        }
+        self.svg.draw_rect(upper_left, bottom_right, style, fill)
+    }
+
+    fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Outcome {
+        let points: Vec<_> = path.into_iter().collect();
+        self.stroke(lines(points.iter().copied(), false), style.color(), style.stroke_width());
+        self.svg.draw_path(points, style)
+    }
+
+    fn draw_circle<S: BackendStyle>(&mut self, center: BackendCoord, radius: u32, style: &S, fill: bool) -> Outcome {
+        let path = PathBuilder::from_circle(center.0 as f32, center.1 as f32, radius as f32);
+        match fill {
+            true => self.fill(path, style.color()),
+            false => self.stroke(path, style.color(), style.stroke_width()),
+        }
+        self.svg.draw_circle(center, radius, style, fill)
+    }
+
+    fn fill_polygon<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Outcome {
+        let points: Vec<_> = path.into_iter().collect();
+        self.fill(lines(points.iter().copied(), true), style.color());
+        self.svg.fill_polygon(points, style)
+    }
+
+    fn draw_text<S: BackendTextStyle>(&mut self, text: &str, style: &S, pos: BackendCoord) -> Outcome {
+        let bytes = match style.style() {
+            FontStyle::Bold => dejavu::sans::bold(),
+            _ => dejavu::sans::regular(),
+        };
+        let font = FontRef::try_from_slice(bytes).map_err(|error| DrawingErrorKind::FontError(Box::new(error)))?;
+        let em = (style.size() / PLOTTERS_EM) as f32;
+        let (path, width) = outlines(&font, text, em);
+        // As the SVG says: its `ex` is half an em.
+        let dx = match style.anchor().h_pos {
+            HPos::Left => 0.0,
+            HPos::Center => -width / 2.0,
+            HPos::Right => -width,
+        };
+        let dy = match style.anchor().v_pos {
+            VPos::Top => 0.76 * em,
+            VPos::Center => 0.25 * em,
+            VPos::Bottom => -0.25 * em,
+        };
+        let degrees = match style.transform() {
+            FontTransform::Rotate90 => 90.0,
+            FontTransform::Rotate180 => 180.0,
+            FontTransform::Rotate270 => 270.0,
+            FontTransform::None => 0.0,
+        };
+        let (x, y) = (pos.0 as f32, pos.1 as f32);
+        let place = Transform::from_translate(x + dx, y + dy).post_rotate_at(degrees, x, y);
+        self.fill(path.and_then(|path| path.transform(place)), style.color());
+        self.svg.draw_text(text, style, pos)
+    }
+}
+
+fn paint(color: BackendColor) -> Paint<'static> {
+    let (r, g, b) = color.rgb;
+    let mut paint = Paint { anti_alias: true, ..Paint::default() };
+    paint.set_color_rgba8(r, g, b, (color.alpha.clamp(0.0, 1.0) * 255.0).round() as u8);
+    paint
+}
+
+fn rectangle((left, top): BackendCoord, (right, bottom): BackendCoord) -> Option<Path> {
+    Rect::from_ltrb(left as f32, top as f32, right as f32, bottom as f32).map(PathBuilder::from_rect)
+}
+
+fn lines(points: impl IntoIterator<Item = BackendCoord>, closed: bool) -> Option<Path> {
+    let mut path = PathBuilder::new();
+    for (x, y) in points {
+        match path.is_empty() {
+            true => path.move_to(x as f32, y as f32),
+            false => path.line_to(x as f32, y as f32),
+        }
+    }
+    if closed {
+        path.close();
+    }
+    path.finish()
+}
+
+/// The outlines of a line of text that begins at the origin, and its width.
+fn outlines(font: &FontRef, text: &str, em: f32) -> (Option<Path>, f32) {
+    let scale = em / font.units_per_em().unwrap_or(1000.0);
+    let (mut path, mut x, mut last) = (PathBuilder::new(), 0.0, None);
+    for glyph in text.chars().map(|c| font.glyph_id(c)) {
+        x += last.map_or(0.0, |last| scale * font.kern_unscaled(last, glyph));
+        let at = |point: ab_glyph::Point| (x + scale * point.x, -scale * point.y);
+        let mut end = None;
+        for curve in font.outline(glyph).into_iter().flat_map(|outline| outline.curves) {
+            let (start, stop) = match curve {
+                OutlineCurve::Line(a, b) | OutlineCurve::Quad(a, _, b) | OutlineCurve::Cubic(a, _, _, b) => (at(a), at(b)),
+            };
+            // A contour ends where it began, and the next begins elsewhere.
+            if end != Some(start) {
+                path.move_to(start.0, start.1);
+            }
+            match curve {
+                OutlineCurve::Line(..) => path.line_to(stop.0, stop.1),
+                OutlineCurve::Quad(_, c, _) => path.quad_to(at(c).0, at(c).1, stop.0, stop.1),
+                OutlineCurve::Cubic(_, c, d, _) => path.cubic_to(at(c).0, at(c).1, at(d).0, at(d).1, stop.0, stop.1),
+            }
+            end = Some(stop);
+        }
+        x += scale * font.h_advance_unscaled(glyph);
+        last = Some(glyph);
+    }
+    (path.finish(), x)
+}
