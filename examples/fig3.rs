@@ -11,6 +11,7 @@ use quarterturn::{
 };
 use quarterturn_examples::{
     args,
+    canvas::Canvas,
     csv::Csv,
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, pt, stroke, write},
@@ -314,6 +315,6 @@ fn draw_losses(area: &Area, (x0, y0): (f64, f64), (x1, y1): (f64, f64), trials: 
 
 type Chart<'a> = ChartContext<
     'a,
-    SVGBackend<'a>,
+    Canvas<'a>,
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;

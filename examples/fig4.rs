@@ -316,7 +316,7 @@ impl Experiment for Bench<'_> {
         let &Bench { args, device, classes } = self;
         let images = Images::open(&args.images, size, args.seed)?;
         let recipe = images.recipe(size);
-        let prepared = preparation::of(&recipe.test)?;
+        let prepared = recipe.test.preparation()?;
         let loader = Loader::new(images.train.clone(), recipe.train, args.batch as usize);
         let loader = loader.seed(args.seed).shuffled().full_only().on(device);
         if loader.is_empty() {

@@ -49,7 +49,9 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
     say::result(format_args!("wrote fig5.csv, fig5.svg and fig5.png to {}", findings.folder.display()));
     if matches!(findings.digits, Digits::BuiltIn) {
-        say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
+        say::result(
+            "These are built-in digits. The paper's are MNIST: add --data DIR, or (feature `download`, 11 MB) --download.",
+        );
     }
     Ok(())
 }

@@ -95,7 +95,9 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
     say::result("turns: whether a quarter turn of the input leaves every bit of the logits as it was");
     say::result(format_args!("wrote fig6.csv, fig6.md, fig6.svg and fig6.png to {}", findings.folder.display()));
     if matches!(findings.digits, Digits::BuiltIn) {
-        say::result("These are built-in digits. The paper's are MNIST: add --download (11 MB, once) or --data DIR.");
+        say::result(
+            "These are built-in digits. The paper's are MNIST: add --data DIR, or (feature `download`, 11 MB) --download.",
+        );
     }
     Ok(())
 }

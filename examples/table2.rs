@@ -616,7 +616,7 @@ impl Experiment for Bench<'_> {
             unanswered = answers::unanswered(&network, batches, 4, transform_plane)?;
             exact = false;
         }
-        let prepared = preparation::of(&self.images(trial.subject)?.recipe(trial.subject.size).test)?;
+        let prepared = self.images(trial.subject)?.recipe(trial.subject.size).test.preparation()?;
         let mut notes = preparation::notes(&prepared, trial.subject.size, &self.name);
         notes.insert(RUN.into(), trial.key());
         checkpoint::save_with(context.network_file(), &mut network, &notes)?;

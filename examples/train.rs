@@ -154,7 +154,7 @@ fn run(args: &Args) -> Result<()> {
         }
         false => Trainer::new(&mut *network, training),
     };
-    let mut notes = preparation::notes(&preparation::of(&recipe.test)?, input, data.train.name());
+    let mut notes = preparation::notes(&recipe.test.preparation()?, input, data.train.name());
     if !data.class_names.is_empty() {
         notes.insert("classes".into(), data.class_names.join("\n"));
     }

@@ -6,6 +6,7 @@ mod file;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod host;
+mod preparation;
 mod random;
 mod shape;
 mod tensor;
@@ -16,6 +17,7 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use file::{NewFile, replace_file, sync_folder_of, unfinished_name};
 pub use host::HostBuffer;
+pub use preparation::{Preparation, Step};
 pub use random::{Stream, philox};
 pub use shape::{MAX_RANK, Shape, dilated_extent, transposed_extent, window_extent, window_residual};
 pub use tensor::{Tensor, common_device};

@@ -9,13 +9,8 @@ mod png;
 mod tiff;
 
 use crate::{Image, guard::guarded, image::MAX_SIDE};
-use ::image::{ImageFormat, ImageReader, Limits};
 use quarterturn_core::{Error, Result};
-use std::{
-    fs::File,
-    io::{Cursor, Read},
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
 
 /// What the names of image files end in, in small letters.
 pub(crate) const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "tif", "tiff"];
@@ -117,11 +112,8 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Image> {
         return Err(corrupt((0, "not a JPEG, PNG or TIFF file".into())));
     };
     let decoded = guarded(|| match format {
-        Format::Jpeg => {
-            let (size, _) = jpeg::check(bytes)?;
-            unpack(bytes, ImageFormat::Jpeg, size)
-        }
-        Format::Png => unpack(bytes, ImageFormat::Png, png::check(bytes)?),
+        Format::Jpeg => jpeg::decode(bytes),
+        Format::Png => png::decode(bytes),
         Format::Tiff => tiff::decode(bytes),
     });
     image_of(decoded, path)
@@ -134,23 +126,14 @@ fn image_of(decoded: std::result::Result<Checked<(Size, Vec<u8>)>, String>, path
     Image::from_interleaved(&pixels, [size.height, size.width, 3])
 }
 
-/// Pixels of a file that has been checked, as red, green, blue.
-fn unpack(bytes: &[u8], format: ImageFormat, size: Size) -> Checked<(Size, Vec<u8>)> {
-    let mut content = Cursor::new(bytes);
-    let mut reader = ImageReader::with_format(&mut content, format);
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE as u32);
-    limits.max_image_height = Some(MAX_SIDE as u32);
-    limits.max_alloc = Some(MAX_DECODED as u64);
-    reader.limits(limits);
-    let decoded = reader.decode();
-    let place = usize::try_from(content.position()).unwrap_or(usize::MAX).min(bytes.len());
-    let pixels = decoded.map_err(|e| (place, e.to_string()))?.into_rgb8();
-    let (width, height) = pixels.dimensions();
-    if (width as usize, height as usize) != (size.width, size.height) {
-        return Err((place, format!("an image of {height}x{width}, announced as {}x{}", size.height, size.width)));
+/// Pixels as red, green, blue; of each pixel there are so many `samples`, of which one or two are a level of grey, and the second
+/// or fourth is its transparency.
+fn as_rgb(pixels: Vec<u8>, samples: usize) -> Vec<u8> {
+    match samples {
+        3 => pixels,
+        1 | 2 => pixels.chunks_exact(samples).flat_map(|pixel| [pixel[0]; 3]).collect(),
+        _ => pixels.chunks_exact(samples).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
     }
-    Ok((size, pixels.into_raw()))
 }
 
 #[cfg(test)]

@@ -96,6 +96,7 @@ pub mod outlines;
 mod part;
 #[cfg(feature = "hdf5")]
 pub mod pcam;
+mod pipeline;
 mod recipe;
 mod samples;
 mod split;
@@ -116,7 +117,8 @@ pub use loader::{Epoch, Loader, fingerprint};
 pub use mask_folder::MaskFolder;
 pub use normalization::Normalization;
 pub use part::Part;
-pub use recipe::{Pipeline, Recipe};
+pub use pipeline::Pipeline;
+pub use recipe::Recipe;
 pub use samples::{Samples, Target};
 pub use split::Split;
 pub use transform::{Angle, Augment, OwnTransform, Transform};

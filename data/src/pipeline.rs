@@ -48,7 +48,8 @@ impl Pipeline {
         let normalization = normalization.unwrap_or(Normalization::none(channels));
         let means = normalization.mean.len();
         if means != channels {
-            let why = format!("{means} means for {channels} channels; `channels {means}` before normalize changes them");
+            let why =
+                format!("{means} means for {channels} channels; `channels {means}` before normalize changes them");
             return Err(Error::Invalid(format!("preparation: {why}")));
         }
         Ok(Pipeline { transforms, normalization })
@@ -122,7 +123,8 @@ mod tests {
     #[test]
     fn one_image_is_prepared_as_a_loader_does() {
         let pixels: Vec<u8> = (0..63).map(|i| (i * 37 % 251) as u8).collect();
-        let pipeline = Pipeline::of(&"channels 3; resize 5x4; normalize 0.1,0.2,0.3 1,2,3".parse().unwrap(), 1).unwrap();
+        let pipeline =
+            Pipeline::of(&"channels 3; resize 5x4; normalize 0.1,0.2,0.3 1,2,3".parse().unwrap(), 1).unwrap();
         let image = Image::new(pixels.clone(), [1, 7, 9]).unwrap();
         let prepared = pipeline.prepare(image.clone(), &Device::Cpu).unwrap();
         let dataset = Dataset::new("x", pixels, vec![0], [1, 7, 9], 1).unwrap();

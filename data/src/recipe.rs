@@ -1,22 +1,6 @@
 //! What the experiments of the paper do to the images of each data set.
 
-use crate::{Normalization, Transform};
-
-/// Everything between decoding and the network.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pipeline {
-    /// In this order.
-    pub transforms: Vec<Transform>,
-    /// From bytes to values, last.
-    pub normalization: Normalization,
-}
-
-impl Pipeline {
-    /// Images as they are, values in 0..=1.
-    pub fn plain(channels: usize) -> Self {
-        Pipeline { transforms: Vec::new(), normalization: Normalization::none(channels) }
-    }
-}
+use crate::{Normalization, Pipeline, Transform};
 
 /// What images go through for training and for testing. Each constructor takes the network's input size, which
 /// decides whether the network is exact. The statistics of the normalisation are those of the data set where it has

@@ -19,6 +19,12 @@ pub use own::{Augment, OwnTransform};
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transform {
+    /// To this number of channels: grey, or the one channel that there is, in each of them. Grey is 0.299 R + 0.587 G + 0.114 B,
+    /// rounded; an image that has so many channels already stays as it is.
+    Channels {
+        /// How many.
+        channels: usize,
+    },
     /// To this height and width: triangle filter, as wide as the spacing of the pixels it makes, so that making an
     /// image smaller does not alias (the bilinear filter of Pillow 13, to the bit).
     Resize {
@@ -135,7 +141,7 @@ impl Transform {
                 resize::nearest(&crop(&mask, from, part)?, size)
             }
             Transform::Rotate { angle } => rotate::rotate(&mask, angle.draw(dice)?, Sampling::Nearest),
-            Transform::ColorJitter { .. } | Transform::Cutout { .. } => Ok(mask),
+            Transform::Channels { .. } | Transform::ColorJitter { .. } | Transform::Cutout { .. } => Ok(mask),
             Transform::Own(ref own) => own.0.apply_to_mask(mask, dice),
             _ => self.apply(mask, dice),
         }
@@ -148,6 +154,7 @@ impl Transform {
     /// no sense; what a transform of one's own reports.
     pub fn apply(&self, image: Image, dice: &mut Dice) -> Result<Image> {
         match *self {
+            Transform::Channels { channels } => colour::channels(image, channels),
             Transform::Resize { size } => resize::resize(image, size),
             Transform::ResizeShorter { size } => {
                 let to = in_proportion(&image, size);
@@ -362,6 +369,19 @@ mod tests {
             assert_eq!(middle(whole, part), start, "{part} of {whole}");
         }
         assert_eq!((middle(4, 6), middle(4, 7), middle(4, 5)), (-1, -2, 0));
+    }
+
+    #[test]
+    fn colours_become_grey_and_grey_is_repeated() {
+        let image = Image::new(vec![255, 0, 9, 0, 255, 9, 10, 0, 9], [3, 1, 3]).unwrap();
+        let grey = apply(Transform::Channels { channels: 1 }, image.clone());
+        assert_eq!((grey.extents(), grey.pixels()), ([1, 1, 3], &[77, 150, 9][..]));
+        let repeated = apply(Transform::Channels { channels: 3 }, grey.clone());
+        assert_eq!(repeated.pixels(), [77, 150, 9, 77, 150, 9, 77, 150, 9]);
+        assert_eq!(apply(Transform::Channels { channels: 1 }, repeated), grey);
+        assert_eq!(apply(Transform::Channels { channels: 3 }, image.clone()), image);
+        let mask = Transform::Channels { channels: 3 }.apply_to_mask(grey.clone(), &mut dice(0)).unwrap();
+        assert_eq!(mask, grey);
     }
 
     #[test]

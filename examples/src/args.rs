@@ -1,7 +1,7 @@
 //! Options that several examples take, each defined once.
 
 use clap::{Args, ValueEnum};
-use quarterturn::core::Result;
+use quarterturn::core::{Error, Result};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Where results go.
@@ -49,9 +49,17 @@ pub struct DataArgs {
     /// Folder with the four MNIST files (IDX, .gz or unpacked) [default: digits that the program draws itself]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Download MNIST (11 MB, once) into the folder given by --data, or else into out/mnist
+    /// Download MNIST (11 MB, once) into the folder given by --data, or else into out/mnist; needs the feature `download`
     #[arg(long)]
     pub download: bool,
+}
+
+/// What to say where `option` needs a feature that this program was built without.
+pub fn without(feature: &str, option: &str) -> Error {
+    Error::Invalid(format!(
+        "{option}: this program was built without the feature `{feature}`; `cargo run --release --features {feature} \
+         --example …` builds it in"
+    ))
 }
 
 /// The exit code of an example; prints the error, if there is one.

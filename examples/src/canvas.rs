@@ -4,7 +4,8 @@
 use ab_glyph::{Font, FontRef, OutlineCurve};
 use plotters::backend::SVGBackend;
 use plotters_backend::{
-    BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingBackend, DrawingErrorKind, FontStyle, FontTransform,
+    BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingBackend, DrawingErrorKind, FontStyle,
+    FontTransform,
     text_anchor::{HPos, VPos},
 };
 use std::io;
@@ -175,7 +176,9 @@ fn outlines(font: &FontRef, text: &str, em: f32) -> (Option<Path>, f32) {
         let mut end = None;
         for curve in font.outline(glyph).into_iter().flat_map(|outline| outline.curves) {
             let (start, stop) = match curve {
-                OutlineCurve::Line(a, b) | OutlineCurve::Quad(a, _, b) | OutlineCurve::Cubic(a, _, _, b) => (at(a), at(b)),
+                OutlineCurve::Line(a, b) | OutlineCurve::Quad(a, _, b) | OutlineCurve::Cubic(a, _, _, b) => {
+                    (at(a), at(b))
+                }
             };
             // A contour ends where it began, and the next begins elsewhere.
             if end != Some(start) {

@@ -1,12 +1,15 @@
 //! From `--data` and `--download` to handwritten digits; without them, to digits that the program draws.
 
-use super::{args::DataArgs, fingerprint, progress::Progress};
+#[cfg(feature = "download")]
+use super::progress::Progress;
+use super::{args::DataArgs, fingerprint};
+#[cfg(feature = "download")]
+use quarterturn::data::download;
 use quarterturn::{
     core::Result,
     data::{
         Dataset,
         digits::{self, Split},
-        download,
         mnist::{self, Mnist},
     },
 };
@@ -44,7 +47,7 @@ impl Digits {
             return Ok(Digits::Mnist(mnist::load(folder)?));
         }
         super::say::note(
-            "data: built-in digits, drawn by the program. For MNIST add --download (11 MB, once), or --data DIR",
+            "data: built-in digits, drawn by the program. For MNIST add --data DIR, or (feature `download`, 11 MB, once) --download",
         );
         Ok(Digits::BuiltIn)
     }
@@ -93,7 +96,13 @@ impl Digits {
     }
 }
 
+#[cfg(not(feature = "download"))]
+fn fetch(_: &Path) -> Result<Mnist> {
+    Err(super::args::without("download", "--download"))
+}
+
 /// Loads MNIST from `folder`, after downloading what is missing.
+#[cfg(feature = "download")]
 fn fetch(folder: &Path) -> Result<Mnist> {
     let mut bar: Option<(String, Progress)> = None;
     let loaded = download::mnist(folder, |at| {

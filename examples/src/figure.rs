@@ -1,15 +1,18 @@
-//! Figures as SVG, and as PNG rasterised from that same SVG with the font shipped in the binary: both look alike on
-//! every machine, and neither needs anything installed.
+//! Figures as SVG and PNG, drawn at once; the PNG with the font shipped in the binary: both look alike on every machine, and
+//! neither needs anything installed.
 
-use super::{files, palette};
+use super::{
+    canvas::{Canvas, PLOTTERS_EM},
+    files, palette,
+};
 use plotters::{
     coord::Shift,
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
 use quarterturn::core::{Error, Result};
-use resvg::{tiny_skia, usvg};
-use std::{path::Path, sync::Arc};
+use std::path::Path;
+use tiny_skia::Pixmap;
 
 /// DejaVu Sans in the PNG; in the SVG the first of these that the viewer has.
 const FONT: &str = "DejaVu Sans, Verdana, Arial, sans-serif";
@@ -17,11 +20,9 @@ const FONT: &str = "DejaVu Sans, Verdana, Arial, sans-serif";
 const UNITS: f64 = 8.0;
 /// Pixels per point in the PNG.
 const PIXELS: f64 = 2.0;
-/// Plotters' font size of a font of 1 em (its SVG backend divides by this).
-const PLOTTERS_EM: f64 = 1.24;
 
 /// What a figure is drawn on.
-pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Area<'a> = DrawingArea<Canvas<'a>, Shift>;
 /// A figure's drawing code fails only if plotters does, which on a string does not happen.
 pub type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -100,8 +101,11 @@ pub fn save(stem: &Path, (width, height): (f64, f64), draw: impl FnOnce(&Area) -
         plotters::style::register_font(FONT, style, bytes).map_err(|_| failed("font", &FONT))?;
     }
     let mut svg = String::new();
+    let mut pixels = Pixmap::new((width * PIXELS) as u32, (height * PIXELS) as u32)
+        .ok_or_else(|| failed("size", &format!("{width} × {height}")))?;
     {
-        let area = SVGBackend::with_string(&mut svg, (pt(width) as u32, pt(height) as u32)).into_drawing_area();
+        let canvas = Canvas::new(&mut svg, &mut pixels, (pt(width) as u32, pt(height) as u32));
+        let area = canvas.into_drawing_area();
         area.fill(&WHITE).map_err(|e| failed("background", &e))?;
         draw(&area).map_err(|e| failed("drawing", &e))?;
         area.present().map_err(|e| failed("drawing", &e))?;
@@ -111,17 +115,6 @@ pub fn save(stem: &Path, (width, height): (f64, f64), draw: impl FnOnce(&Area) -
     let points = format!(r#"<svg width="{width}" height="{height}" stroke-linejoin="round" stroke-linecap="round""#);
     let svg = svg.replacen(&units, &points, 1);
     files::write(&stem.with_extension("svg"), svg.as_bytes())?;
-
-    let mut fonts = usvg::fontdb::Database::new();
-    for bytes in [dejavu::sans::regular(), dejavu::sans::bold()] {
-        fonts.load_font_source(usvg::fontdb::Source::Binary(Arc::new(bytes)));
-    }
-    let options = usvg::Options { fontdb: Arc::new(fonts), ..usvg::Options::default() };
-    let tree = usvg::Tree::from_str(&svg, &options).map_err(|e| failed("svg", &e))?;
-    let mut pixels = tiny_skia::Pixmap::new((width * PIXELS) as u32, (height * PIXELS) as u32)
-        .ok_or_else(|| failed("size", &format!("{width} × {height}")))?;
-    let scale = tiny_skia::Transform::from_scale(PIXELS as f32, PIXELS as f32);
-    resvg::render(&tree, scale, &mut pixels.as_mut());
     let png = pixels.encode_png().map_err(|e| failed("png", &e))?;
     files::write(&stem.with_extension("png"), &png)
 }

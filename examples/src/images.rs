@@ -2,11 +2,21 @@
 
 use super::fingerprint;
 use clap::{Args, ValueEnum};
+#[cfg(feature = "hdf5")]
+use quarterturn::data::pcam;
+#[cfg(feature = "images")]
+use quarterturn::data::{ImageFolder, flowers};
 use quarterturn::{
-    core::{Error, Result},
-    data::{Part, Recipe, Samples, Split, cifar, flowers, image_folder::ImageFolder, pcam, textures},
+    core::Result,
+    data::{Part, Recipe, Samples, Split, cifar, textures},
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Images to train on, to test on, and to validate on.
+type Parts = (Arc<dyn Samples>, Arc<dyn Samples>, Option<Arc<dyn Samples>>);
 
 /// Seeds of the built-in textures: the same in every run, as a data set's files are.
 const TEXTURES: [u64; 2] = [4, 5];
@@ -45,7 +55,7 @@ pub enum Format {
     Cifar100,
     /// Flowers-102: jpg/, imagelabels.mat and setid.mat
     Flowers,
-    /// PatchCamelyon's six HDF5 files
+    /// PatchCamelyon's six HDF5 files; needs the feature `hdf5`
     Pcam,
 }
 
@@ -58,6 +68,40 @@ pub struct Images {
     /// To choose an epoch's weights by, where the data set is used that way: of PatchCamelyon.
     pub validation: Option<Arc<dyn Samples>>,
     format: Option<Format>,
+}
+
+/// The parts of a data set.
+fn load(folder: &Path, format: Format) -> Result<Parts> {
+    match format {
+        #[cfg(feature = "images")]
+        Format::Imagefolder | Format::CifarFolder => {
+            let parts = ImageFolder::parts(folder)?;
+            let test = parts.test.or(parts.validation).ok_or_else(|| quarterturn::core::Error::Io {
+                path: folder.into(),
+                message: "no folder of test images (test or val)".into(),
+            })?;
+            Ok((Arc::new(parts.train), Arc::new(test), None))
+        }
+        Format::Cifar10 | Format::Cifar100 => {
+            let which = if format == Format::Cifar10 { cifar::Cifar::Ten } else { cifar::Cifar::Hundred };
+            let parts = cifar::load(folder, which)?;
+            Ok((Arc::new(parts.train), Arc::new(parts.test), None))
+        }
+        #[cfg(feature = "images")]
+        Format::Flowers => {
+            let parts = flowers::load(folder)?;
+            Ok((Arc::new(parts.train_and_validation), Arc::new(parts.test), None))
+        }
+        #[cfg(feature = "hdf5")]
+        Format::Pcam => {
+            let parts = pcam::load(folder)?;
+            Ok((Arc::new(parts.train), Arc::new(parts.test), Some(Arc::new(parts.validation))))
+        }
+        #[cfg(not(feature = "images"))]
+        Format::Imagefolder | Format::CifarFolder | Format::Flowers => Err(super::args::without("images", "--format")),
+        #[cfg(not(feature = "hdf5"))]
+        Format::Pcam => Err(super::args::without("hdf5", "--format pcam")),
+    }
 }
 
 impl Images {
@@ -78,31 +122,7 @@ impl Images {
             let test = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
             return Ok(Images { name: "built-in textures".into(), train, test, validation: None, format: None });
         };
-        let mut validation: Option<Arc<dyn Samples>> = None;
-        let (train, test): (Arc<dyn Samples>, Arc<dyn Samples>) = match format {
-            Format::Imagefolder | Format::CifarFolder => {
-                let parts = ImageFolder::parts(folder)?;
-                let test = parts.test.or(parts.validation).ok_or_else(|| Error::Io {
-                    path: folder.clone(),
-                    message: "no folder of test images (test or val)".into(),
-                })?;
-                (Arc::new(parts.train), Arc::new(test))
-            }
-            Format::Cifar10 | Format::Cifar100 => {
-                let which = if format == Format::Cifar10 { cifar::Cifar::Ten } else { cifar::Cifar::Hundred };
-                let parts = cifar::load(folder, which)?;
-                (Arc::new(parts.train), Arc::new(parts.test))
-            }
-            Format::Flowers => {
-                let parts = flowers::load(folder)?;
-                (Arc::new(parts.train_and_validation), Arc::new(parts.test))
-            }
-            Format::Pcam => {
-                let parts = pcam::load(folder)?;
-                validation = Some(Arc::new(parts.validation));
-                (Arc::new(parts.train), Arc::new(parts.test))
-            }
-        };
+        let (train, test, validation) = load(folder, format)?;
         let name = train.name().to_string();
         let (train, test) = (part(train, args.train)?, part(test, args.test)?);
         let validation = validation.map(|whole| part(whole, args.test)).transpose()?;

@@ -4,12 +4,14 @@
 pub mod angle_chart;
 pub mod answers;
 pub mod args;
+pub mod canvas;
 pub mod csv;
 pub mod device;
 pub mod digits;
 pub mod figure;
 pub mod files;
 pub mod fingerprint;
+pub mod folders;
 pub mod image_setting;
 pub mod images;
 pub mod palette;

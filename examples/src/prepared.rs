@@ -2,7 +2,7 @@
 
 use quarterturn::{
     core::{Device, Error, Result, Tensor},
-    data::{Dataset, Loader, Normalization, Pipeline, Transform},
+    data::{Dataset, Loader, Pipeline},
     kernels::{add, circle_crop, resize, rotate},
     models::checkpoint::{Preparation, Step},
 };
@@ -33,36 +33,16 @@ impl Prepared {
     /// # Errors
     /// If a step is for photographs, or cannot follow the others.
     pub fn new(preparation: &Preparation, fill: Option<f32>, device: &Device) -> Result<Self> {
-        let refused = |step: &Step, why: &str| Error::Invalid(format!("preparation: {step}: {why}"));
-        let (mut channels, mut transforms, mut normalization) = (1, Vec::new(), None);
-        let (mut before, mut behind) = (Vec::new(), Vec::new());
-        for step in &preparation.steps {
-            match (step, &normalization) {
-                (Step::Normalize { mean, std }, None) => {
-                    normalization = Some(Normalization { mean: mean.clone(), std: std.clone() });
-                }
-                (&Step::Channels(count), None) => channels = count,
-                (&Step::Resize(size), None) => transforms.push(Transform::Resize { size }),
-                (&Step::ResizeShorter(size), None) => transforms.push(Transform::ResizeShorter { size }),
-                // What an image is too small for stays black.
-                (&(Step::CenterCrop(size) | Step::Pad(size)), None) => transforms.push(Transform::CenterCrop { size }),
-                (&Step::CircleCrop { radius: Some(radius) }, None) => transforms.push(Transform::CircleCrop { radius }),
-                (Step::Resize(_), Some(_)) if behind.is_empty() => before.push(step.clone()),
-                (Step::CircleCrop { radius: None }, Some(_)) => behind.push(step.clone()),
-                (step, None) => {
-                    return Err(refused(step, "is not done to pixels of digits here; put normalize before it"));
-                }
-                (step, Some(_)) => return Err(refused(step, "is not done to digits here once they are normalised so")),
-            }
+        let pipeline = Pipeline::of(preparation, 1)?;
+        let channels = pipeline.normalization.mean.len();
+        let steps = preparation.split().1;
+        let (before, behind) = steps.split_at(steps.iter().take_while(|step| matches!(step, Step::Resize(_))).count());
+        if let Some(step) = behind.iter().find(|step| !matches!(step, Step::CircleCrop { radius: None })) {
+            let why = "is not done to digits here once they are normalised so";
+            return Err(Error::Invalid(format!("preparation: {step}: {why}")));
         }
-        let normalization = normalization.unwrap_or(Normalization::none(channels));
-        let given = normalization.mean.len();
-        if given != channels {
-            let why =
-                format!("preparation: {given} means for {channels} channels; `channels {given}` repeats a grey image");
-            return Err(Error::Invalid(why));
-        }
-        let fill = fill.map_or(normalization.black(), |fill| vec![fill; channels]);
+        let (before, behind) = (before.to_vec(), behind.to_vec());
+        let fill = fill.map_or(pipeline.normalization.black(), |fill| vec![fill; channels]);
         let outside = if fill.iter().all(|&value| value == fill[0]) {
             Outside::Fill(fill[0])
         } else {
@@ -70,7 +50,6 @@ impl Prepared {
             let each = |values| Tensor::from_vec([1, channels, 1, 1], values, device);
             Outside::Each([each(fill)?, each(opposite)?])
         };
-        let pipeline = Pipeline { transforms, normalization };
         Ok(Prepared { channels, pipeline, before, behind, outside })
     }
 
@@ -84,15 +63,11 @@ impl Prepared {
     /// # Errors
     /// If the digits have more than one channel.
     pub fn loader(&self, digits: &Dataset, batch: usize) -> Result<Loader> {
-        let [channels, height, width] = digits.extents();
+        let [channels, ..] = digits.extents();
         if channels != 1 {
             return Err(Error::Invalid(format!("{}: digits have one channel, found {channels}", digits.name())));
         }
-        let images = digits.pixels().chunks_exact(height * width);
-        let pixels = images.flat_map(|image| image.repeat(self.channels)).collect();
-        let extents = [self.channels, height, width];
-        let digits = Dataset::new(digits.name(), pixels, digits.labels().to_vec(), extents, digits.classes())?;
-        Ok(Loader::new(digits, self.pipeline.clone(), batch))
+        Ok(Loader::new(digits.clone(), self.pipeline.clone(), batch))
     }
 
     /// A batch's images `[N, C, 1, H, W]`, ready to be turned: `[N, C, H, W]`.

@@ -625,8 +625,8 @@ fn table_2_goes_on_with_other_threads_and_not_with_other_images() {
     let (data, out) = (folder.join("data"), folder.join("out"));
     let image = |path: PathBuf, level: u8| {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut pixels = resvg::tiny_skia::Pixmap::new(9, 9).unwrap();
-        pixels.fill(resvg::tiny_skia::Color::from_rgba8(level, 255 - level, level, 255));
+        let mut pixels = tiny_skia::Pixmap::new(9, 9).unwrap();
+        pixels.fill(tiny_skia::Color::from_rgba8(level, 255 - level, level, 255));
         fs::write(path, pixels.encode_png().unwrap()).unwrap();
     };
     for (i, (part, class)) in [("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")].into_iter().enumerate() {

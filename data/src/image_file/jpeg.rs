@@ -1,12 +1,16 @@
-//! Whether a JPEG file holds every block that its header announces: the decoder fills up with grey what is missing.
+//! JPEG files. Before one is decoded, it is checked that it holds every block that its header announces: the decoder fills up
+//! with grey what is missing.
 //!
-//! Nothing is decoded here but the lengths of codes (ITU-T T.81, annexes F and G): each scan must have the bits of all its
+//! The check decodes nothing but the lengths of codes (ITU-T T.81, annexes F and G): each scan must have the bits of all its
 //! blocks. So a file of 4 KB that claims 9000×9000 pixels is refused before memory is taken for them.
 
 mod entropy;
 
-use super::{Checked, Size};
+use super::{Checked, Size, as_rgb};
+use crate::image::MAX_SIDE;
 use entropy::{Scan, Segments, Table};
+use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::JpegDecoder;
 
 /// The most scans of a file, as in the decoder. Each may run over all blocks, at next to no bits.
 const MAX_SCANS: usize = 100;
@@ -17,6 +21,28 @@ const SOS: u8 = 0xda;
 const DHT: u8 = 0xc4;
 const DRI: u8 = 0xdd;
 const DNL: u8 = 0xdc;
+
+/// The size of the image, and its pixels as red, green, blue.
+pub(super) fn decode(bytes: &[u8]) -> Checked<(Size, Vec<u8>)> {
+    let (size, _) = check(bytes)?;
+    unpack(bytes, size).map(|pixels| (size, pixels)).map_err(|message| (bytes.len(), message))
+}
+
+fn unpack(bytes: &[u8], size: Size) -> Result<Vec<u8>, String> {
+    let options = DecoderOptions::default().set_strict_mode(false).set_max_width(MAX_SIDE).set_max_height(MAX_SIDE);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(|e| e.to_string())?;
+    let (colours, samples) = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
+        _ => (ColorSpace::RGB, 3),
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(colours));
+    let pixels = decoder.decode().map_err(|e| e.to_string())?;
+    if decoder.dimensions() != Some((size.width, size.height)) || pixels.len() != size.width * size.height * samples {
+        return Err(format!("not an image of {}x{}, as announced", size.height, size.width));
+    }
+    Ok(as_rgb(pixels, samples))
+}
 
 /// The size of the image, and how many channels it has, if all of it is there.
 pub(super) fn check(bytes: &[u8]) -> Checked<(Size, usize)> {

@@ -1,14 +1,43 @@
-//! What the chunks of a PNG file say, before anything is decoded.
+//! PNG files. What their chunks say is checked before anything is decoded.
 
-use super::{Checked, Size};
+use super::{Checked, MAX_DECODED, Size, as_rgb};
+use ::png::{BitDepth, Decoder, Limits, Transformations};
+use std::io::Cursor;
 
 const SIGNATURE: usize = 8;
 /// No byte of a deflate stream holds more: a match of 258 bytes takes two bits at least.
 const MAX_INFLATION: u64 = 1032;
 
+/// The size of the image, and its pixels as red, green, blue.
+pub(super) fn decode(bytes: &[u8]) -> Checked<(Size, Vec<u8>)> {
+    let size = check(bytes)?;
+    let mut content = Cursor::new(bytes);
+    let decoded = unpack(&mut content);
+    let place = usize::try_from(content.position()).unwrap_or(usize::MAX).min(bytes.len());
+    decoded.map(|pixels| (size, pixels)).map_err(|message| (place, message))
+}
+
+fn unpack(content: &mut Cursor<&[u8]>) -> Result<Vec<u8>, String> {
+    let mut decoder = Decoder::new_with_limits(content, Limits { bytes: MAX_DECODED });
+    // A palette becomes colours, and samples of less than 8 bits become bytes.
+    decoder.set_transformations(Transformations::EXPAND);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
+    let len = reader.output_buffer_size().filter(|&len| len <= MAX_DECODED).ok_or("too many pixels")?;
+    let mut pixels = vec![0; len];
+    let frame = reader.next_frame(&mut pixels).map_err(|e| e.to_string())?;
+    if frame.bit_depth == BitDepth::Sixteen {
+        // The nearest of 256 levels: 65535 is 255.
+        let level = |high: u8, low: u8| ((u32::from(u16::from_be_bytes([high, low])) + 128) / 257) as u8;
+        pixels = pixels.as_chunks().0.iter().map(|&[high, low]| level(high, low)).collect();
+    }
+    Ok(as_rgb(pixels, frame.color_type.samples()))
+}
+
 /// The size of the image, if chunks follow each other, are as long as their kind demands, and those that hold the pixels can
 /// hold so many. Checksums and pixels are left to the decoder.
-pub(super) fn check(bytes: &[u8]) -> Checked<Size> {
+fn check(bytes: &[u8]) -> Checked<Size> {
     let mut at = SIGNATURE;
     let (mut size, mut raw, mut stored) = (None, 0, 0u64);
     loop {

@@ -1,6 +1,6 @@
 use super::{tiff::tests::rgb as tiff_of, *};
-use ::image::{DynamicImage, Rgb, RgbImage};
-use std::{fs, path::PathBuf};
+use ::image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use std::{fs, io::Cursor, path::PathBuf};
 
 /// A smooth image, which JPEG leaves almost as it is.
 pub(super) fn picture(width: u32, height: u32) -> RgbImage {
@@ -74,6 +74,34 @@ fn every_format_gives_the_pixels_whatever_the_name() {
                 assert!(got.abs_diff(pixel[channel]) <= most, "{format:?} at {x}, {y}");
             }
         }
+    }
+}
+
+/// Grey levels, transparency, palettes and 16 bits, by the conversions of the `image` crate.
+#[test]
+fn pixels_are_those_of_another_library() {
+    let (wide, high) = (23, 9);
+    let level = |x: u32, y: u32, c: u32| (x * 2851 + y * 7919 + c * 104_729) as u16;
+    let rgba16 = ::image::ImageBuffer::from_fn(wide, high, |x, y| ::image::Rgba([0, 1, 2, 3].map(|c| level(x, y, c))));
+    let rich = DynamicImage::ImageRgba16(rgba16);
+    let made = [
+        rich.clone(),
+        rich.to_rgb16().into(),
+        rich.to_luma16().into(),
+        rich.to_luma_alpha16().into(),
+        rich.to_rgba8().into(),
+        rich.to_rgb8().into(),
+        rich.to_luma_alpha8().into(),
+        rich.to_luma8().into(),
+    ];
+    let mut files: Vec<Vec<u8>> = made.iter().map(|image| encoded(image, ImageFormat::Png)).collect();
+    files.extend([5, 7].map(|made_of| encoded(&made[made_of], ImageFormat::Jpeg)));
+    files.extend(["grey.jpg", "cmyk.jpg", "progressive.jpg", "restarts.jpg"].map(fixture));
+    for bytes in files {
+        let expected = ::image::load_from_memory(&bytes).unwrap().into_rgb8();
+        let [width, height] = [expected.width(), expected.height()].map(|extent| extent as usize);
+        let expected = Image::from_interleaved(expected.as_raw(), [height, width, 3]).unwrap();
+        assert!(parse(&bytes).unwrap() == expected, "{height}x{width}");
     }
 }
 

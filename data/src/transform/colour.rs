@@ -1,6 +1,7 @@
 //! What changes the colours of pixels and not their places.
 
 use crate::{Dice, Image};
+use quarterturn_core::Result;
 
 /// How much red, green and blue count for grey.
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
@@ -19,6 +20,16 @@ pub fn jitter(mut image: Image, shares: [f32; 3], dice: &mut Dice) -> Image {
         blend(&mut image, saturation, |_, place| grey[place]);
     }
     image
+}
+
+/// Grey in so many channels, unless the image has so many.
+pub fn channels(image: Image, channels: usize) -> Result<Image> {
+    let [had, height, width] = image.extents();
+    if had == channels {
+        return Ok(image);
+    }
+    let plane: Vec<u8> = greys(&image).into_iter().map(byte).collect();
+    Image::of_planes(plane.repeat(channels), [channels, height, width])
 }
 
 /// `factor · pixel + (1 − factor) · other`, rounded and within 0 to 255.

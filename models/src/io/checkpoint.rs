@@ -41,7 +41,7 @@ use std::{
     str::FromStr,
 };
 
-pub use preparation::{Preparation, Step};
+pub use preparation::{Preparation, Step, finish};
 pub use save::{save, save_with};
 
 /// No file may be larger, in bytes: 4 GiB.

@@ -1,204 +1,57 @@
-//! What is done to an image before a network reads it, as a checkpoint says it.
+//! The steps of a preparation that are done to normalised values.
 
-use quarterturn_core::{Error, Result};
-use std::{fmt, str::FromStr};
+pub use quarterturn_core::{Preparation, Step};
 
-/// The steps between an image and a network, in order. A network that gets images prepared in another way than those that it
-/// was trained on answers worse, and nothing else tells: so the steps belong into its file.
+use quarterturn_core::{Error, Result, Tensor};
+use quarterturn_kernels::{circle_crop, resize};
+
+/// Does to normalised images `[N, C, 1, H, W]` what `preparation` says behind [`Step::Normalize`]: [`Step::Resize`] as
+/// [`resize`], [`Step::CircleCrop`] with the inscribed circle as [`circle_crop`]. The steps before it are done to pixels, by
+/// `quarterturn_data::Pipeline`.
 ///
-/// Text form, one line: steps with `; ` between them, each a name and its numbers.
+/// # Errors
+/// [`Error::Invalid`] if another step stands there.
 ///
-/// ```
-/// use quarterturn_models::checkpoint::{Preparation, Step};
-///
-/// # fn main() -> quarterturn_core::Result<()> {
-/// let steps = vec![
-///     Step::Normalize { mean: vec![0.13084], std: vec![0.04348] },
-///     Step::Resize([28, 28]),
-///     Step::CircleCrop { radius: None },
-/// ];
-/// let preparation = Preparation { steps };
-/// let text = preparation.to_string();
-/// assert_eq!(text, "normalize 0.13084 0.04348; resize 28x28; circle_crop");
-/// assert_eq!(text.parse::<Preparation>()?, preparation);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Preparation {
-    /// The steps. Those before [`Step::Normalize`] work on 8-bit pixels, those after it on normalised values.
-    pub steps: Vec<Step>,
-}
-
-/// One step of a [`Preparation`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// `channels 3`: a grey image repeated for so many channels.
-    Channels(usize),
-    /// `resize 28x32`: to this height and width. On pixels with the triangle filter of `quarterturn_data::Transform::Resize`, on
-    /// values bilinearly, as `quarterturn_kernels::resize`.
-    Resize([usize; 2]),
-    /// `resize_shorter 256`: to this shorter side, in proportion.
-    ResizeShorter(usize),
-    /// `center_crop 224x224`: the middle of this height and width.
-    CenterCrop([usize; 2]),
-    /// `pad 32x32`: zeros on all sides, up to this height and width.
-    Pad([usize; 2]),
-    /// `circle_crop` or `circle_crop 47.5`: zero outside a circle about the centre, of this radius in pixels; the inscribed circle
-    /// if there is none.
-    CircleCrop {
-        /// In pixels.
-        radius: Option<f32>,
-    },
-    /// `normalize 0.4914,0.4822,0.4465 0.247,0.2435,0.2616`: `(p / 255 − mean) / std` of a pixel p of 0 to 255, a mean and a
-    /// standard deviation for each channel.
-    Normalize {
-        /// Of values in 0..=1.
-        mean: Vec<f32>,
-        /// As many, all above 0.
-        std: Vec<f32>,
-    },
-}
-
-impl Preparation {
-    /// The name of the note that holds it.
-    pub const NOTE: &str = "preparation";
-
-    /// Mean and standard deviation of each channel, if the images are normalised.
-    pub fn normalization(&self) -> Option<(&[f32], &[f32])> {
-        self.steps.iter().find_map(|step| match step {
-            Step::Normalize { mean, std } => Some((&mean[..], &std[..])),
-            _ => None,
-        })
-    }
-
-    /// Height and width of what it makes, if they are the same for every image.
-    pub fn size(&self) -> Option<[usize; 2]> {
-        self.steps.iter().fold(None, |size, step| match step {
-            Step::Resize(size) | Step::CenterCrop(size) | Step::Pad(size) => Some(*size),
-            Step::ResizeShorter(_) => None,
-            Step::Channels(_) | Step::CircleCrop { .. } | Step::Normalize { .. } => size,
-        })
-    }
-}
-
-impl fmt::Display for Preparation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let steps: Vec<String> = self.steps.iter().map(ToString::to_string).collect();
-        f.write_str(&steps.join("; "))
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        match self {
-            Step::Channels(channels) => write!(f, "channels {channels}"),
-            Step::Resize([height, width]) => write!(f, "resize {height}x{width}"),
-            Step::ResizeShorter(side) => write!(f, "resize_shorter {side}"),
-            Step::CenterCrop([height, width]) => write!(f, "center_crop {height}x{width}"),
-            Step::Pad([height, width]) => write!(f, "pad {height}x{width}"),
-            Step::CircleCrop { radius: None } => write!(f, "circle_crop"),
-            Step::CircleCrop { radius: Some(radius) } => write!(f, "circle_crop {radius}"),
-            Step::Normalize { mean, std } => write!(f, "normalize {} {}", list(mean), list(std)),
-        }
-    }
-}
-
-impl FromStr for Preparation {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::Checkpoint`] with the step that is not understood.
-    fn from_str(text: &str) -> Result<Self> {
-        let steps = text.split(';').map(str::trim).filter(|step| !step.is_empty());
-        Ok(Preparation { steps: steps.map(str::parse).collect::<Result<_>>()? })
-    }
-}
-
-impl FromStr for Step {
-    type Err = Error;
-
-    /// # Errors
-    /// [`Error::Checkpoint`] with the step, if it is not understood.
-    fn from_str(text: &str) -> Result<Self> {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let step = match words[..] {
-            ["channels", channels] => positive(channels).map(Step::Channels),
-            ["resize", size] => extents(size).map(Step::Resize),
-            ["resize_shorter", side] => positive(side).map(Step::ResizeShorter),
-            ["center_crop", size] => extents(size).map(Step::CenterCrop),
-            ["pad", size] => extents(size).map(Step::Pad),
-            ["circle_crop"] => Some(Step::CircleCrop { radius: None }),
-            ["circle_crop", radius] => {
-                let radius = radius.parse().ok().filter(|radius: &f32| radius.is_finite() && *radius > 0.0);
-                radius.map(|radius| Step::CircleCrop { radius: Some(radius) })
+/// # Panics
+/// If the images have other than five axes, or a group axis.
+#[track_caller]
+pub fn finish(preparation: &Preparation, images: &Tensor) -> Result<Tensor> {
+    let [n, channels, 1, height, width] = *images.dims() else {
+        panic!("finish: expected images [N, C, 1, H, W], got {:?}", images.dims());
+    };
+    let mut images = images.reshape([n, channels, height, width]);
+    for step in preparation.split().1 {
+        images = match *step {
+            Step::Resize([height, width]) if images.dims()[2..] == [height, width] => images,
+            Step::Resize([height, width]) => resize(&images, height, width),
+            Step::CircleCrop { radius: None } => circle_crop(&images),
+            ref step => {
+                let why = "is done to pixels; it has to stand before normalize";
+                return Err(Error::Invalid(format!("preparation: {step}: {why}")));
             }
-            ["normalize", mean, std] => match (numbers(mean), numbers(std)) {
-                (Some(mean), Some(std)) if mean.len() == std.len() && std.iter().all(|&std| std > 0.0) => {
-                    Some(Step::Normalize { mean, std })
-                }
-                _ => None,
-            },
-            _ => None,
         };
-        let message = || {
-            let known = "channels, resize, resize_shorter, center_crop, pad, circle_crop and normalize";
-            format!("'{text}' is no step that is known here; {known}, with their numbers, are")
-        };
-        step.ok_or_else(|| Error::Checkpoint { name: Preparation::NOTE.into(), message: message() })
     }
-}
-
-fn positive(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|&number| number > 0)
-}
-
-/// Height and width.
-fn extents(text: &str) -> Option<[usize; 2]> {
-    let (height, width) = text.split_once('x')?;
-    Some([positive(height)?, positive(width)?])
-}
-
-fn numbers(text: &str) -> Option<Vec<f32>> {
-    text.split(',').map(|number| number.parse().ok().filter(|number: &f32| number.is_finite())).collect()
+    let [n, channels, height, width] = *images.dims() else { unreachable!("they had four axes") };
+    Ok(images.reshape([n, channels, 1, height, width]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quarterturn_core::{Device, Stream};
 
     #[test]
-    fn every_step_is_read_back_and_nothing_else_is_read() {
-        let steps = vec![
-            Step::Channels(3),
-            Step::ResizeShorter(256),
-            Step::CenterCrop([224, 225]),
-            Step::Pad([230, 231]),
-            Step::CircleCrop { radius: Some(47.5) },
-            Step::Normalize { mean: vec![0.1, 1e-7, -3.0], std: vec![f32::MIN_POSITIVE, 0.1, 16_777_216.0] },
-            Step::Resize([28, 32]),
-            Step::CircleCrop { radius: None },
-        ];
-        let preparation = Preparation { steps };
-        assert_eq!(preparation.to_string().parse::<Preparation>().unwrap(), preparation);
-        assert_eq!("".parse::<Preparation>().unwrap(), Preparation::default());
-        for text in [
-            "swirl",
-            "resize",
-            "resize 28",
-            "resize 0x28",
-            "resize 28x28 nearest",
-            "circle_crop -1",
-            "circle_crop inf",
-            "normalize 0.5",
-            "normalize 0.5 0",
-            "normalize 0.5 nan",
-            "normalize 0.5,0.5 0.5",
-            "channels 0",
-        ] {
-            let error = format!("circle_crop; {text}").parse::<Preparation>().unwrap_err();
-            assert!(error.to_string().contains(&format!("'{text}' is no step")), "{error}");
-        }
+    fn values_are_resized_and_cropped_and_pixels_are_not_awaited() {
+        let noise = Stream::new(1, 0, 0);
+        let values = (0..2 * 64).map(|i| noise.uniform(i)).collect();
+        let images = Tensor::from_vec([2, 1, 1, 8, 8], values, &Device::Cpu).unwrap();
+        let of = |text: &str| finish(&text.parse().unwrap(), &images);
+        assert!(of("resize 28x28; normalize 0.5 0.5").unwrap().f32s() == images.f32s());
+        let expected = circle_crop(&resize(&images.reshape([2, 1, 8, 8]), 9, 5));
+        let finished = of("normalize 0.5 0.5; resize 9x5; circle_crop").unwrap();
+        assert_eq!(finished.dims(), [2, 1, 1, 9, 5]);
+        assert!(finished.f32s() == expected.f32s());
+        let error = of("normalize 0.5 0.5; center_crop 4x4").unwrap_err().to_string();
+        assert!(error.contains("center_crop 4x4: is done to pixels"), "{error}");
     }
 }
