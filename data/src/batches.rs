@@ -11,7 +11,7 @@ pub(crate) const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
 pub struct Batch {
     /// Normalised images `[n, C, 1, H, W]`: a feature map on Z², whose group axis has one entry.
     pub images: Tensor,
-    /// What the images are to be taken for: class indices `[n]`, stored as numbers; where each pixel has a class, `[n, H, W]`; where
+    /// What the images are to be taken for, on the CPU on every device, so that it can be looked at without waiting: class indices `[n]`, stored as numbers; where each pixel has a class, `[n, H, W]`; where
     /// each image has K numbers, `[n, K]`.
     pub labels: Tensor,
     /// Where each image stands in the data set: the key for random numbers that belong to an image.
@@ -19,7 +19,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Puts normalised images of the given channels, height and width on a device.
+    /// Puts normalised images of the given channels, height and width on a device. The labels stay on the CPU.
     pub(crate) fn on(
         device: &Device,
         images: HostBuffer,
@@ -32,8 +32,7 @@ impl Batch {
             device => Tensor::from_vec(shape, values.to_vec(), device),
         };
         let images = place([indices.len(), channels, 1, height, width].into(), images)?;
-        let labels = place(labels_shape.into(), labels)?;
-        Ok(Batch { images, labels, indices })
+        Ok(Batch { images, labels: Tensor::cpu(labels_shape, labels), indices })
     }
 
     /// Images and labels, as `quarterturn_models::training::Trainer::run` takes them.

@@ -143,7 +143,7 @@ impl Metric {
                 let error: f64 = outputs.iter().zip(&targets).map(|(output, target)| (output - target).abs()).sum();
                 Ok(vec![error, targets.len() as f64])
             }
-            (Metric::Own(own), _) => (own.sums)(outputs, targets),
+            (Metric::Own(own), _) => (own.sums)(outputs, &targets.to_device(&outputs.device())?),
             _ => Err(Error::Invalid(format!("the metric {self} is not of the objective '{objective}'"))),
         }
     }
@@ -192,15 +192,16 @@ impl Scores {
         if targets.dims().first() != Some(&n) {
             return Err(Error::Invalid(format!("{n} images, targets of shape {:?}", targets.shape())));
         }
-        if !matches!(network.device(), Device::Cpu) || !matches!(targets.device(), Device::Cpu) {
+        if !matches!(network.device(), Device::Cpu) {
             return self.count(&network.predict(inputs)?, targets);
         }
+        let targets = targets.to_device(&Device::Cpu)?;
         let chunk = |from: usize| network.predict(&rows(inputs, from, CHUNK.min(n - from)));
         let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
         let outputs: Vec<Result<Tensor>> = starts.par_iter().map(|&from| chunk(from)).collect();
         for (from, outputs) in starts.into_iter().zip(outputs) {
             let outputs = outputs?;
-            self.count(&outputs, &rows(targets, from, outputs.dims()[0]))?;
+            self.count(&outputs, &rows(&targets, from, outputs.dims()[0]))?;
         }
         Ok(())
     }

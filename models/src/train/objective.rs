@@ -116,12 +116,13 @@ impl Objective {
         Objective::Own(OwnObjective { name: name.into(), loss: Arc::new(loss) })
     }
 
-    /// The loss of a batch, shape `[]`.
+    /// The loss of a batch, shape `[]`. Targets may be on the CPU, whatever the device of the outputs: there they are looked at before
+    /// anything is computed, and are then moved.
     ///
     /// # Errors
     /// [`Error::Invalid`] if outputs and targets do not fit each other, or a target is none: a label that is no class, a share that
-    /// is not from 0 to 1, a number that is not finite. (Targets on a GPU cannot be looked at without waiting for it; there they make
-    /// the loss NaN.) What an own function reports.
+    /// is not from 0 to 1, a number that is not finite. (Targets that are on a GPU already cannot be looked at without waiting for it;
+    /// they make the loss NaN.) What an own function reports.
     pub fn loss<'t>(&self, outputs: &Var<'t>, targets: &Tensor) -> Result<Var<'t>> {
         self.expect_fit(outputs.shape(), targets)?;
         self.of_fit(outputs, targets)
@@ -129,6 +130,7 @@ impl Objective {
 
     /// As [`Objective::loss`], of what [`Objective::expect_fit`] has looked at.
     pub(super) fn of_fit<'t>(&self, outputs: &Var<'t>, targets: &Tensor) -> Result<Var<'t>> {
+        let targets = &targets.to_device(&outputs.value().device())?;
         match self {
             Objective::Classes(plain) if *plain == Classes::default() => Ok(outputs.cross_entropy(targets)),
             Objective::Classes(classes) => {

@@ -9,7 +9,8 @@ use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 ///
 /// # Errors
 /// [`Error::Invalid`] if the images do not fit, or leave one of the norms a single value per channel to take the statistics of; if
-/// there is not one label per image, or one on the CPU is no class (on a GPU, it makes the loss NaN); or when the GPU has no room.
+/// there is not one label per image, or one is no class (labels may be on the CPU on every device, where that is seen before anything
+/// is computed; one that is on a GPU already makes the loss NaN); or when the GPU has no room.
 pub fn train_step<N: Network + ?Sized>(
     network: &mut N,
     optimizer: &mut Optimizer,

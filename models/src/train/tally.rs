@@ -62,12 +62,13 @@ impl Tally {
     }
 
     /// Adds the images `[N, C, H, W]` or `[N, C, 1, H, W]` with `labels` `[N]`: view `v` of them, as the network gets
-    /// it, is `view(images, v)`. On the CPU the threads share the images, a few at a time, and make all views of those
+    /// it, is `view(images, v)`. The labels are on the CPU or on the device of the network. On the CPU the threads share the images, a few at a time, and make all views of those
     /// they have; the counts do not depend on how. Other devices take all images at once.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the views do not fit the network, the images are on another device, or are not as many
-    /// as the labels, or a label is no class, naming it and its image (of a GPU, [`Tally::wait`] and [`Tally::read`] tell that);
+    /// as the labels, or a label is no class, naming it and its image (of labels on a GPU, [`Tally::wait`] and [`Tally::read`] tell
+    /// that);
     /// or what went wrong on the GPU.
     pub fn count<N: Network + ?Sized>(
         &mut self,
@@ -81,11 +82,12 @@ impl Tally {
             return Err(Error::Invalid(format!("evaluate: {n} images, labels of shape {:?}", labels.shape())));
         }
         let here = network.device();
-        if let Some(other) = [images, labels].into_iter().map(Tensor::device).find(|device| !device.same(&here)) {
-            return Err(Error::Invalid(format!("evaluate: the network is on {here}, images or labels are on {other}")));
+        if !images.device().same(&here) {
+            let message = format!("evaluate: the network is on {here}, the images are on {}", images.device());
+            return Err(Error::Invalid(message));
         }
         match here {
-            Device::Cpu => self.count_in_chunks(network, images, labels, view)?,
+            Device::Cpu => self.count_in_chunks(network, images, &labels.to_device(&here)?, view)?,
             _ => self.count_at_once(network, images, labels, view)?,
         }
         self.images += n as u64;
@@ -138,16 +140,19 @@ impl Tally {
                 None => more,
             });
         };
+        let here = network.device();
+        let on_device = labels.to_device(&here)?;
         for v in 0..self.counts.len() {
             let images = view(images, v);
             let (logits, classes) = logits(network, &images)?;
-            if matches!(labels.device(), Device::Reference) {
+            if matches!(labels.device(), Device::Cpu | Device::Reference) {
                 expect_labels(labels, classes, self.images)?;
-            } else if self.images == 0 && v == 0 {
+            }
+            if !matches!(here, Device::Reference) && self.images == 0 && v == 0 {
                 warn_of_pixels(network, &images)?;
             }
             self.classes = classes;
-            add(&mut self.pending.counts[v], kernels::count_correct(&logits, labels));
+            add(&mut self.pending.counts[v], kernels::count_correct(&logits, &on_device));
             add(&mut self.pending.answers, kernels::sum(&kernels::scale(&kernels::argmax(&logits, 1), 0.0)));
         }
         self.pending.labels.push((labels.clone(), self.images));

@@ -187,7 +187,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     }
 
     /// Makes sure that it was not for a target that this epoch's loss is no number. Those on the CPU were looked at before each step;
-    /// a GPU would have had to be waited for.
+    /// for those on a GPU it would have had to be waited for.
     fn expect_targets<B, I>(&self, batches: &mut B, epoch: u32) -> Result<()>
     where
         B: FnMut(u32, u32) -> Result<I>,

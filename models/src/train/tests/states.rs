@@ -211,6 +211,41 @@ fn a_label_that_is_no_class_is_named_on_every_device() {
     }
 }
 
+/// Labels on the CPU are looked at before the batch is computed, whatever the device of the network.
+#[test]
+fn a_label_on_the_cpu_is_looked_at_first_on_every_device() {
+    for device in quarterturn_core::testing::devices().into_iter().chain([Device::Reference]) {
+        let run = |wrong: bool| {
+            let mut network = small();
+            network.to_device(&device).unwrap();
+            let batches = |_, _| {
+                let batches = (0..3).map(|i| {
+                    let (images, labels) = batch(i);
+                    let mut labels = labels.to_vec()?;
+                    if wrong && i == 1 {
+                        labels[1] = -1.0;
+                    }
+                    Ok((images.to_device(&device)?, Tensor::from_vec([labels.len()], labels, &Device::Cpu)?))
+                });
+                Ok(batches.collect::<Vec<_>>().into_iter())
+            };
+            let mut steps = 0;
+            let outcome =
+                Trainer::new(&mut network, Training { epochs: 1, ..Training::mnist(3) }).run(batches, |_, at| {
+                    steps += u32::from(at.loss.is_none());
+                    Ok(ControlFlow::Continue(()))
+                });
+            (outcome, steps)
+        };
+        let (outcome, steps) = run(true);
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains("epoch 1, batch 2: label -1 of image 1: expected a whole number"), "{message}");
+        assert_eq!(steps, 1, "the batch was computed before its labels were looked at");
+        let (outcome, steps) = run(false);
+        assert_eq!((outcome.unwrap(), steps), (ControlFlow::Continue(()), 3));
+    }
+}
+
 type Tensors = Vec<(String, String, Vec<usize>, Vec<u8>)>;
 
 /// The file at `path` with `edit` applied to its settings and tensors.

@@ -71,6 +71,11 @@ fn labels_that_are_no_class_are_named_on_every_device() {
             let outcome = tally.count(&network, &images, &labels, view).and_then(|()| tally.wait());
             let expected = format!("label {label} of image 37: expected a whole number from 0 to 1");
             assert!(matches!(&outcome, Err(Error::Invalid(message)) if *message == expected), "{device}: {outcome:?}");
+
+            // On the CPU they are looked at right away.
+            let labels = labels.to_device(&Device::Cpu).unwrap();
+            let outcome = Tally::new(1).count(&network, &images, &labels, view);
+            assert!(matches!(&outcome, Err(Error::Invalid(_))), "{device}: {outcome:?}");
         }
     }
 }
