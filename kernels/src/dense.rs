@@ -6,15 +6,23 @@ use crate::{
     simd::{Isa, Simd, Task, WIDEST},
 };
 
-/// A plane with a border, under windows of one kind.
+/// Windows of one kind on planes with a border.
 pub(crate) struct Dense {
     plane: Planes,
     kernel_size: usize,
     padding: usize,
-    /// From one row of `samples` to the next.
+    /// From one row of samples to the next.
     pitch: usize,
-    /// The plane within its border, and room for a vector behind.
-    samples: Vec<f32>,
+    /// A plane within its border, and room for a vector behind.
+    bordered: Vec<f32>,
+}
+
+/// [`Dense`] windows on the samples of a plane.
+pub(crate) struct View<'a> {
+    windows: &'a Dense,
+    samples: &'a [f32],
+    /// The address behind the plane, where the next one is likely to be.
+    next: usize,
 }
 
 impl Dense {
@@ -22,18 +30,21 @@ impl Dense {
     pub fn new(plane: Planes, kernel_size: usize, padding: usize, border: f32) -> Self {
         let [height, pitch] = [plane.height, plane.width].map(|extent| extent + 2 * padding);
         assert!((1..=height.min(pitch)).contains(&kernel_size), "a window fits the plane");
-        Dense { plane, kernel_size, padding, pitch, samples: vec![border; height * pitch + WIDEST] }
+        Dense { plane, kernel_size, padding, pitch, bordered: vec![border; height * pitch + WIDEST] }
     }
 
-    /// Takes the samples of another plane.
-    pub fn fill(&mut self, x: &[f32]) {
-        if self.padding == 0 {
-            return self.samples[..x.len()].copy_from_slice(x);
+    /// Of a plane, at the beginning of `x`. Behind it may be more, which is read and not used: without a border, a plane is then taken
+    /// as it stands.
+    pub fn view<'a>(&'a mut self, x: &'a [f32]) -> View<'a> {
+        let next = x[self.plane.len()..].as_ptr().addr();
+        if self.padding == 0 && x.len() >= self.bordered.len() {
+            return View { windows: self, samples: x, next };
         }
-        let rows = self.samples.chunks_exact_mut(self.pitch).skip(self.padding);
-        for (x, row) in x.chunks_exact(self.plane.width).zip(rows) {
+        let rows = self.bordered.chunks_exact_mut(self.pitch).skip(self.padding);
+        for (x, row) in x[..self.plane.len()].chunks_exact(self.plane.width).zip(rows) {
             row[self.padding..][..x.len()].copy_from_slice(x);
         }
+        View { samples: &self.bordered, windows: self, next }
     }
 
     /// Windows in a row.
@@ -44,18 +55,6 @@ impl Dense {
     /// Floats of a row of results: whole vectors of them, zeros behind the last window's.
     pub fn results_pitch(&self) -> usize {
         self.width().next_multiple_of(WIDEST)
-    }
-
-    /// The maxima of every `stride`th row of windows, as many as `results` has rows. Of equal samples (0 and −0) the first in
-    /// row-major order; there must be no NaN.
-    pub fn maxima(&self, stride: usize, results: &mut [f32]) {
-        let maxima = Maxima { k: self.kernel_size, rows: self.rows(stride, results) };
-        Isa::current().run(maxima);
-    }
-
-    /// `Σ weight · (sum over an orbit)` of every `stride`th row of windows, likewise, with the terms of [`Dense::terms`].
-    pub fn sums(&self, stride: usize, terms: &[(Orbit, f32)], results: &mut [f32]) {
-        Isa::current().run(Sums { terms, reach: self.reach(), rows: self.rows(stride, results) });
     }
 
     /// The orbits of a window's samples, by their distance from its first one, each with the `weight(row, column)` that its samples
@@ -73,21 +72,44 @@ impl Dense {
     fn reach(&self) -> usize {
         (self.kernel_size - 1) * (self.pitch + 1)
     }
+}
+
+impl View<'_> {
+    /// The maxima of every `stride`th row of windows, as many as `results` has rows. Of equal samples (0 and −0) the first in
+    /// row-major order; there must be no NaN.
+    pub fn maxima(&self, stride: usize, results: &mut [f32]) {
+        Isa::current().run(Maxima { k: self.windows.kernel_size, rows: self.rows(stride, results) });
+    }
+
+    /// As [`View::maxima`] with stride 1, within a task; the largest magnitude of the results.
+    #[inline(always)]
+    pub fn maxima_and_largest<S: Simd>(&self, results: &mut [f32]) -> f32 {
+        let mut lanes = [0.0; WIDEST];
+        let largest = maxima::<S, true>(self.windows.kernel_size, self.rows(1, results));
+        // SAFETY: no vector has more lanes.
+        unsafe { S::store(lanes.as_mut_ptr(), largest) };
+        lanes.into_iter().fold(0.0, f32::max)
+    }
+
+    /// `Σ weight · (sum over an orbit)` of every `stride`th row of windows, likewise, with the terms of [`Dense::terms`].
+    pub fn sums(&self, stride: usize, terms: &[(Orbit, f32)], results: &mut [f32]) {
+        Isa::current().run(Sums { terms, reach: self.windows.reach(), rows: self.rows(stride, results) });
+    }
 
     fn rows<'a>(&'a self, stride: usize, results: &'a mut [f32]) -> Rows<'a> {
-        let results_pitch = self.results_pitch();
+        let View { windows, samples, next } = *self;
+        let (results_pitch, pitch) = (windows.results_pitch(), windows.pitch);
         let count = results.len() / results_pitch;
         assert!(results.len() == count * results_pitch && count > 0, "whole rows of results");
-        let step = stride * self.pitch;
+        let step = stride * pitch;
         // The last vector of the last row of windows, from its windows' last samples on, ends within the samples.
-        let last = (count - 1) * step + results_pitch - WIDEST + self.reach();
-        assert!(self.samples.len() >= last + WIDEST, "there are as many rows of windows");
-        let (samples, width) = (&self.samples, self.width());
-        Rows { samples, step, pitch: self.pitch, results, results_pitch, width, count }
+        let last = (count - 1) * step + results_pitch - WIDEST + windows.reach();
+        assert!(samples.len() >= last + WIDEST, "there are as many rows of windows");
+        Rows { samples, step, pitch, results, results_pitch, width: windows.width(), count, next }
     }
 }
 
-/// Rows of windows, and where their results go: made by [`Dense::rows`], which has checked that all vectors lie within.
+/// Rows of windows, and where their results go: made by [`View::rows`], which has checked that all vectors lie within.
 struct Rows<'a> {
     samples: &'a [f32],
     /// From one row of windows to the next.
@@ -99,12 +121,16 @@ struct Rows<'a> {
     /// Windows in a row, and how many rows.
     width: usize,
     count: usize,
+    /// What is fetched meanwhile.
+    next: usize,
 }
 
 /// What windows make. Not a closure, which could not be `#[inline(always)]` and so would be compiled without vectors.
 trait OfWindows {
     /// Windows are K rows high, of each of which [`OfWindows::of_row`] makes something; or as they like, with K = 1.
     const ROWS: usize;
+    /// Whether their largest magnitude is wanted.
+    const LARGEST: bool = false;
 
     /// Of a vector of windows, from the first sample of a row of each on.
     ///
@@ -118,10 +144,12 @@ trait OfWindows {
 
 impl Rows<'_> {
     /// The results of all windows, down the columns: of windows side by side in a column, whatever rows have made that they share
-    /// is made once.
+    /// is made once. The largest magnitudes by lane, if they are wanted.
     #[inline(always)]
-    fn fill<S: Simd, W: OfWindows>(self, windows: &W) {
+    fn fill<S: Simd, W: OfWindows>(self, windows: &W) -> S::V {
+        let (mut largest, magnitude) = (S::splat(0.0), S::splat(f32::from_bits(i32::MAX as u32)));
         let share = W::ROWS > 1 && self.step == self.pitch;
+        let mut next = self.next;
         for column in (0..self.results_pitch).step_by(S::LANES) {
             let mut exist = [f32::from_bits(u32::MAX); WIDEST];
             exist[self.width.saturating_sub(column).min(S::LANES)..].fill(0.0);
@@ -130,7 +158,9 @@ impl Rows<'_> {
             // What the rows of the last window have made, but its first.
             let mut made = [S::splat(0.0); MOST_ROWS];
             for row in 0..self.count {
-                // SAFETY: `Dense::rows` has checked both; vectors divide `results_pitch`, a multiple of `WIDEST`.
+                S::prefetch(std::ptr::without_provenance(next));
+                next += 4 * S::LANES;
+                // SAFETY: `View::rows` has checked both; vectors divide `results_pitch`, a multiple of `WIDEST`.
                 unsafe {
                     let first = self.samples.as_ptr().add(row * self.step + column);
                     let known = if share && row > 0 { W::ROWS - 1 } else { 0 };
@@ -145,10 +175,15 @@ impl Rows<'_> {
                         made[u - 1] = made[u];
                     }
                     let to = self.results.as_mut_ptr().add(row * self.results_pitch + column);
-                    S::store(to, S::and_bits(value, exist));
+                    let value = S::and_bits(value, exist);
+                    S::store(to, value);
+                    if W::LARGEST {
+                        largest = S::max(S::and_bits(value, magnitude), largest);
+                    }
                 }
             }
         }
+        largest
     }
 }
 
@@ -165,19 +200,25 @@ impl Task for Maxima<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        match self.k {
-            2 => self.rows.fill::<S, _>(&GreatestOfRows::<2>),
-            3 => self.rows.fill::<S, _>(&GreatestOfRows::<3>),
-            k => self.rows.fill::<S, _>(&Greatest(k)),
-        }
+        maxima::<S, false>(self.k, self.rows);
+    }
+}
+
+#[inline(always)]
+fn maxima<S: Simd, const LARGEST: bool>(k: usize, rows: Rows) -> S::V {
+    match k {
+        2 => rows.fill::<S, _>(&GreatestOfRows::<2, LARGEST>),
+        3 => rows.fill::<S, _>(&GreatestOfRows::<3, LARGEST>),
+        k => rows.fill::<S, _>(&Greatest::<LARGEST>(k)),
     }
 }
 
 /// Of windows of this extent, row by row.
-struct GreatestOfRows<const K: usize>;
+struct GreatestOfRows<const K: usize, const LARGEST: bool>;
 
-impl<const K: usize> OfWindows for GreatestOfRows<K> {
+impl<const K: usize, const LARGEST: bool> OfWindows for GreatestOfRows<K, LARGEST> {
     const ROWS: usize = K;
+    const LARGEST: bool = LARGEST;
 
     #[inline(always)]
     unsafe fn of_row<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
@@ -197,10 +238,11 @@ impl<const K: usize> OfWindows for GreatestOfRows<K> {
 }
 
 /// Of windows of any extent.
-struct Greatest(usize);
+struct Greatest<const LARGEST: bool>(usize);
 
-impl OfWindows for Greatest {
+impl<const LARGEST: bool> OfWindows for Greatest<LARGEST> {
     const ROWS: usize = 1;
+    const LARGEST: bool = LARGEST;
 
     #[inline(always)]
     unsafe fn of_row<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V {

@@ -205,8 +205,7 @@ impl Geometry {
                 max_windows(x, y, self);
                 continue;
             }
-            dense.fill(x);
-            dense.maxima(stride, &mut results);
+            dense.view(x).maxima(stride, &mut results);
             let rows = results.chunks_exact(dense.results_pitch()).zip(y.chunks_exact_mut(self.y.width));
             rows.for_each(|(results, y)| every(stride, results, y));
         }
@@ -220,8 +219,7 @@ impl Geometry {
         let terms = dense.terms(weight);
         let mut results = vec![0.0; self.y.height * dense.results_pitch()];
         for (x, y) in x.chunks_exact(self.x.len()).zip(y.chunks_exact_mut(self.y.len())) {
-            dense.fill(x);
-            dense.sums(stride, &terms, &mut results);
+            dense.view(x).sums(stride, &terms, &mut results);
             let rows = results.chunks_exact(dense.results_pitch()).zip(y.chunks_exact_mut(self.y.width));
             rows.for_each(|(results, y)| every(stride, results, y));
         }

@@ -10,10 +10,11 @@ use super::{
 use crate::launch;
 use crate::{
     Window, avg_pool, avg_pool_vjp,
-    dense::Dense,
+    dense::{Dense, View},
     max_pool, max_pool_vjp,
     plane::{Planes, with_planes},
     pool::Geometry,
+    simd::{Isa, Simd, Task},
     sweep::{PIECE, for_each_piece2},
 };
 
@@ -158,10 +159,10 @@ impl Pool {
         // Images are shared out over the cores, and only large ones once more.
         let planes_per_job = (4 * PIECE).div_ceil(self.x.len());
         let of_image = |maps: &mut HostBuffer, (x, y): (&[f32], &mut [f32])| {
-            let planes = x.par_chunks_exact(self.x.len()).zip(maps.par_chunks_exact_mut(map));
-            let scores = planes.with_min_len(planes_per_job).map_init(
+            let maps_of_planes = maps.par_chunks_exact_mut(map).enumerate();
+            let scores = maps_of_planes.with_min_len(planes_per_job).map_init(
                 || Dense::new(self.x, self.window.kernel_size, self.window.padding, f32::NEG_INFINITY),
-                |dense, (x, z)| self.score_of_plane(x, dense, z),
+                |dense, (plane, z)| self.score_of_plane(&x[plane * self.x.len()..], dense, z),
             );
             let scores: Vec<PlaneScore> = scores.collect();
             let weights = self.scores.weights(&scores);
@@ -176,15 +177,13 @@ impl Pool {
         (Tensor::cpu(shape, results), GridChoice { weights, height, width })
     }
 
-    /// Makes the map `z` of a plane, zeros behind its rows.
+    /// Makes the map `z` of a plane, with which `x` begins, zeros behind its rows.
     fn score_of_plane(&self, x: &[f32], dense: &mut Dense, z: &mut [f32]) -> PlaneScore {
-        let unchosen = PlaneScore { largest: largest_magnitude(x), ..PlaneScore::default() };
+        let unchosen = PlaneScore { largest: largest_magnitude(&x[..self.x.len()]), ..PlaneScore::default() };
         if unchosen.has_nan() {
             return unchosen;
         }
-        dense.fill(x);
-        dense.maxima(1, z);
-        self.scores.plane(z)
+        Isa::current().run(MapOfPlane { windows: dense.view(x), scores: &self.scores, z })
     }
 
     /// Each chosen grid's windows are plain ones, of stride 2, on the plane moved by where it begins.
@@ -222,5 +221,22 @@ impl Pool {
             }
         });
         Tensor::cpu(x.shape(), dx)
+    }
+}
+
+/// What the windows of a plane make, and its score.
+struct MapOfPlane<'a> {
+    windows: View<'a>,
+    scores: &'a Scores,
+    z: &'a mut [f32],
+}
+
+impl Task for MapOfPlane<'_> {
+    type Output = PlaneScore;
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> PlaneScore {
+        let largest = self.windows.maxima_and_largest::<S>(self.z);
+        self.scores.plane_in::<S>(self.z, largest)
     }
 }

@@ -115,8 +115,21 @@ wide! {
     /// `y[i, j] = x[2i, 2j]`, planes in rows of these lengths; the last row of x may end at its last sample.
     fn every_other(x: &[f32], x_width: usize, y: &mut [f32], y_width: usize) {
         const BLOCK: usize = 8;
-        for (row, y) in y.chunks_exact_mut(y_width).enumerate() {
-            let x = &x[2 * row * x_width..][..2 * y_width - 1];
+        const WIDE: usize = 2 * BLOCK;
+        // What whole blocks write behind a row is written anew by the next row.
+        let reach = y_width.next_multiple_of(WIDE);
+        let rows = y.len() / y_width;
+        let wide_rows = match (x.len().checked_sub(2 * reach), y.len().checked_sub(reach)) {
+            (Some(x), Some(y)) => (x / (2 * x_width) + 1).min(y / y_width + 1),
+            _ => 0,
+        };
+        for row in 0..wide_rows {
+            for j in (0..reach).step_by(WIDE) {
+                copy_block::<WIDE>(&x[2 * (row * x_width + j)..], &mut y[row * y_width + j..]);
+            }
+        }
+        for row in wide_rows..rows {
+            let (x, y) = (&x[2 * row * x_width..][..2 * y_width - 1], &mut y[row * y_width..][..y_width]);
             if y_width < BLOCK {
                 (0..y_width).for_each(|j| y[j] = x[2 * j]);
                 continue;

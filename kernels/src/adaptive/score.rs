@@ -117,8 +117,20 @@ impl Scores {
     /// The score of a map in rows of [`Scores::pitch`] floats, zeros behind the last column.
     pub fn plane(&self, z: &[f32]) -> PlaneScore {
         let largest = largest_magnitude(z);
+        PlaneScore { largest, sums: Isa::current().run(self.terms(z, largest)) }
+    }
+
+    /// As [`Scores::plane`], within a task, of a map whose largest magnitude is known and a number.
+    #[inline(always)]
+    pub fn plane_in<S: Simd>(&self, z: &[f32], largest: f32) -> PlaneScore {
+        let largest = largest.to_bits();
+        PlaneScore { largest, sums: self.terms(z, largest).run::<S>() }
+    }
+
+    #[inline(always)]
+    fn terms<'a>(&self, z: &'a [f32], largest: u32) -> Terms<'a> {
         let (scale, most) = (scale(largest, self.bits), (1u32 << self.bits) as f32);
-        PlaneScore { largest, sums: Isa::current().run(Terms { z, pitch: self.pitch(), scale, most }) }
+        Terms { z, pitch: self.pitch(), scale, most }
     }
 
     /// The weights of all images, `[N, 4]`.
