@@ -69,6 +69,19 @@ pub static SOFTPLUS: Elementwise = Elementwise {
     wgsl: ["softplus(x)", "sigmoid(x)"],
 };
 
+/// `ln σ(x) = −ln(1 + e⁻ˣ)`, the logarithm of a probability without its rounding to 0.
+pub static LOG_SIGMOID: Elementwise = Elementwise {
+    name: "log_sigmoid",
+    parameters: [],
+    value: |x, []| x.min(0.0) - (-x.abs()).exp().ln_1p(),
+    slope: |x, []| sigmoid(-x),
+    cpu: Some([
+        |x, y, []| each(x, y, |x| x.min(0.0) - math::ln_1p(math::exp(-x.abs()))),
+        |x, y, []| each(x, y, |x| math::sigmoid(-x)),
+    ]),
+    wgsl: ["-softplus(-x)", "sigmoid(-x)"],
+};
+
 /// `x` where that is above 0, else `slope·x` (Maas et al. 2013).
 pub static LEAKY_RELU: Elementwise<1> = Elementwise {
     name: "leaky_relu",
@@ -197,7 +210,7 @@ mod tests {
 
     #[test]
     fn values_slopes_and_devices() {
-        for f in [SIGMOID, SILU, GELU, TANH, SOFTPLUS, EXP, ABS, SQUARE, RECIPROCAL] {
+        for f in [SIGMOID, SILU, GELU, TANH, SOFTPLUS, LOG_SIGMOID, EXP, ABS, SQUARE, RECIPROCAL] {
             check(&f, [], EVERYWHERE);
         }
         for f in [LOG, SQRT] {
