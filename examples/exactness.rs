@@ -10,12 +10,11 @@ use quarterturn::{
         Verdict, WindowedLayer,
     },
 };
-use quarterturn_examples::{args, device, say, table, weights::NameArgs};
+use quarterturn_examples::{args, device, input::Input, onnx_report, say, table, weights::NameArgs};
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    str::FromStr,
 };
 
 /// Is a network exactly equivariant at an input size? If not, which layer breaks the symmetry, and which sizes are near?
@@ -40,6 +39,9 @@ struct Args {
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     names: NameArgs,
+    /// Judge the sizes, not the weights, of any ONNX model instead, whatever program it comes from
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "group", "checkpoint", "measure"])]
+    onnx: Option<PathBuf>,
     /// Also measure the equivariance error (Eq. 14) of every layer, on images of noise
     #[arg(long)]
     measure: bool,
@@ -99,29 +101,14 @@ impl Model {
     }
 }
 
-/// Height and width.
-#[derive(Clone, Copy)]
-struct Input([usize; 2]);
-
-impl FromStr for Input {
-    type Err = String;
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let extent = |text: &str| {
-            let extent = text.parse().ok().filter(|extent| (1..=16_384).contains(extent));
-            extent.ok_or(format!("'{text}' is not a whole number from 1 to 16384"))
-        };
-        match text.split_once(['x', '×']) {
-            Some((height, width)) => Ok(Input([extent(height)?, extent(width)?])),
-            None => extent(text).map(|extent| Input([extent; 2])),
-        }
-    }
-}
-
 fn main() -> ExitCode {
     args::finish(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<()> {
+    if let Some(path) = &args.onnx {
+        return onnx_report::run(path, args.input.map(|input| input.0), args.json);
+    }
     // Geometry needs no GPU.
     let device = if args.measure { device::open(args.device.device)? } else { Device::Cpu };
     let (network, name, usual) = match &args.checkpoint {

@@ -14,6 +14,8 @@ pub mod fingerprint;
 pub mod folders;
 pub mod image_setting;
 pub mod images;
+pub mod input;
+pub mod onnx_report;
 pub mod palette;
 pub mod preparation;
 pub mod prepared;

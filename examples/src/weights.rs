@@ -19,7 +19,7 @@ const COUNTER: &str = ".num_batches_tracked";
 pub const NAMES_HELP: &str = "A file for --names is JSON such as {\"settings\": {\"model\": \"mnist_cnn\", \"group\": \"p4\", \
      \"width\": \"10\", \"in_channels\": \"3\", \"classes\": \"10\", \"dropout\": \"0.3\"}, \
      \"names\": {\"bn1\": \"norm1\", \"fc.weight\": \"linear.weight\"}}: a tensor's name, or all before one of its points, and \
-     what it is here.";
+     what it is here. With \"leave_out\": [\"aux\"] beside them, tensors called so, or whose names begin so, are left out.";
 
 /// What a file of another program leaves open, on the command line.
 #[derive(Args)]
@@ -30,6 +30,10 @@ pub struct NameArgs {
     /// One more name, such as bn1=norm1, or module= to take a prefix away; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = pair, requires = "checkpoint")]
     rename: Vec<(String, String)>,
+    /// Leave out a tensor that the network does not have, or all whose names begin so before a point; may be repeated. (Counters
+    /// of batches and the prefixes of PyTorch's wrappers, module and _orig_mod, go by themselves)
+    #[arg(long, value_name = "NAME", requires = "checkpoint")]
+    leave_out: Vec<String>,
 }
 
 /// The same in a file.
@@ -40,13 +44,15 @@ struct Names {
     settings: Config,
     #[serde(default)]
     names: BTreeMap<String, String>,
+    #[serde(default)]
+    leave_out: Vec<String>,
 }
 
 impl NameArgs {
     /// The checkpoint at `path`, with the names and settings that the user gave.
     ///
     /// # Errors
-    /// If a file cannot be read, or a name that is to be replaced is not there.
+    /// If a file cannot be read, or a name that is to be replaced or left out is not there.
     pub fn read(&self, path: &Path) -> Result<Checkpoint> {
         let checkpoint = Checkpoint::read(path)?;
         let mut given = match &self.names {
@@ -61,10 +67,15 @@ impl NameArgs {
             }
         };
         given.names.extend(self.rename.iter().cloned());
+        given.leave_out.extend(self.leave_out.iter().cloned());
         let checkpoint = checkpoint.with_settings(given.settings);
         let without_counters = checkpoint.renamed(|name| (!name.ends_with(COUNTER)).then(|| name.into()))?;
+        let checkpoint = without_counters.without(&given.leave_out)?;
+        // Who takes some prefix away names all that go.
+        let takes_away = given.names.values().any(String::is_empty);
+        let checkpoint = if takes_away { checkpoint } else { checkpoint.unwrapped()? };
         // Weights that are named as here, or whose names nobody gave, stay as they are.
-        without_counters.renamed_parts(&given.names)
+        checkpoint.renamed_parts(&given.names)
     }
 }
 

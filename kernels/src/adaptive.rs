@@ -105,6 +105,12 @@ pub fn choose_grid(z: &Tensor) -> GridChoice {
     choose("choose_grid", z, 0)
 }
 
+/// How [`choose_grid`] rounds on a map of these extents in an image of so many planes, for who computes its scores elsewhere: `b`,
+/// and the bits that a plane's sum loses, so that the sums of all planes have room.
+pub fn grid_score_bits([height, width]: [usize; 2], planes: usize) -> [u32; 2] {
+    Scores::new(Region { height, width, inset: 0, window: 1 }, planes).rounding()
+}
+
 /// Chooses the grid for windows of stride 2 on `x` `[N, …, H, W]`, without computing what they yield: by `x` itself at the centres
 /// of the windows of each grid, or, where `kernel_size` is even, by the means of the four samples around them. What lies outside
 /// counts for nothing. A dilated filter has the `kernel_size` `d(k − 1) + 1`.

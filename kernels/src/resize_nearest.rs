@@ -16,8 +16,8 @@ use quarterturn_core::Tensor;
 pub fn resize_nearest(x: &Tensor, height: usize, width: usize) -> Tensor {
     let planes = planes("resize_nearest", x, height, width);
     let rank = x.shape().rank();
-    let rows = index_select(x, rank - 2, &pixels(planes.height, height));
-    index_select(&rows, rank - 1, &pixels(planes.width, width))
+    let rows = index_select(x, rank - 2, &nearest_pixels(planes.height, height));
+    index_select(&rows, rank - 1, &nearest_pixels(planes.width, width))
 }
 
 /// Gradient of [`resize_nearest`], its adjoint: each pixel gets the sum of what its places got. `height` and `width` are those of
@@ -29,8 +29,8 @@ pub fn resize_nearest(x: &Tensor, height: usize, width: usize) -> Tensor {
 pub fn resize_nearest_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
     let planes = planes("resize_nearest_vjp", dy, height, width);
     let rank = dy.shape().rank();
-    let rows = index_select_vjp(dy, rank - 2, &pixels(height, planes.height), height);
-    index_select_vjp(&rows, rank - 1, &pixels(width, planes.width), width)
+    let rows = index_select_vjp(dy, rank - 2, &nearest_pixels(height, planes.height), height);
+    index_select_vjp(&rows, rank - 1, &nearest_pixels(width, planes.width), width)
 }
 
 /// Whether [`resize_nearest`] from `from` pixels to `to` places along an axis commutes with its reversal: iff `from` has no more
@@ -47,8 +47,8 @@ fn planes(op: &str, x: &Tensor, height: usize, width: usize) -> Planes {
     planes
 }
 
-/// The pixel, of `from`, of each of `to` places.
-fn pixels(from: usize, to: usize) -> Vec<usize> {
+/// The pixel, of `from`, that the centre of each of `to` places lies in.
+pub fn nearest_pixels(from: usize, to: usize) -> Vec<usize> {
     (0..to).map(|o| (2 * o + 1) * from / (2 * to)).collect()
 }
 
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_factors_of_2_decide() {
         for (from, to) in (1..=40).flat_map(|from| (1..=60).map(move |to| (from, to))) {
-            let (taken, mut mirrored) = (pixels(from, to), pixels(from, to));
+            let (taken, mut mirrored) = (nearest_pixels(from, to), nearest_pixels(from, to));
             mirrored.reverse();
             let commutes = taken.iter().zip(mirrored).all(|(&taken, mirrored)| taken == from - 1 - mirrored);
             assert_eq!(commutes, nearest_commutes(from, to), "{from} to {to}");

@@ -18,11 +18,16 @@
 //! ```
 
 mod check;
+pub mod export;
 mod io;
 mod nn;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod train;
 mod zoo;
 
+#[cfg(feature = "onnx")]
+pub use check::onnx::{JudgedLayer, Judgement, OnnxExactness, OnnxModel};
 pub use check::{
     BreakingLayer, DepthError, EquivarianceError, Exactness, LayerKind, Symmetry, Trace, Verdict, WindowedLayer,
 };

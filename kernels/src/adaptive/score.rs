@@ -87,6 +87,11 @@ impl Scores {
         Scores { region, planes, bits, spare: (bits + count + bits_of(planes)).saturating_sub(31) }
     }
 
+    /// Bits of a term, and those that a plane's sum loses.
+    pub fn rounding(&self) -> [u32; 2] {
+        [self.bits, self.spare]
+    }
+
     /// The weights of the grids of an image, from the scores of its planes.
     pub fn weights(&self, planes: &[PlaneScore]) -> [f32; 4] {
         if planes.iter().any(|plane| plane.has_nan()) {

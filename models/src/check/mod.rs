@@ -2,6 +2,8 @@
 
 mod equivariance;
 mod exactness;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 mod trace;
 mod warnings;
 

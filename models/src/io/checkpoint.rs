@@ -42,7 +42,7 @@ use std::{
 };
 
 pub use preparation::{Preparation, Step, finish};
-pub use save::{save, save_with};
+pub use save::{save, save_half, save_with};
 
 /// No file may be larger, in bytes: 4 GiB.
 pub const LARGEST_FILE: u64 = 4 << 30;

@@ -6,4 +6,5 @@ pub(crate) mod safetensors;
 mod save;
 
 pub(crate) use checkpoint::missing;
+pub(crate) use safetensors::quote;
 pub(crate) use save::Encoder;

@@ -91,7 +91,7 @@ pub(crate) fn serialize(
 }
 
 /// `text` as a JSON string.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

@@ -5,6 +5,7 @@ use super::{
     safetensors,
 };
 use crate::{Config, Description, Network};
+use half::f16;
 use quarterturn_core::{Device, Error, Result, Tensor, replace_file};
 use std::{collections::BTreeSet, path::Path};
 
@@ -44,7 +45,26 @@ pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, n
     encoder.write(path)
 }
 
+/// As [`save_with`], with filters and matrices in `f16`: half the file. What has one axis, biases and the parameters and statistics
+/// of norms, stays as it is. Reading gives `f32` again; every weight has been rounded to 11 bits.
+///
+/// # Errors
+/// As [`save`]; [`Error::Checkpoint`] with the name of a tensor that has a value above 65,504, which `f16` does not hold.
+pub fn save_half<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, notes: &Notes) -> Result<()> {
+    let mut encoder = Encoder::of(network)?;
+    encoder.notes(notes);
+    let mut outcome = Ok(());
+    network.visit(&mut |name, param| {
+        if outcome.is_ok() && param.value().shape().rank() > 1 {
+            outcome = encoder.halve(name, param.value());
+        }
+    });
+    outcome?;
+    encoder.write(path)
+}
+
 /// What a file will hold.
+#[derive(Default)]
 pub(crate) struct Encoder {
     pub(super) metadata: Config,
     pub(super) tensors: Vec<(String, &'static str, Vec<usize>, Vec<u8>)>,
@@ -77,6 +97,29 @@ impl Encoder {
             _ => ("F32", values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()),
         };
         self.tensors.push((name, dtype, value.dims().to_vec(), bytes));
+        Ok(())
+    }
+
+    /// Stores a tensor that it has in `f16`.
+    fn halve(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        let values: Vec<f16> = value.to_f64()?.into_iter().map(f16::from_f64).collect();
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let message = format!("value {index} is too large for f16");
+            return Err(Error::Checkpoint { name: name.into(), message });
+        }
+        if let Some(stored) = self.tensors.iter_mut().find(|(stored, ..)| stored == name) {
+            (stored.1, stored.3) = ("F16", values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        }
+        Ok(())
+    }
+
+    /// Values of no tensor, as `f32`.
+    pub fn values(&mut self, name: String, dims: &[usize], values: &[f64]) -> Result<()> {
+        if let Some(message) = unfit_value(&name, values, &Device::Cpu) {
+            return Err(Error::Checkpoint { name, message });
+        }
+        let bytes = values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect();
+        self.tensors.push((name, "F32", dims.to_vec(), bytes));
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Elementwise functions as layers.
 
-use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{self as kernels, Elementwise, Group};
@@ -34,6 +37,13 @@ impl Module for Activation {
 
     fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
         Ok(x)
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        match Op::FUNCTIONS.into_iter().find(|&name| name == self.0.name) {
+            Some(name) => Ok(plain.push(Op::Function(name), &[x], x)),
+            None => Err(plain.refused(format_args!("none is known of the function {}", self.0.name))),
+        }
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {

@@ -4,10 +4,13 @@
 //! branch and shortcut must sample the same places, and what goes up again must return to the places that were sampled on the way
 //! down. A name stands for one choice in a whole network. For the rule see [`quarterturn_kernels::choose_grid`].
 
-use crate::{GroupConv, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    GroupConv, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Grid, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, window_extent};
-use quarterturn_kernels::{Group, Window};
+use quarterturn_kernels::{Group, Window, grid_score_bits};
 
 /// A convolution with stride 2 on the grid that its input chooses.
 #[derive(Debug)]
@@ -74,6 +77,42 @@ fn halved(x: Shape, dense: [usize; 2]) -> Shape {
     Shape::new(&[leading, &dense.map(|n| n.div_ceil(2))].concat())
 }
 
+/// Extents of the map that the windows would make with stride 1.
+fn export_dense(x: Value, window: Window, plain: &mut Plain) -> Result<[usize; 2]> {
+    let Window { kernel_size: k, padding, .. } = window;
+    match plain.extents(x)?.map(|i| window_extent(i, k, 1, padding)) {
+        [Some(n), Some(m)] => Ok([n, m]),
+        _ => Err(plain.refused("its window does not fit")),
+    }
+}
+
+/// As [`quarterturn_kernels::choose_grid_of_windows`].
+fn export_choice_of_windows(x: Value, window: Window, plain: &mut Plain) -> Result<Grid> {
+    let extents = export_dense(x, window, plain)?;
+    let inset = (window.kernel_size as isize - 1) / 2 - window.padding as isize;
+    let means = Window { kernel_size: 2, stride: 1, padding: 0 };
+    let is_open = extents.iter().any(|n| n % 2 == 0);
+    // An even window has its centre between samples.
+    let scored = match window.kernel_size % 2 {
+        0 if is_open => {
+            let made = plain.windowed(x, means, 1);
+            plain.push_as("means", Op::AvgPool(means), &[x], made)
+        }
+        _ => x,
+    };
+    Ok(export_choice(scored, inset, extents, plain))
+}
+
+/// As [`quarterturn_kernels::choose_grid`]; nothing is chosen where both extents are odd.
+fn export_choice(z: Value, inset: isize, extents: [usize; 2], plain: &mut Plain) -> Grid {
+    let weights = extents.iter().any(|n| n % 2 == 0).then(|| {
+        let [bits, spare] = grid_score_bits(extents, z.joined());
+        let made = Value { channels: 4, elements: 1, is_map: false, extents: None, index: 0 };
+        plain.push_as("grid", Op::ChooseGrid { inset, extents, bits, spare }, &[z], made)
+    });
+    Grid { weights, extents }
+}
+
 impl Layer for AdaptiveConv {
     const KIND: &'static str = "adaptive_conv";
 
@@ -102,6 +141,24 @@ impl Module for AdaptiveConv {
         let dense = dense_extents(x, window, trace)?;
         trace.grid(self.grid.as_deref(), dense)?;
         Ok(halved(y, dense))
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let (window, name) = (self.conv.window(), self.grid.as_deref());
+        let grid = match plain.grid(name) {
+            Some(grid) => grid,
+            None => export_choice_of_windows(x, window, plain)?,
+        };
+        plain.leave_grid(name, grid);
+        let Some(weights) = grid.weights else { return self.conv.export_with(x, window, plain) };
+        let Window { kernel_size, padding: before, .. } = window;
+        let extents = grid.extents.map(|n| 2 * (n.div_ceil(2) - 1) + kernel_size);
+        let [height, width] = plain.extents(x)?;
+        // A grid that begins at 1 reaches one further.
+        let behind = [extents[0].saturating_sub(height + before) + 1, extents[1].saturating_sub(width + before) + 1];
+        let moved = Value { extents: Some(extents), ..x };
+        let moved = plain.push_as("move", Op::MoveOntoGrid { before, behind, extents }, &[x, weights], moved);
+        self.conv.export_with(moved, Window { padding: 0, ..window }, plain)
     }
 
     fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
@@ -138,6 +195,24 @@ impl<const MAX: bool> Module for AdaptivePool<MAX> {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         trace_pool(x, self.window, self.grid.as_deref(), trace)
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let pool = |window| if MAX { Op::MaxPool(window) } else { Op::AvgPool(window) };
+        let extents = export_dense(x, self.window, plain)?;
+        let halved = Value { extents: Some(extents.map(|n| n.div_ceil(2))), ..x };
+        if extents.iter().all(|n| n % 2 == 1) {
+            plain.leave_grid(self.grid.as_deref(), Grid { weights: None, extents });
+            return Ok(plain.push(pool(self.window), &[x], halved));
+        }
+        let dense = Value { extents: Some(extents), ..x };
+        let dense = plain.push_as("dense", pool(Window { stride: 1, ..self.window }), &[x], dense);
+        let grid = export_choice(dense, 0, extents, plain);
+        plain.leave_grid(self.grid.as_deref(), grid);
+        Ok(match grid.weights {
+            Some(weights) => plain.push(Op::Subsample(extents), &[dense, weights], halved),
+            None => dense,
+        })
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
@@ -188,6 +263,14 @@ impl Module for GridUpsample {
             }
             _ => Err(trace.unfit(format!("expected maps of {expected:?}, as were sampled of {dense:?}, got {x:?}"))),
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let Some(Grid { weights, extents }) = plain.grid(Some(&self.grid)) else {
+            return Err(plain.refused(format_args!("no layer before has made the choice '{}'", self.grid)));
+        };
+        let inputs: Vec<Value> = [x].into_iter().chain(weights).collect();
+        Ok(plain.push(Op::GridUpsample(extents), &inputs, Value { extents: Some(extents), ..x }))
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {

@@ -1,8 +1,11 @@
 //! The batch norm layer, with the ReLU and dropout that follow it.
 
-use crate::{Layer, Mode, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, Mode, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Tape, Var};
-use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
+use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::{self as kernels, Activation, GivenNorm, Group};
 use std::rc::Rc;
 
@@ -134,6 +137,19 @@ impl Module for BatchNorm {
             }
             _ => Err(trace.unfit(format!("expected {channels} channels, got {x:?}"))),
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let of = |param: &Param| Ok::<_, Error>(Array::of(param.value())?.repeated(x.elements));
+        let op = Op::Norm {
+            weight: of(&self.weight)?,
+            bias: of(&self.bias)?,
+            mean: of(&self.running_mean)?,
+            var: of(&self.running_var)?,
+            eps: self.eps,
+        };
+        let y = plain.push(op, &[x], x);
+        Ok(if self.relu { plain.push(Op::Function("relu"), &[y], y) } else { y })
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {

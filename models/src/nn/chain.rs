@@ -1,6 +1,9 @@
 //! Layers one after another.
 
-use crate::{Module, Node, Pass, Symmetry, Trace};
+use crate::{
+    Module, Node, Pass, Symmetry, Trace,
+    export::{Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -66,6 +69,10 @@ impl Module for Chain {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         self.links.iter().try_fold(x, |x, link| trace.through(&link.name, &*link.module, x))
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        self.links.iter().try_fold(x, |x, link| plain.through(&link.name, &*link.module, x))
     }
 
     // What its layers do, they say themselves.

@@ -1,6 +1,9 @@
 //! A convolution and the batch norm behind it, which are computed together.
 
-use crate::{BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Symmetry, Trace};
+use crate::{
+    BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Symmetry, Trace,
+    export::{Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{self as kernels, Group};
@@ -72,6 +75,15 @@ impl Module for ConvNorm {
         trace.through_untold(&self.names[1], &self.norm, y)?;
         match &self.pool {
             Some((name, pool)) => trace.through(name, pool, y),
+            None => Ok(y),
+        }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let y = plain.through(&self.names[0], &self.conv, x)?;
+        let y = plain.through(&self.names[1], &self.norm, y)?;
+        match &self.pool {
+            Some((name, pool)) => plain.through(name, pool, y),
             None => Ok(y),
         }
     }

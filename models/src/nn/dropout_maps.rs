@@ -1,6 +1,9 @@
 //! Dropout of whole feature maps.
 
-use crate::{Layer, Mode, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, Mode, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape, Stream};
 use quarterturn_kernels::Group;
@@ -44,6 +47,10 @@ impl Module for DropoutMaps {
             2.. => Ok(x),
             _ => Err(trace.unfit(format!("expected [N, C, …], got {x:?}"))),
         }
+    }
+
+    fn export(&self, x: Value, _: &mut Plain) -> Result<Value> {
+        Ok(x)
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {

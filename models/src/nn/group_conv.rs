@@ -1,9 +1,12 @@
 //! The convolution layer: plain, lifting or on the group.
 
-use crate::{Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{Conv, Group, Window};
+use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
 
 /// The taps of a described filter are at most so far apart: what lies between them takes memory too.
 const FURTHEST: usize = 64;
@@ -108,6 +111,22 @@ impl GroupConv {
         x.group_conv(&tape.param(&self.weight), bias.as_ref(), conv)
     }
 
+    /// The orbit of its filters as one dense convolution, by a window that slides otherwise.
+    pub(crate) fn export_with(&self, x: Value, window: Window, plain: &mut Plain) -> Result<Value> {
+        let Conv { group, dilation, .. } = self.conv;
+        let (weight, order) = (self.weight.value(), group.order());
+        let op = Op::Conv {
+            weight: Array::of(&filter_orbit(weight, group))?,
+            bias: self.bias.as_ref().map(|bias| Array::of(bias.value())).transpose()?.map(|bias| bias.repeated(order)),
+            stride: window.stride,
+            padding: window.padding,
+            dilation,
+            groups: 1,
+        };
+        let made = plain.windowed(x, window, dilation);
+        Ok(plain.push(op, &[x], Value { channels: weight.shape()[0], elements: order, ..made }))
+    }
+
     /// What it would make of `x` if its window kept the extents.
     pub(crate) fn trace_at_every_place(&self, x: Shape, trace: &Trace) -> Result<[usize; 5]> {
         let w = self.weight.value().shape();
@@ -163,6 +182,10 @@ impl Module for GroupConv {
         };
         let [height, width] = trace.dilated_window(kind, x, self.window(), self.conv.dilation)?;
         Ok(Shape::from([n, channels, order, height, width]))
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        self.export_with(x, self.window(), plain)
     }
 
     fn symmetry(&self, _: Shape, group: Group) -> Symmetry {

@@ -1,6 +1,9 @@
 //! The linear layer.
 
-use crate::{Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -68,6 +71,12 @@ impl Module for Linear {
             }
             _ => Err(trace.unfit(format!("expected {features} features of each image, got {x:?}"))),
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let (weight, bias) = (Array::of(self.weight.value())?, Array::of(self.bias.value())?);
+        let made = Value { channels: weight.dims[0], elements: 1, ..x };
+        Ok(plain.push(Op::Linear { weight, bias }, &[x], made))
     }
 
     fn symmetry(&self, x: Shape, _: Group) -> Symmetry {

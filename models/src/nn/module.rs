@@ -1,7 +1,10 @@
 //! What layers, blocks and networks have in common: one description, from which the forward pass, the geometry and the list
 //! of parameters come.
 
-use crate::{Symmetry, Trace};
+use crate::{
+    Symmetry, Trace,
+    export::{Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, Tensor};
 use quarterturn_kernels::{GridChoice, Group};
@@ -24,7 +27,7 @@ pub enum Mode {
 /// Something with parameters that maps a value to a value: a layer, a block or a network.
 ///
 /// A layer implements the views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes,
-/// [`Module::symmetry`] for the checker, and [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`],
+/// [`Module::symmetry`] for the checker, [`Module::export`] for other programs, and [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`],
 /// [`crate::Parallel`]) passes each of them on.
 ///
 /// A layer of one's own, without parameters:
@@ -83,6 +86,16 @@ pub trait Module: Send + Sync {
     fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
         let _ = (x, group);
         Symmetry::Unknown
+    }
+
+    /// Adds what it computes in evaluation mode to `plain`, in operations of ordinary CNNs: the value that it makes of `x`. A layer
+    /// that does not say has no plain form, and neither has a network that has it.
+    ///
+    /// # Errors
+    /// [`quarterturn_core::Error::Invalid`], naming the layer, by [`Plain::refused`].
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let _ = x;
+        Err(plain.refused("this type of layer does not say one (Module::export)"))
     }
 
     /// Calls `f` with each parameter and its name, always in the same order.

@@ -1,6 +1,10 @@
 //! Complete classifiers of images.
 
-use crate::{Chain, Description, Mode, Module, Pass, Symmetry, Trace, check::warn_of_pixels};
+use crate::{
+    Chain, Description, Mode, Module, Pass, Symmetry, Trace,
+    check::warn_of_pixels,
+    export::{Plain, Value},
+};
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::Group;
@@ -120,6 +124,10 @@ impl<N: Network> Module for N {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         self.layers().trace(x, trace)
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        self.layers().export(x, plain)
     }
 
     // What its layers do, they say themselves.

@@ -1,6 +1,9 @@
 //! Blocks of several branches that read the same value.
 
-use crate::{Chain, Module, Pass, Symmetry, Trace};
+use crate::{
+    Chain, Module, Pass, Symmetry, Trace,
+    export::{Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Group;
@@ -110,6 +113,22 @@ impl Module for Parallel {
             dims[CHANNELS] = results.iter().map(|shape| shape[CHANNELS]).sum();
         }
         Ok(Shape::new(&dims))
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let mut results = Vec::with_capacity(self.branches.len());
+        for branch in &self.branches {
+            results.push(plain.through(shown(branch), &branch.1, x)?);
+        }
+        let (&first, others) = results.split_first().expect("a block has a branch");
+        let y = match self.join {
+            Join::Sum => others.iter().fold(first, |sum, &y| plain.push(Op::Sum, &[sum, y], sum)),
+            Join::Concat => {
+                let channels = results.iter().map(|y| y.channels).sum();
+                plain.push(Op::Concat, &results, Value { channels, ..first })
+            }
+        };
+        Ok(if self.relu { plain.push(Op::Function("relu"), &[y], y) } else { y })
     }
 
     // What its layers do, they say themselves.

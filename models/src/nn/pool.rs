@@ -1,6 +1,9 @@
 //! Pooling over space, and over the group.
 
-use crate::{Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Group, Window};
@@ -112,6 +115,11 @@ impl Module for MaxPool {
         trace_window(LayerKind::MaxPool, self.0, x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let made = plain.windowed(x, self.0, 1);
+        Ok(plain.push(Op::MaxPool(self.0), &[x], made))
+    }
+
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Windowed
     }
@@ -128,6 +136,11 @@ impl Module for AvgPool {
         trace_window(LayerKind::AvgPool, self.0, x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let made = plain.windowed(x, self.0, 1);
+        Ok(plain.push(Op::AvgPool(self.0), &[x], made))
+    }
+
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Windowed
     }
@@ -142,6 +155,16 @@ impl Module for BlurPool {
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
         trace_window(LayerKind::BlurPool, self.0, x, trace)
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let Window { kernel_size, stride, padding } = self.0;
+        let binomial: &[f64] = if kernel_size == 3 { &[0.25, 0.5, 0.25] } else { &[0.0625, 0.25, 0.375, 0.25, 0.0625] };
+        let filter: Vec<f64> = binomial.iter().flat_map(|u| binomial.iter().map(move |v| u * v)).collect();
+        let groups = x.joined();
+        let weight = Array { dims: vec![groups, 1, kernel_size, kernel_size], values: filter.repeat(groups) };
+        let made = plain.windowed(x, self.0, 1);
+        Ok(plain.push(Op::Conv { weight, bias: None, stride, padding, dilation: 1, groups }, &[x], made))
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
@@ -169,6 +192,10 @@ impl Module for SpatialMean {
         trace_space(x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        Ok(plain.push(Op::Mean(vec![2, 3]), &[x], without_space(x)))
+    }
+
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Commutes
     }
@@ -186,11 +213,19 @@ impl Module for SpatialMax {
         trace_space(x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        Ok(plain.push(Op::Max(vec![2, 3]), &[x], without_space(x)))
+    }
+
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Commutes
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+fn without_space(x: Value) -> Value {
+    Value { is_map: false, extents: None, ..x }
 }
 
 fn trace_space(x: Shape, trace: &Trace) -> Result<Shape> {
@@ -209,6 +244,10 @@ impl Module for CosetMax {
         trace_coset(x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        Ok(export_coset(x, Op::Max(vec![2]), plain))
+    }
+
     fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
         coset_symmetry(x, group)
     }
@@ -225,11 +264,24 @@ impl Module for CosetMean {
         trace_coset(x, trace)
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        Ok(export_coset(x, Op::Mean(vec![2]), plain))
+    }
+
     fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
         coset_symmetry(x, group)
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+/// The joined axis in two, and the pool over the second of them.
+fn export_coset(x: Value, pool: Op, plain: &mut Plain) -> Value {
+    if x.elements == 1 {
+        return x;
+    }
+    let parted = plain.push(Op::Part { is_map: x.is_map, channels: x.channels, elements: x.elements }, &[x], x);
+    plain.push(pool, &[parted], Value { elements: 1, ..x })
 }
 
 fn trace_coset(x: Shape, trace: &mut Trace) -> Result<Shape> {

@@ -1,6 +1,9 @@
 //! A ReLU of its own, for where it does not follow a norm or a residual sum.
 
-use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::Group;
@@ -25,6 +28,10 @@ impl Module for Relu {
 
     fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
         Ok(x)
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        Ok(plain.push(Op::Function("relu"), &[x], x))
     }
 
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {

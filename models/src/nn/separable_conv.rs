@@ -1,9 +1,12 @@
 //! The separable convolution layer: over space within each channel, then over channels and group at each place.
 
-use crate::{GroupConv, Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    GroupConv, Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{Conv, Group, Window};
+use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
 
 /// `y = pointwise ⋆ (depthwise ⋆ x) + bias`: each channel by a filter of its own, which is turned for each element
 /// ([`quarterturn_kernels::depthwise_conv`]), then a convolution with 1×1 filters. Takes `k² + C_out·G` multiplications for each
@@ -95,6 +98,19 @@ impl Module for SeparableConv {
                 "expected at least one image with {channels} channels and a group axis of {axis}, [N, C, G, H, W], got {x:?}"
             ))),
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let Conv { group, dilation, .. } = self.conv;
+        let window = self.window();
+        let weight = Array::of(&filter_orbit(self.depthwise.value(), group))?;
+        // Lifting, every element of a channel reads its one plane.
+        let groups = x.joined();
+        let Window { stride, padding, .. } = window;
+        let op = Op::Conv { weight, bias: None, stride, padding, dilation, groups };
+        let made = Value { elements: group.order(), ..plain.windowed(x, window, dilation) };
+        let filtered = plain.push_as("depthwise", op, &[x], made);
+        plain.through("pointwise", &self.pointwise, filtered)
     }
 
     fn symmetry(&self, x: Shape, group: Group) -> Symmetry {

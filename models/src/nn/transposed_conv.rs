@@ -1,9 +1,12 @@
 //! The transposed convolution layer: larger maps, by learned filters.
 
-use crate::{GroupConv, Init, Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    GroupConv, Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Array, Op, Plain, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, dilated_extent, transposed_extent};
-use quarterturn_kernels::{Conv, Group, Window};
+use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
 
 /// No described layer makes a map larger by more, nor higher or wider than this.
 const LARGEST: usize = 64;
@@ -115,6 +118,30 @@ impl Module for TransposedConv {
                 Err(trace.unfit(format!("of a {height}×{width} map, padding {padding} leaves nothing")))
             }
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let Conv { group, stride, padding, dilation } = self.conv;
+        let (weight, order, output_padding) = (self.weight.value(), group.order(), self.output_padding);
+        let &[inputs, outputs, elements, kernel_size, _] = weight.dims() else {
+            unreachable!("its weight has five axes")
+        };
+        // Rows (c, h) and columns (o, g), as the adjoint reads them. Lifting, the filters of all pairs of channels stand on their own.
+        let orbit = match elements {
+            1 => filter_orbit(&weight.reshape([inputs * outputs, 1, 1, kernel_size, kernel_size]), group),
+            _ => filter_orbit(weight, group),
+        };
+        let orbit = orbit.reshape([inputs * elements, outputs * order, kernel_size, kernel_size]);
+        let op = Op::TransposedConv {
+            weight: Array::of(&orbit)?,
+            bias: self.bias.as_ref().map(|bias| Array::of(bias.value())).transpose()?.map(|bias| bias.repeated(order)),
+            stride,
+            padding,
+            dilation,
+            output_padding,
+        };
+        let made = plain.widened(x, Window { kernel_size, stride, padding }, dilation, output_padding);
+        Ok(plain.push(op, &[x], Value { channels: outputs, elements: order, ..made }))
     }
 
     fn symmetry(&self, _: Shape, group: Group) -> Symmetry {

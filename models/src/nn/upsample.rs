@@ -1,9 +1,12 @@
 //! Maps of another size.
 
-use crate::{Layer, Module, Node, Pass, Site, Symmetry, Trace};
+use crate::{
+    Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    export::{Op, Plain, Size, Value},
+};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::{Group, nearest_commutes};
+use quarterturn_kernels::{Group, nearest_commutes, nearest_pixels};
 use std::{fmt, str::FromStr};
 
 /// How a place between pixels gets its value.
@@ -102,6 +105,15 @@ impl Module for Upsample {
         }
     }
 
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let op = match self.interpolation {
+            Interpolation::Bilinear => Op::Resize(Size::Times(self.factor)),
+            Interpolation::Nearest => Op::Repeat(self.factor),
+        };
+        let extents = x.extents.map(|extents| extents.map(|extent| self.factor * extent));
+        Ok(plain.push(op, &[x], Value { extents, ..x }))
+    }
+
     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
         Symmetry::Commutes
     }
@@ -134,6 +146,18 @@ impl Module for Resize {
             }
             _ => Err(trace.unfit(format!("expected maps […, H, W], got {x:?}"))),
         }
+    }
+
+    fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
+        let made = Value { extents: Some([self.extent; 2]), ..x };
+        if self.interpolation == Interpolation::Bilinear {
+            return Ok(plain.push(Op::Resize(Size::Of([self.extent; 2])), &[x], made));
+        }
+        // Other programs find the pixel in floating point, and where a centre lies on an edge, not all find the same.
+        let [height, width] = plain.extents(x)?;
+        let rows = Op::Select { axis: 2, indices: nearest_pixels(height, self.extent) };
+        let rows = plain.push_as("rows", rows, &[x], made);
+        Ok(plain.push_as("columns", Op::Select { axis: 3, indices: nearest_pixels(width, self.extent) }, &[rows], made))
     }
 
     fn symmetry(&self, x: Shape, _: Group) -> Symmetry {

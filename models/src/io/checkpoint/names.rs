@@ -22,6 +22,37 @@ impl Checkpoint {
         Ok(self)
     }
 
+    /// The same tensors without the prefixes `module` and `_orig_mod`, which PyTorch's `DataParallel` and `torch.compile` put before
+    /// the names of all of them.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if two tensors would have the same name.
+    pub fn unwrapped(mut self) -> Result<Self> {
+        let common = |names: &[&str]| {
+            let mut wrappers = ["module.", "_orig_mod."].into_iter();
+            wrappers.find(|prefix| !names.is_empty() && names.iter().all(|name| name.starts_with(prefix)))
+        };
+        while let Some(prefix) = common(&self.names().collect::<Vec<_>>()) {
+            self = self.renamed(|name| name.strip_prefix(prefix).map(String::from))?;
+        }
+        Ok(self)
+    }
+
+    /// The same tensors without those that are called as one of `parts`, or whose names begin so before one of their points.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if no tensor is called so.
+    pub fn without(self, parts: &[String]) -> Result<Self> {
+        let is = |name: &str, part: &str| {
+            name.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if let Some(part) = parts.iter().find(|part| !self.names().any(|name| is(name, part))) {
+            let message = "is to be left out, but no tensor of the file has it".to_string();
+            return Err(Error::Checkpoint { name: part.clone(), message });
+        }
+        self.renamed(|name| (!parts.iter().any(|part| is(name, part))).then(|| name.into()))
+    }
+
     /// The same tensors with parts of their names replaced, as `names` says: the whole of a name, or all before one of its points.
     /// Of several that fit, the longest part is replaced. One whose new name is empty is taken away first, with its point: `module`
     /// and `_orig_mod`, which PyTorch's wrappers put before names, go by `("module", "")`.

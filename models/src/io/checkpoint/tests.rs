@@ -233,6 +233,58 @@ fn tensors_of_another_program_are_renamed() {
     checkpoint_error(read().network(&Device::Cpu).map(|_| ()), "model", "it has no settings");
 }
 
+/// `DataParallel` and `torch.compile` put prefixes before all names; weights for training alone stand beside the others.
+#[test]
+fn wrapped_networks_are_unwrapped_and_what_is_extra_is_left_out() {
+    let folder = Folder::new("wrapped");
+    let path = folder.file("net.safetensors");
+    let mut original = MnistCnn::new(small(), 7, &Device::Cpu).unwrap();
+    for prefix in ["", "module.", "_orig_mod.", "module._orig_mod."] {
+        edited(&path, |_, tensors| {
+            tensors.iter_mut().for_each(|(name, ..)| *name = format!("{prefix}{name}"));
+            tensors.push((format!("{prefix}aux.weight"), "F32", vec![1], vec![0; 4]));
+            tensors.push(("n_averaged".into(), "F32", vec![], vec![0; 4]));
+        });
+        let read = || Checkpoint::read(&path).unwrap();
+        let extra = ["n_averaged".to_string(), format!("{prefix}aux")];
+        let unwrapped = read().without(&extra).unwrap().unwrapped().unwrap();
+        assert_eq!(values(&mut *unwrapped.network(&Device::Cpu).unwrap()), values(&mut original), "{prefix}");
+        checkpoint_error(read().without(&["au".into()]), "au", "no tensor of the file has it");
+        let error = read().unwrapped().unwrap().network(&Device::Cpu).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("no such tensor"), "{error}");
+    }
+}
+
+#[test]
+fn weights_in_f16_take_half_the_file_and_come_back_rounded() {
+    let folder = Folder::new("half");
+    let [full, half] = ["full", "half"].map(|name| folder.file(&format!("{name}.safetensors")));
+    let config = MnistCnnConfig { width: 20, ..small() };
+    let mut original = MnistCnn::new(config, 7, &Device::Cpu).unwrap();
+    save(&full, &mut original).unwrap();
+    crate::checkpoint::save_half(&half, &mut original, &Default::default()).unwrap();
+    let bytes = |path| std::fs::metadata(path).unwrap().len() as f64;
+    assert!(bytes(&half) < 0.6 * bytes(&full), "{} of {}", bytes(&half), bytes(&full));
+    let mut loaded = crate::checkpoint::load(&half, &Device::Cpu).unwrap();
+    let mut read = BTreeMap::new();
+    loaded.visit(&mut |name, param| drop(read.insert(name.to_string(), param.value().clone())));
+    original.visit(&mut |name, param| {
+        let rounds = |v: f32| if param.value().shape().rank() > 1 { half::f16::from_f32(v).to_f32() } else { v };
+        let expected: Vec<f32> = param.value().f32s().iter().map(|&v| rounds(v)).collect();
+        assert_eq!(read[name].f32s(), expected, "{name}");
+    });
+    original.visit(&mut |name, param| {
+        if name == "conv1.weight" {
+            param.set(Tensor::full(param.value().shape(), 65_600.0, &Device::Cpu).unwrap());
+        }
+    });
+    checkpoint_error(
+        crate::checkpoint::save_half(&half, &mut original, &Default::default()),
+        "conv1.weight",
+        "too large",
+    );
+}
+
 /// A network for other classes takes the layers below its last from a file, and one tensor can be had by itself.
 #[test]
 fn a_part_of_a_file_is_restored() {

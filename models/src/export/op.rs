@@ -1,0 +1,174 @@
+//! The operations that a plain network is made of.
+
+use super::Array;
+use quarterturn_kernels::Window;
+
+/// An operation that every library has; those for adaptive subsampling are made of a few such.
+///
+/// Convolutions have as many rows and columns of padding on either side, and windows that do not fit are left out, as in PyTorch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `[N, C_in, H, W]` → `[N, C_out, H', W']`, weight `[C_out, C_in/groups, k, k]`, bias `[C_out]`.
+    Conv {
+        /// The filters.
+        weight: Array,
+        /// One value for each output channel.
+        bias: Option<Array>,
+        /// Stride.
+        stride: usize,
+        /// Rows and columns of zeros on each side.
+        padding: usize,
+        /// Distance between taps.
+        dilation: usize,
+        /// The channels are so many parts, each with filters of its own.
+        groups: usize,
+    },
+    /// The adjoint of a convolution: weight `[C_in, C_out, k, k]`.
+    TransposedConv {
+        /// The filters.
+        weight: Array,
+        /// One value for each output channel.
+        bias: Option<Array>,
+        /// Stride.
+        stride: usize,
+        /// Rows and columns that are taken away on each side.
+        padding: usize,
+        /// Distance between taps.
+        dilation: usize,
+        /// Rows and columns that are added at the bottom and on the right.
+        output_padding: usize,
+    },
+    /// `(x − mean)/√(var + eps)·weight + bias`, each one value for a channel.
+    Norm {
+        /// Factor.
+        weight: Array,
+        /// What is added.
+        bias: Array,
+        /// Running mean.
+        mean: Array,
+        /// Running variance.
+        var: Array,
+        /// Keeps the root above 0.
+        eps: f64,
+    },
+    /// `x · weightᵀ + bias`, weight `[out, in]`.
+    Linear {
+        /// The weight.
+        weight: Array,
+        /// One value for each output.
+        bias: Array,
+    },
+    /// A function of each value, one of [`Op::FUNCTIONS`].
+    Function(&'static str),
+    /// The maximum of each window; padding does not count.
+    MaxPool(Window),
+    /// The mean of each window; zeros of the padding count.
+    AvgPool(Window),
+    /// The maximum over these axes, which vanish.
+    Max(Vec<usize>),
+    /// The mean over these axes, which vanish.
+    Mean(Vec<usize>),
+    /// Parts the joined axis: `[N, C·G, …]` → `[N, C, G, …]`.
+    Part {
+        /// Whether there are axes of space behind it.
+        is_map: bool,
+        /// C.
+        channels: usize,
+        /// G.
+        elements: usize,
+    },
+    /// Maps of another size: bilinearly between the centres of pixels.
+    Resize(Size),
+    /// Maps so many times as high and wide, by whole pixels.
+    Repeat(usize),
+    /// These entries of an axis.
+    Select {
+        /// Which.
+        axis: usize,
+        /// From 0 on.
+        indices: Vec<usize>,
+    },
+    /// The sum of two values.
+    Sum,
+    /// Several maps, one after another along the channels.
+    Concat,
+    /// What each of the four grids of a map counts for, `[N, 4]`: [`quarterturn_kernels::choose_grid`]. `inset` rows and columns of
+    /// the map are left out at each side, or so many of zeros added.
+    ChooseGrid {
+        /// Rows and columns.
+        inset: isize,
+        /// Height and width of the map without them.
+        extents: [usize; 2],
+        /// A term is at most 2 to this.
+        bits: u32,
+        /// Bits that a plane's sum loses.
+        spare: u32,
+    },
+    /// Of a map of these extents and what its grids count for, the samples: [`quarterturn_kernels::subsample`].
+    Subsample([usize; 2]),
+    /// Of a map and what its grids count for, the map moved onto the grid: [`quarterturn_kernels::move_onto_grid`].
+    MoveOntoGrid {
+        /// Rows and columns of zeros before the map.
+        before: usize,
+        /// Rows and columns of zeros behind it.
+        behind: [usize; 2],
+        /// Height and width of the result.
+        extents: [usize; 2],
+    },
+    /// Of samples and what the grids count for, the map of these extents: [`quarterturn_kernels::upsample`]. Where the second is
+    /// missing, there was no choice, and only the first grid counts.
+    GridUpsample([usize; 2]),
+}
+
+/// The size of a resized map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// So many times as high and wide.
+    Times(usize),
+    /// Height and width.
+    Of([usize; 2]),
+}
+
+impl Op {
+    /// The functions that have a plain form. `gelu` is the exact one.
+    pub const FUNCTIONS: [&str; 6] = ["relu", "silu", "gelu", "sigmoid", "tanh", "softplus"];
+
+    /// What a plain file calls it: where that is one call, as PyTorch does.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Conv { .. } => "conv2d",
+            Op::TransposedConv { .. } => "conv_transpose2d",
+            Op::Norm { .. } => "batch_norm",
+            Op::Linear { .. } => "linear",
+            Op::Function(name) => name,
+            Op::MaxPool(_) => "max_pool2d",
+            Op::AvgPool(_) => "avg_pool2d",
+            Op::Max(_) => "amax",
+            Op::Mean(_) => "mean",
+            Op::Part { .. } => "unflatten",
+            Op::Resize(_) | Op::Repeat(_) => "interpolate",
+            Op::Select { .. } => "index_select",
+            Op::Sum => "add",
+            Op::Concat => "concat",
+            Op::ChooseGrid { .. } => "choose_grid",
+            Op::Subsample(_) => "subsample",
+            Op::MoveOntoGrid { .. } => "move_onto_grid",
+            Op::GridUpsample(_) => "grid_upsample",
+        }
+    }
+
+    /// Its parameters, with the names that PyTorch gives them.
+    pub fn arrays(&self) -> Vec<(&'static str, &Array)> {
+        match self {
+            Op::Conv { weight, bias, .. } | Op::TransposedConv { weight, bias, .. } => {
+                let bias = bias.as_ref().map(|bias| ("bias", bias));
+                [("weight", weight)].into_iter().chain(bias).collect()
+            }
+            Op::Norm { weight, bias, mean, var, .. } => {
+                vec![("weight", weight), ("bias", bias), ("running_mean", mean), ("running_var", var)]
+            }
+            Op::Linear { weight, bias } => vec![("weight", weight), ("bias", bias)],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! ONNX models: written from plain networks, and read to be judged.
+
+pub(crate) mod proto;
+mod write;
