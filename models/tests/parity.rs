@@ -110,7 +110,13 @@ impl Case {
 
     fn run(&mut self) {
         match self.text("op").as_str() {
-            "conv" => self.conv(),
+            "conv" => self.conv(None),
+            "transposed_conv" => {
+                let output_padding = self.count("output_padding");
+                self.conv(Some(output_padding));
+            }
+            "depthwise_conv" => self.depthwise_conv(),
+            "resize" => self.resize(),
             "pool" => self.pool(),
             "coset_pool" => match self.text("kind").as_str() {
                 "max" => self.compare_unary(|x| x.coset_max()),
@@ -126,9 +132,12 @@ impl Case {
         assert!(self.tensors.is_empty(), "unknown tensors {:?}", self.tensors.keys());
     }
 
-    fn conv(&mut self) {
-        let (group, lift) = (self.group(), self.flag("lift"));
-        let conv = Conv { stride: self.count("stride"), padding: self.count("padding"), ..Conv::new(group) };
+    /// Transposed, if it has an output padding.
+    fn conv(&mut self, output_padding: Option<usize>) {
+        let lift = self.flag("lift");
+        self.attributes.entry("dilation").or_insert(1.into());
+        let conv = self.window();
+        let group = conv.group;
         let (x, weight) = (self.input("x", 5, 2), self.input("weight", 5, 2));
         let g_in = if lift { 1 } else { group.order() };
         assert_eq!((x.dims()[2], weight.dims()[2]), (g_in, g_in), "group axes");
@@ -136,14 +145,45 @@ impl Case {
         let tape = Tape::new();
         let (x, weight) = (tape.variable(x), tape.variable(weight));
         let bias = bias.map(|bias| tape.variable(bias));
-        let y = x.group_conv(&weight, bias.as_ref(), conv);
+        let y = match output_padding {
+            None => x.group_conv(&weight, bias.as_ref(), conv),
+            Some(output_padding) => x.transposed_group_conv(&weight, bias.as_ref(), conv, output_padding),
+        };
+        self.compare_with_gradients(&y, &x, &weight, bias.as_ref());
+    }
+
+    fn depthwise_conv(&mut self) {
+        let conv = self.window();
+        let tape = Tape::new();
+        let (x, weight) = (tape.variable(self.input("x", 5, 2)), tape.variable(self.input("weight", 5, 2)));
+        let y = x.depthwise_conv(&weight, conv);
+        self.compare_with_gradients(&y, &x, &weight, None);
+    }
+
+    /// The windows of a convolution and its group.
+    fn window(&mut self) -> Conv {
+        let group = self.group();
+        let (stride, padding, dilation) = (self.count("stride"), self.count("padding"), self.count("dilation"));
+        Conv { stride, padding, dilation, ..Conv::new(group) }
+    }
+
+    fn compare_with_gradients<'t>(&mut self, y: &Var<'t>, x: &Var<'t>, weight: &Var<'t>, bias: Option<&Var<'t>>) {
         self.compare("y", y.value());
         let dy = self.array("dy").1;
         let gradients = y.backward_from(Tensor::from_f64(y.shape(), dy, &self.device).unwrap());
-        self.compare("dx", gradients.wrt(&x).unwrap());
-        self.compare("dweight", gradients.wrt(&weight).unwrap());
+        self.compare("dx", gradients.wrt(x).unwrap());
+        self.compare("dweight", gradients.wrt(weight).unwrap());
         if let Some(bias) = bias {
-            self.compare("dbias", gradients.wrt(&bias).unwrap());
+            self.compare("dbias", gradients.wrt(bias).unwrap());
+        }
+    }
+
+    fn resize(&mut self) {
+        let (height, width) = (self.count("height"), self.count("width"));
+        match self.text("mode").as_str() {
+            "bilinear" => self.compare_unary(|x| x.resize(height, width)),
+            "nearest" => self.compare_unary(|x| x.resize_nearest(height, width)),
+            mode => panic!("resize: unknown mode {mode}"),
         }
     }
 
@@ -157,6 +197,7 @@ impl Case {
         match kind.as_str() {
             "max" => self.compare_unary(|x| x.max_pool(window)),
             "avg" => self.compare_unary(|x| x.avg_pool(window)),
+            "blur" => self.compare_unary(|x| x.blur_pool(window)),
             kind => panic!("pool: unknown kind {kind}"),
         }
     }
@@ -387,7 +428,7 @@ fn a_wrong_or_unknown_case_fails() {
     };
     assert_eq!(outcome(&|_| ()), "");
     assert!(outcome(&|case| case.tensors.get_mut("dx").unwrap().1[3] += 1e-6).contains("dx: relative error"));
-    assert!(outcome(&|case| drop(case.attributes.insert("dilation".into(), 2.into()))).contains("unknown attributes"));
+    assert!(outcome(&|case| drop(case.attributes.insert("groups".into(), 2.into()))).contains("unknown attributes"));
     assert!(outcome(&|case| drop(case.attributes.insert("op".into(), "swirl".into()))).contains("unknown op swirl"));
     assert!(
         outcome(&|case| drop(case.tensors.insert("more".into(), (vec![1], vec![0.0])))).contains("unknown tensors")
