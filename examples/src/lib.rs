@@ -27,3 +27,8 @@ pub mod say;
 pub mod significance;
 pub mod table;
 pub mod weights;
+
+/// Its code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tutorial.md")]
+struct Tutorial;

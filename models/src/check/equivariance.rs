@@ -6,11 +6,16 @@ use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
 
 /// How far `f(T x)` is from `T′ f(x)` at each depth of a network, over any number of batches.
 ///
-/// Eq. 14 of Edixhoven et al. 2023, `ε = (1/ijk) · √(Σ_ijk |f(T x) − T′ f(x)|²)`, sums over the rows i and columns j of a
-/// feature map and over its group elements k; it is silent on images and channels. Here ε is taken of each channel of each
-/// image, and its mean over channels, images and all elements of the group but the identity is what [`DepthError::eq14`] says.
-/// (Not the error of all channels together, which would shrink with the square root of their number.) Behind the mean over
-/// space, i = j = 1; behind the maximum over the group, k = 1 too, and `T′` is the identity.
+/// For one channel of one image with feature map `f(x)`, of I rows, J columns and K group elements, Eq. 14 of Edixhoven et al.
+/// 2023 is
+///
+/// ```text
+/// ε = √( Σ_i Σ_j Σ_k |f(T x)[k, i, j] − (T′ f(x))[k, i, j]|² ) / (I·J·K)
+/// ```
+///
+/// The paper does not say what is done with several channels and images. Here [`DepthError::eq14`] is the mean of ε over channels,
+/// images, and all elements T of the group but the identity. Behind the mean over space I = J = 1. Behind the maximum over the
+/// group K = 1 too, and `T′` is the identity.
 ///
 /// In evaluation mode, layers that are exact have an error of 0, and not just a small one.
 pub struct EquivarianceError<'a> {

@@ -11,8 +11,8 @@ const FURTHEST: usize = 4096;
 /// What the layers of a network say of its symmetry at one input size.
 ///
 /// A window of size k, stride s and padding p on i samples commutes with quarter turns and reflections iff
-/// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding); with taps d apart, k stands for `d(k − 1) + 1`. A network does if all its windows do, those of
-/// shortcuts included, on both axes, and all its other layers. In evaluation mode, on [`quarterturn_core::Device::Cpu`] and on a
+/// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding); with taps d apart, k stands for `d(k − 1) + 1`. A network
+/// commutes if all its windows do on both axes, those of shortcuts included, and all its other layers. In evaluation mode, on [`quarterturn_core::Device::Cpu`] and on a
 /// GPU, the bits that it then makes of a turned image follow from those that it makes of the upright one, as [`Verdict`] says.
 /// ([`quarterturn_core::Device::Reference`] sums in another order for each element of the group.)
 ///
@@ -34,10 +34,10 @@ pub struct Exactness {
     pub unknown: Vec<String>,
     /// The shape of what it makes of one image.
     pub output: Shape,
-    /// The largest smaller size whose windows leave nothing over, if there is one. Each axis counts on its own, and one that is
-    /// exact keeps its extent (unless both are).
+    /// The nearest smaller size at which every window meets the condition, if there is one. Height and width are looked for
+    /// separately: if only one of them breaks the condition, the other stays as it is. If none does, both become smaller.
     pub below: Option<[usize; 2]>,
-    /// The smallest larger size, likewise.
+    /// The nearest larger size, found in the same way.
     pub above: Option<[usize; 2]>,
 }
 
@@ -127,12 +127,13 @@ impl Exactness {
         matches!(self.verdict(), Verdict::Invariant | Verdict::Equivariant)
     }
 
-    /// The first layer whose window leaves something over.
+    /// The first layer whose window breaks the condition: its last step does not reach the last row or column.
     pub fn first_inexact(&self) -> Option<&WindowedLayer> {
         self.layers.iter().find(|layer| !layer.is_exact())
     }
 
-    /// Steps that leave something over, and steps in all, in which maps shrink; a shortcut's beside a branch counts as one.
+    /// How many times the network subsamples, by layers with a stride above 1: first the times that break the condition, then all.
+    /// Layers that read maps of one size, such as a branch and the shortcut beside it, count once.
     pub fn subsampling(&self) -> (usize, usize) {
         let steps = |layers: &dyn Fn(&&WindowedLayer) -> bool| {
             let inputs = self.layers.iter().filter(|layer| layer.window.stride > 1).filter(layers);
@@ -141,8 +142,8 @@ impl Exactness {
         (steps(&|layer| !layer.is_exact()), steps(&|_| true))
     }
 
-    /// One line that says what is wrong and how to mend it, or which layers do not say; `None` if the network is exact, or promises
-    /// nothing.
+    /// One line that says what breaks the symmetry and what to do about it, or which layers do not say whether they commute. `None`
+    /// if the network is exact, or on z2, which promises nothing.
     pub fn warning(&self) -> Option<String> {
         if !matches!(self.verdict(), Verdict::Inexact | Verdict::Unknown) {
             return None;

@@ -154,8 +154,8 @@ impl Trace {
         }
     }
 
-    /// The shape of the output of `module`, which is called `name` where it stands; as [`crate::Pass::through`]. Notes what the
-    /// module says of its symmetry.
+    /// The shape of the output of `module`, a layer inside of another that is called `name`; the counterpart of
+    /// [`crate::Pass::through`]. Notes what the module says of its symmetry.
     ///
     /// # Errors
     /// What [`Module::trace`] reports.

@@ -55,8 +55,8 @@ impl BatchNorm {
         self
     }
 
-    /// Followed by a ReLU and, in training, by dropout with probability `p`; `layer` tells this layer's dropout from
-    /// that of others. With `p` = 0, by a ReLU alone.
+    /// Followed by a ReLU and, in training, by dropout with probability `p`. `layer` is a number of your choice, another one for each
+    /// layer: it keeps layers from dropping the same places. With `p` = 0, followed by a ReLU alone.
     #[must_use]
     pub fn with_dropout(mut self, p: f32, layer: u32) -> Self {
         self.relu = true;

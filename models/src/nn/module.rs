@@ -173,7 +173,8 @@ impl<'w> Pass<'w> {
         }
     }
 
-    /// The output of `module`, which is called `name` where it stands; one without a name is part of what it stands in.
+    /// Runs `module`, a layer inside of another, as `name`. A watcher is told its output under that name. With an empty name it is
+    /// not told separately: the layer counts as a part of the one around it.
     pub fn through<'t>(&mut self, name: &str, module: &dyn Module, x: Var<'t>) -> Var<'t> {
         if name.is_empty() || self.watch.is_none() {
             return module.apply(x, self);
