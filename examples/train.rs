@@ -14,15 +14,8 @@ use quarterturn::{
         training::{Metric, Objective, Report, Scores, Trainer, Training, Validation},
     },
 };
-use quarterturn_examples::{args, device, files, preparation, say};
-use std::{
-    fs::OpenOptions,
-    io::Write,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use quarterturn_examples::{args, device, epochs::EpochLog, files, preparation, say};
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::Arc};
 
 /// Images of some part.
 type Shared = Arc<dyn Samples>;
@@ -162,6 +155,7 @@ fn run(args: &Args) -> Result<()> {
     let pairs = |loader: &Loader, epoch: u32, from: u32| {
         loader.epoch(epoch).starting_at(from as usize).map(|batch| batch.map(|batch| batch.into_pair()))
     };
+    let log = EpochLog::new(&folder, "train");
     let validation = Validation { metrics: metrics.clone(), best: Some(best.clone()), patience: args.patience };
     let _ = trainer.fit(
         |epoch, from| Ok(pairs(&train, epoch, from)),
@@ -169,8 +163,9 @@ fn run(args: &Args) -> Result<()> {
         || Ok(pairs(&held_out, 0, 0)),
         |trainer, at, report| {
             if let Some(report) = report {
+                tell(report);
+                log.write(report, at.lr)?;
                 trainer.save(&state)?;
-                log(&folder, report, at.lr)?;
             }
             Ok(ControlFlow::Continue(()))
         },
@@ -193,7 +188,10 @@ fn run(args: &Args) -> Result<()> {
         let degrees = 90 * turns;
         say::result(format_args!("{} {what} images, turned by {degrees}°: {}", scores.images(), values(&scores)));
     }
-    say::result(format_args!("wrote network.safetensors, state.safetensors and train.jsonl to {}", folder.display()));
+    say::result(format_args!(
+        "wrote network.safetensors, state.safetensors, train.csv and train.jsonl to {}",
+        folder.display()
+    ));
     Ok(())
 }
 
@@ -291,8 +289,8 @@ fn build(args: &Args, in_channels: usize, classes: usize, device: &Device) -> Re
     )?))
 }
 
-/// A line on the screen, and one of `train.jsonl`.
-fn log(folder: &Path, report: &Report, lr: f64) -> Result<()> {
+/// A line on the screen.
+fn tell(report: &Report) {
     let mark = if report.is_best { ", the best so far" } else { "" };
     say::note(format_args!(
         "epoch {}: loss {:.4}; held out: {}{mark}",
@@ -300,18 +298,6 @@ fn log(folder: &Path, report: &Report, lr: f64) -> Result<()> {
         report.loss,
         values(&report.scores)
     ));
-    let mut line = serde_json::Map::new();
-    line.insert("epoch".into(), (report.epoch + 1).into());
-    let numbers = [("lr".to_string(), lr), ("training_loss".to_string(), report.loss)];
-    line.extend(numbers.into_iter().chain(report.scores.values()).map(|(name, value)| (name, value.into())));
-    let path = folder.join("train.jsonl");
-    let mut file =
-        OpenOptions::new().create(true).append(report.epoch > 0).write(true).truncate(report.epoch == 0).open(&path);
-    let written = file
-        .as_mut()
-        .map_err(|e| Error::io(&path, e))?
-        .write_all(format!("{}\n", serde_json::Value::Object(line)).as_bytes());
-    written.map_err(|e| Error::io(&path, &e))
 }
 
 fn values(scores: &Scores) -> String {

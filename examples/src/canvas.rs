@@ -196,3 +196,60 @@ fn outlines(font: &FontRef, text: &str, em: f32) -> (Option<Path>, f32) {
     }
     (path.finish(), x)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plotters::prelude::*;
+
+    /// Left, top, right and bottom of what is drawn, in drawing units of which two are a pixel.
+    fn ink(draw: impl FnOnce(&mut Canvas)) -> [f64; 4] {
+        let (mut svg, mut pixels) = (String::new(), Pixmap::new(200, 100).unwrap());
+        draw(&mut Canvas::new(&mut svg, &mut pixels, (400, 200)));
+        let dark: Vec<(f64, f64)> = (0..20_000)
+            .filter(|&at| pixels.pixels()[at].alpha() > 127)
+            .map(|at| ((at % 200) as f64, (at / 200) as f64))
+            .collect();
+        let ends = |of: fn(&(f64, f64)) -> f64| {
+            let (low, high) =
+                dark.iter().map(of).fold((f64::MAX, f64::MIN), |(low, high), at| (low.min(at), high.max(at)));
+            [2.0 * low, 2.0 * high + 2.0]
+        };
+        let ([left, right], [top, bottom]) = (ends(|at| at.0), ends(|at| at.1));
+        assert!(svg.contains("<text") || svg.contains("<rect"), "{svg}");
+        [left, top, right, bottom]
+    }
+
+    /// `H` of DejaVu Sans is 0.556 em wide between its stems and 0.729 em high; its advance is 0.752 em.
+    #[test]
+    fn text_stands_where_the_svg_has_it() {
+        let style = ("sans-serif", 100.0 * PLOTTERS_EM).into_font().color(&BLACK);
+        let near = |ink: [f64; 4], wanted: [f64; 4]| {
+            assert!(
+                ink.iter().zip(wanted).all(|(ink, wanted)| (ink - wanted).abs() <= 2.0),
+                "{ink:?}, expected {wanted:?}"
+            );
+        };
+        let written = |h_pos, v_pos, transform: Option<FontTransform>| {
+            let mut style = style.clone().pos(text_anchor(h_pos, v_pos));
+            if let Some(transform) = transform {
+                style = style.transform(transform);
+            }
+            ink(|canvas| canvas.draw_text("H", &style, (200, 100)).unwrap())
+        };
+        near(written(HPos::Left, VPos::Center, None), [209.8, 52.1, 265.4, 125.0]);
+        near(written(HPos::Center, VPos::Center, None), [172.2, 52.1, 227.8, 125.0]);
+        near(written(HPos::Right, VPos::Bottom, None), [134.6, 2.1, 190.2, 75.0]);
+        near(written(HPos::Center, VPos::Center, Some(FontTransform::Rotate270)), [152.1, 72.2, 225.0, 127.8]);
+    }
+
+    fn text_anchor(h_pos: HPos, v_pos: VPos) -> plotters::style::text_anchor::Pos {
+        plotters::style::text_anchor::Pos::new(h_pos, v_pos)
+    }
+
+    #[test]
+    fn a_rectangle_covers_its_pixels() {
+        let drawn = ink(|canvas| canvas.draw_rect((20, 40), (60, 100), &BLACK, true).unwrap());
+        assert_eq!(drawn, [20.0, 40.0, 60.0, 100.0]);
+    }
+}

@@ -1,13 +1,13 @@
-//! Digits, prepared for a network as a [`Preparation`] says, and turned on the way.
+//! Images, prepared for a network as a [`Preparation`] says, and turned on the way.
 
 use quarterturn::{
     core::{Device, Error, Result, Tensor},
-    data::{Dataset, Loader, Pipeline},
+    data::{Loader, Pipeline, Samples, Transform},
     kernels::{add, circle_crop, resize, rotate},
     models::checkpoint::{Preparation, Step},
 };
 
-/// A preparation, taken apart at the place where digits are turned: behind all that changes their size, so that a quarter
+/// A preparation, taken apart at the place where images are turned: behind all that changes their size, so that a quarter
 /// turn permutes what the network gets, and before a circle is cut out of it.
 pub struct Prepared {
     channels: usize,
@@ -28,17 +28,17 @@ enum Outside {
 }
 
 impl Prepared {
-    /// For digits of one channel, on `device`. What a turn brings in from outside is their background, or `fill`.
+    /// For images of so many `channels`, on `device`. What a turn brings in from outside is black, or `fill`.
     ///
     /// # Errors
-    /// If a step is for photographs, or cannot follow the others.
-    pub fn new(preparation: &Preparation, fill: Option<f32>, device: &Device) -> Result<Self> {
-        let pipeline = Pipeline::of(preparation, 1)?;
+    /// If a step cannot follow the others.
+    pub fn new(preparation: &Preparation, channels: usize, fill: Option<f32>, device: &Device) -> Result<Self> {
+        let pipeline = Pipeline::of(preparation, channels)?;
         let channels = pipeline.normalization.mean.len();
         let steps = preparation.split().1;
         let (before, behind) = steps.split_at(steps.iter().take_while(|step| matches!(step, Step::Resize(_))).count());
         if let Some(step) = behind.iter().find(|step| !matches!(step, Step::CircleCrop { radius: None })) {
-            let why = "is not done to digits here once they are normalised so";
+            let why = "is not done here to images that are normalised";
             return Err(Error::Invalid(format!("preparation: {step}: {why}")));
         }
         let (before, behind) = (before.to_vec(), behind.to_vec());
@@ -58,16 +58,16 @@ impl Prepared {
         self.channels
     }
 
-    /// Batches of `digits`, as far as they are prepared before they are normalised.
-    ///
-    /// # Errors
-    /// If the digits have more than one channel.
-    pub fn loader(&self, digits: &Dataset, batch: usize) -> Result<Loader> {
-        let [channels, ..] = digits.extents();
-        if channels != 1 {
-            return Err(Error::Invalid(format!("{}: digits have one channel, found {channels}", digits.name())));
-        }
-        Ok(Loader::new(digits.clone(), self.pipeline.clone(), batch))
+    /// With pictures of any colour made grey, or repeated, for as many channels as the first step expects.
+    #[must_use]
+    pub fn of_pictures(mut self, channels: usize) -> Self {
+        self.pipeline.transforms.insert(0, Transform::Channels { channels });
+        self
+    }
+
+    /// Batches of `images`, as far as they are prepared before they are turned.
+    pub fn loader(&self, images: impl Samples + 'static, batch: usize) -> Loader {
+        Loader::new(images, self.pipeline.clone(), batch)
     }
 
     /// A batch's images `[N, C, 1, H, W]`, ready to be turned: `[N, C, H, W]`.

@@ -2,12 +2,14 @@
 //!
 //! `QUARTERTURN_KILLS` says how often the process is killed (5 unless set).
 
+mod built;
+
+use built::EXAMPLES;
 use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
@@ -33,37 +35,6 @@ impl Drop for Folder {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
-
-/// The examples' folder. Cargo builds them for a whole `cargo test`, but not for `cargo test --test runner`.
-static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
-    let mut build = Command::new(env::var("CARGO").unwrap_or("cargo".into()));
-    build.args([
-        "build",
-        "--quiet",
-        "--example",
-        "fig5",
-        "--example",
-        "fig6",
-        "--example",
-        "table1",
-        "--example",
-        "table2",
-        "--example",
-        "evaluate",
-        "--example",
-        "exactness",
-    ]);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    if !cfg!(feature = "gpu") {
-        build.arg("--no-default-features");
-    }
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "the examples do not build");
-    // target/debug/deps/runner-…
-    env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples")
-});
 
 /// An example on the CPU with little to do.
 fn example(name: &str, out: &Path, more: &[&str]) -> Command {
@@ -151,7 +122,7 @@ fn wait_until(child: &mut Child, reached: impl Fn() -> bool) {
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
     let folder = Folder::new("kill");
     let (whole, killed) = (folder.join("whole"), folder.join("killed"));
-    LazyLock::force(&EXAMPLES);
+    std::sync::LazyLock::force(&EXAMPLES);
     let begun = Instant::now();
     succeeds(fig6(&whole, &[]));
     let took = begun.elapsed();
@@ -619,6 +590,7 @@ fn counts_that_cannot_be_are_refused() {
 }
 
 /// The number of threads is no setting, and neither is the device; the images are, by more than their name.
+#[cfg(feature = "images")]
 #[test]
 fn table_2_goes_on_with_other_threads_and_not_with_other_images() {
     let folder = Folder::new("images");
