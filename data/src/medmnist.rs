@@ -10,6 +10,10 @@ use crate::{
 use quarterturn_core::{Error, Result};
 use std::{path::Path, sync::Arc};
 
+/// Bytes that the labels of an image take at most, and the header of their array.
+const MOST_LABEL_BYTES: u64 = 1 << 12;
+const HEADER: u64 = 1 << 16;
+
 /// The parts of such a file.
 #[derive(Clone)]
 pub struct Parts {
@@ -68,8 +72,9 @@ fn refused(path: &Path, message: &str) -> Error {
 fn part(file: &mut Npz, path: &Path, name: &str) -> Result<Option<Raw>> {
     let [images_name, labels_name] = ["images", "labels"].map(|what| format!("{name}_{what}"));
     let Some(images) = file.array(&images_name)? else { return Ok(None) };
+    let most = images.shape()[0] as u64 * MOST_LABEL_BYTES + HEADER;
     let labels = file
-        .array(&labels_name)?
+        .array_of_at_most(&labels_name, most)?
         .ok_or_else(|| refused(path, &format!("it has {images_name}, but no {labels_name}")))?;
     let extents = match *images.shape() {
         [_, height, width] => [1, height, width],
@@ -79,6 +84,9 @@ fn part(file: &mut Npz, path: &Path, name: &str) -> Result<Option<Raw>> {
             return Err(refused(path, &message));
         }
     };
+    if images.shape().contains(&0) {
+        return Err(refused(path, &format!("{images_name} are {:?}, which has no pixels", images.shape())));
+    }
     let n = images.shape()[0];
     let Some(pixels) = images.into_bytes() else {
         return Err(refused(path, &format!("{images_name} are not bytes (uint8)")));
@@ -192,7 +200,24 @@ mod tests {
                 vec![images(), ("train_labels", npy("|u1", &[2, 2], &[0, 1, 2, 0]))],
                 "train_labels: 2 of image 1, expected whole numbers from 0 to 1",
             ),
-            (vec![("train_images", npy("|u1", &[2, 0, 5], &[])), labels()], "has no pixels"),
+            (
+                vec![("train_images", npy("|u1", &[2, 0, 5], &[])), labels()],
+                "train_images are [2, 0, 5], which has no pixels",
+            ),
+            // 16 MiB of them, in a few KB.
+            (vec![images(), ("train_labels", npy("|u1", &[1 << 24], &[0; 1 << 24]))], "bytes, expected 73728 at most"),
+            // A product of some of the extents that wraps, with a factor of 0.
+            (
+                vec![
+                    ("train_images", npy("|u1", &[0, 1 << 32, 1 << 32, 3], &[])),
+                    ("train_labels", npy("|u1", &[0], &[])),
+                ],
+                "has no pixels",
+            ),
+            (
+                vec![("train_images", npy("|u1", &[0, 6, 5], &[])), ("train_labels", npy("|u1", &[0], &[]))],
+                "train_images are [0, 6, 5], which has no pixels",
+            ),
             (
                 vec![
                     images(),

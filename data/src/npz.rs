@@ -83,8 +83,19 @@ impl Npz {
     /// # Errors
     /// [`Error::Io`]; [`Error::Corrupt`], naming the file and the array, if it is damaged or of a type that is not understood.
     pub fn array(&mut self, name: &str) -> Result<Option<Array>> {
+        self.array_of_at_most(name, u64::MAX)
+    }
+
+    /// As [`Npz::array`], where no more than `most` bytes with its header make sense: more are not read.
+    ///
+    /// # Errors
+    /// As [`Npz::array`], if there are more too.
+    pub fn array_of_at_most(&mut self, name: &str, most: u64) -> Result<Option<Array>> {
         let Some(member) = self.members.iter().find(|member| member.name == name) else { return Ok(None) };
-        let read = read_member(&mut self.file, self.length, member);
+        let read = match member.size {
+            size if size > most => Ok(Err((member.offset, format!("{size} bytes, expected {most} at most")))),
+            _ => read_member(&mut self.file, self.length, member),
+        };
         let corrupt = |(offset, message): Fault| {
             Err(Error::Corrupt { path: self.path.clone(), offset, message: format!("{name}: {message}") })
         };
