@@ -156,8 +156,11 @@ impl FromStr for Step {
     }
 }
 
+/// No image has more channels, rows or columns: a file that says so is not believed.
+const MOST: usize = 1 << 16;
+
 fn positive(text: &str) -> Option<usize> {
-    text.parse().ok().filter(|&number| number > 0)
+    text.parse().ok().filter(|number| (1..=MOST).contains(number))
 }
 
 /// Height and width.
@@ -202,6 +205,9 @@ mod tests {
             "normalize 0.5 nan",
             "normalize 0.5,0.5 0.5",
             "channels 0",
+            "channels 18446744073709551615",
+            "resize_shorter 65537",
+            "pad 4294967296x4294967296",
         ] {
             let error = format!("circle_crop; {text}").parse::<Preparation>().unwrap_err();
             assert!(error.to_string().contains(&format!("'{text}' is no step")), "{error}");

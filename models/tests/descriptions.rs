@@ -3,7 +3,9 @@
 
 use quarterturn_core::{Device, Stream, Tensor};
 use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
-use quarterturn_models::{Checkpoint, Exactness, Network, Verdict, checkpoint};
+use quarterturn_models::{
+    Checkpoint, Description, Exactness, Init, Layers, Network, Sequential, Verdict, checkpoint,
+};
 use support::{network, settle};
 
 mod support;
@@ -63,4 +65,35 @@ fn any_network_comes_back_from_its_file_and_is_exact_just_where_the_checker_says
     }
     std::fs::remove_file(&file).unwrap();
     assert!(exact > 40 && inexact > 40, "{exact} exact, {inexact} inexact");
+}
+
+/// A description of a few words can ask for maps of any size.
+#[test]
+fn maps_beyond_any_memory_are_refused() {
+    let conv = |stride: u64, padding: u64| {
+        format!("conv c out_channels=1 kernel_size=1 stride={stride} padding={padding} bias=false")
+    };
+    for layer in [
+        conv(1, 1 << 62),
+        conv(1, 1 << 40),
+        // The map that is made is small, but not the one that is read.
+        conv(1 << 30, 1 << 30),
+        format!("max_pool p kernel_size={0} stride={0} padding={1}", 3u64 << 30, 1u64 << 30),
+        "adaptive_conv a out_channels=1 kernel_size=1 stride=2 padding=1099511627776 bias=false".into(),
+    ] {
+        let text = format!("quarterturn-network 1\nname big\ngroup p4\nin_channels 1\n{layer}\n");
+        let layers =
+            text.parse::<Description>().unwrap().build(&Layers::standard(), Init::new(0), &Device::Cpu).unwrap();
+        let network = Sequential::new("big", layers);
+        let image = Tensor::full([1, 1, 1, 9, 9], 1.0, &Device::Cpu).unwrap();
+        let outcomes = [
+            Exactness::of(&network, [9, 9]).map(drop),
+            network.output_shape(image.shape()).map(drop),
+            network.predict(&image).map(drop),
+        ];
+        for outcome in outcomes {
+            let message = outcome.expect_err(&layer).to_string();
+            assert!(message.contains("too large"), "{layer}: {message}");
+        }
+    }
 }

@@ -124,6 +124,10 @@ impl fmt::Display for BreakingLayer {
     }
 }
 
+/// The most samples of a map of one channel (1 GiB) that padding has made more than [`MOST_PADDED`] times as many of.
+const LARGEST_PLANE: usize = 1 << 28;
+const MOST_PADDED: usize = 9;
+
 /// A walk through a network with shapes for values.
 #[derive(Debug)]
 pub struct Trace {
@@ -223,6 +227,7 @@ impl Trace {
         };
         let Window { kernel_size: k, stride, padding } = window;
         let input = [height, width];
+        self.expect_room(input, padding)?;
         let reach = dilated_extent(k, dilation).unwrap_or(0);
         let extents = input.map(|i| window_extent(i, reach, stride, padding));
         let ([Some(down), Some(across)], true) = (extents, height > 0 && width > 0) else {
@@ -234,6 +239,22 @@ impl Trace {
         let name = self.path.as_str().into();
         self.windows.push(WindowedLayer { name, kind, input, window, dilation, residual });
         Ok([down, across])
+    }
+
+    /// Refuses a padding that makes maps of these extents so large that nobody can have meant it: a few words of a description
+    /// could take all memory.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub(crate) fn expect_room(&self, [height, width]: [usize; 2], padding: usize) -> Result<()> {
+        let padded = |i: usize| padding.checked_mul(2)?.checked_add(i);
+        let plane = padded(height).zip(padded(width)).and_then(|(height, width)| height.checked_mul(width));
+        match plane {
+            Some(plane) if plane <= LARGEST_PLANE.max(height.saturating_mul(width).saturating_mul(MOST_PADDED)) => {
+                Ok(())
+            }
+            _ => Err(self.unfit(format!("a {height}×{width} map with a padding of {padding} is too large"))),
+        }
     }
 
     /// Notes that the layer samples a map of these extents by 2 on a grid which it shares with others under this name, if it does;

@@ -106,12 +106,15 @@ pub(crate) fn quote(text: &str) -> String {
 
 /// Where the tensors' bytes begin in a file of `file` bytes that begins with `bytes`, all of it or the first [`LENGTH`].
 pub(crate) fn data_start(bytes: &[u8], file: u64) -> Parsed<usize> {
-    let Some((length, _)) = bytes.split_first_chunk::<LENGTH>() else {
-        return malformed(0, format!("expected the header's length in {LENGTH} bytes, the file has {}", bytes.len()));
+    // A file may say that it has no bytes and yet give some, as those of Linux about processes do.
+    let (Some((length, _)), Some(follow)) = (bytes.split_first_chunk::<LENGTH>(), file.checked_sub(LENGTH as u64))
+    else {
+        let found = file.min(bytes.len() as u64);
+        return malformed(0, format!("expected the header's length in {LENGTH} bytes, the file has {found}"));
     };
     // Only where it is no sound length: a header of 640 bytes begins like a pickle.
     let other_format = || other_format(length);
-    let (length, follow) = (u64::from_le_bytes(*length), file - LENGTH as u64);
+    let length = u64::from_le_bytes(*length);
     if length > follow {
         if let Some(format) = other_format() {
             return malformed(0, format);

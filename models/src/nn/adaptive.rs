@@ -65,6 +65,7 @@ fn dense_extents(x: Shape, window: Window, trace: &Trace) -> Result<[usize; 2]> 
         return Err(trace.unfit(format!("expected maps […, H, W], got {x:?}")));
     };
     let Window { kernel_size: k, padding, .. } = window;
+    trace.expect_room([height, width], padding)?;
     match [height, width].map(|i| window_extent(i, k, 1, padding)) {
         [Some(n), Some(m)] if height > 0 && width > 0 => Ok([n, m]),
         _ => Err(trace.unfit(format!("a {k}×{k} window does not fit a {height}×{width} map"))),

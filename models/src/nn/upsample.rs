@@ -69,8 +69,9 @@ pub struct Resize {
 
 /// No map is made larger by more.
 const LARGEST: usize = 64;
-/// No map that comes of it is higher or wider.
+/// No map that comes of it is higher or wider: a whole number of times as high, and at once.
 const HIGHEST: usize = 1 << 16;
+const HIGHEST_AT_ONCE: usize = 1 << 14;
 
 impl Layer for Upsample {
     const KIND: &'static str = "upsample";
@@ -128,8 +129,8 @@ impl Layer for Resize {
         node.knows_only(&["extent", "interpolation"])?;
         let interpolation = Interpolation::of(node)?;
         match node.setting("extent")? {
-            extent if (1..=HIGHEST).contains(&extent) => Ok(Resize { extent, interpolation }),
-            extent => Err(site.unfit(format!("expected an extent of 1 to {HIGHEST}, not {extent}"))),
+            extent if (1..=HIGHEST_AT_ONCE).contains(&extent) => Ok(Resize { extent, interpolation }),
+            extent => Err(site.unfit(format!("expected an extent of 1 to {HIGHEST_AT_ONCE}, not {extent}"))),
         }
     }
 }

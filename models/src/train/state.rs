@@ -193,6 +193,10 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             let message = format!("{}, but {} epochs are finished", best.epoch, self.position.epoch);
             return Err(Error::Checkpoint { name: epoch.into(), message });
         }
+        // With which nothing compares: no later epoch would be better.
+        if best.value.is_nan() {
+            return Err(Error::Checkpoint { name: value.into(), message: "NaN is no value of a best epoch".into() });
+        }
         Ok(Some(best))
     }
 

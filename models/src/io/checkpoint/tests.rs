@@ -442,6 +442,12 @@ fn only_regular_files_of_a_sound_size_are_read() {
     refused(folder.path(), "no regular file");
     #[cfg(unix)]
     refused(Path::new("/dev/zero"), "no regular file");
+    // A regular file that says it has no bytes.
+    #[cfg(target_os = "linux")]
+    match Checkpoint::read("/proc/self/status") {
+        Err(Error::Corrupt { message, .. }) => assert!(message.ends_with("in 8 bytes, the file has 0"), "{message}"),
+        other => panic!("{other:?}"),
+    }
     // A file of holes takes no room on the disk; of one that is not too long only the first bytes are read.
     let file = File::create(&path).unwrap();
     file.set_len(LARGEST_FILE + 1).unwrap();

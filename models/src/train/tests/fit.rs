@@ -109,15 +109,20 @@ fn a_resumed_run_remembers_the_best_epoch() {
         Err(Error::Checkpoint { name, .. }) => assert_eq!(name, "training.best_metric"),
         other => panic!("{other:?}"),
     }
-    // Of an epoch that is not finished yet.
-    let mut bytes = std::fs::read(&a).unwrap();
-    let text = b"\"training.best_epoch\":\"";
-    let at = bytes.windows(text.len()).position(|window| window == text).unwrap() + text.len();
-    bytes[at] = b'9';
-    std::fs::write(&a, bytes).unwrap();
-    match Trainer::resume(&mut small(), training, &a).map(drop) {
-        Err(Error::Checkpoint { name, .. }) => assert_eq!(name, "training.best_epoch"),
-        other => panic!("{other:?}"),
+    // Of an epoch that is not finished yet, and of a value with which nothing compares.
+    for (name, value) in [("best_epoch", "9"), ("best_value", "NaN")] {
+        let mut bytes = std::fs::read(&a).unwrap();
+        let text = format!("\"training.{name}\":\"");
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap() + text.len();
+        // Spaces behind the new value, so that the header is as long as before.
+        let end = at + bytes[at..].iter().position(|&byte| byte == b'"').unwrap();
+        bytes[at..=end].fill(b' ');
+        bytes[at..=at + value.len()].copy_from_slice(format!("{value}\"").as_bytes());
+        std::fs::write(&b, bytes).unwrap();
+        match Trainer::resume(&mut small(), training.clone(), &b).map(drop) {
+            Err(Error::Checkpoint { name: found, .. }) => assert_eq!(found, format!("training.{name}")),
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }
 
