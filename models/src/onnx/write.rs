@@ -37,7 +37,7 @@ impl Plain {
         replace_file(path, |out| out.write_all(&bytes))
     }
 
-    fn to_onnx(&self, notes: &Notes) -> Result<Model> {
+    pub(crate) fn to_onnx(&self, notes: &Notes) -> Result<Model> {
         let mut graph = Graph::default();
         let mut values = vec![graph.free("images")];
         let last = self.steps.len();

@@ -2,6 +2,8 @@
 
 mod rules;
 mod shapes;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod windows;
 

@@ -2,7 +2,7 @@
 
 use super::{
     Judgement,
-    walk::{Outcome, Site, Value, few_floats, judged, parameter, passes, unknown},
+    walk::{Outcome, Site, Value, bounded, count, few_floats, judged, parameter, passes, unknown},
 };
 
 /// Of each value by itself, whatever its place. The result has the shape of the first input.
@@ -89,6 +89,7 @@ pub(super) fn outcome(op: &str, site: &Site<'_>, reads_map: bool) -> Outcome {
             _ => unknown("it reads no map"),
         },
         "Constant" => constant(site),
+        "ConstantOfShape" => constant_of_shape(site),
         "Shape" => shape(site),
         "Concat" => concat(site),
         "Gather" => gather(site),
@@ -101,7 +102,7 @@ pub(super) fn outcome(op: &str, site: &Site<'_>, reads_map: bool) -> Outcome {
         "MatMul" | "Gemm" => matmul(op, site),
         "DepthToSpace" | "SpaceToDepth" => blocks(op == "DepthToSpace", site),
         _ if op.starts_with("Reduce") || op == "ArgMax" || op == "ArgMin" => reduce(op, site),
-        "ConstantOfShape" | "Range" | "Expand" | "Size" | "NonZero" | "Tile" if !reads_map => passes(Value::Unknown),
+        "Range" | "Expand" | "Size" | "NonZero" | "Tile" if !reads_map => passes(Value::Unknown),
         _ => unknown("what this operator does to turns is not known here"),
     }
 }
@@ -129,8 +130,8 @@ fn together(op: &str, site: &Site<'_>) -> Outcome {
         let ints: Option<Vec<&[i64]>> = inputs.iter().map(|value| value.known()).collect();
         let computed = ints.and_then(|ints| arithmetic(op, &ints));
         return passes(match computed {
-            Some(ints) => Value::ints(dims, ints),
-            None => Value::Other { dims, ints: None, is_parameter: false },
+            Some(ints) if count(&dims) == Some(ints.len() as i64) => Value::ints(dims, ints),
+            _ => Value::Other { dims, ints: None, is_parameter: false },
         });
     };
     if spaces.iter().any(|other| *other != space) {
@@ -187,10 +188,21 @@ fn constant(site: &Site<'_>) -> Outcome {
     passes(value)
 }
 
+/// Whole numbers that are all the same.
+fn constant_of_shape(site: &Site<'_>) -> Outcome {
+    let Some(dims) = site.known(0).map(<[i64]>::to_vec) else { return passes(Value::Unknown) };
+    let filled = site.tensor("value").map(parameter);
+    let value = filled.as_ref().and_then(|value| value.known()?.first().copied());
+    passes(match (count(&dims), value) {
+        (Some(elements), Some(value)) if elements <= 64 => Value::ints(dims, vec![value; elements as usize]),
+        _ => Value::Other { dims, ints: None, is_parameter: true },
+    })
+}
+
 fn shape(site: &Site<'_>) -> Outcome {
     let Some(dims) = site.input(0).and_then(Value::dims) else { return passes(Value::Unknown) };
     let rank = dims.len() as i64;
-    let place = |at: i64| (if at < 0 { at + rank } else { at }).clamp(0, rank) as usize;
+    let place = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
     let (start, end) = (place(site.int("start").unwrap_or(0)), place(site.int("end").unwrap_or(rank)));
     let taken = dims.get(start..end).unwrap_or(&[]).to_vec();
     passes(Value::ints(vec![taken.len() as i64], taken))
@@ -198,7 +210,7 @@ fn shape(site: &Site<'_>) -> Outcome {
 
 /// An axis, counted from the end if it is negative.
 fn axis_of(axis: i64, rank: usize) -> Option<usize> {
-    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank)
+    usize::try_from(if axis < 0 { axis.saturating_add(rank as i64) } else { axis }).ok().filter(|&axis| axis < rank)
 }
 
 fn concat(site: &Site<'_>) -> Outcome {
@@ -241,8 +253,9 @@ fn gather(site: &Site<'_>) -> Outcome {
     };
     let Some(axis) = axis_of(site.int("axis").unwrap_or(0), dims.len()) else { return unknown("it has no such axis") };
     let extent = dims[axis];
-    let indices =
-        index.known().map(|known| known.iter().map(|&i| if i < 0 { i + extent } else { i }).collect::<Vec<_>>());
+    let indices = index
+        .known()
+        .map(|known| known.iter().map(|&i| if i < 0 { i.saturating_add(extent) } else { i }).collect::<Vec<_>>());
     let mut made = dims[..axis].to_vec();
     made.extend(index_dims);
     made.extend(&dims[axis + 1..]);
@@ -256,7 +269,7 @@ fn gather(site: &Site<'_>) -> Outcome {
     match value {
         Value::Map { space, .. } if space.contains(&axis) => match indices {
             Some(indices) if index_dims.len() == 1 => {
-                let reversed = indices.iter().zip(indices.iter().rev()).all(|(a, b)| a + b == extent - 1);
+                let reversed = indices.iter().zip(indices.iter().rev()).all(|(a, b)| a.wrapping_add(*b) == extent - 1);
                 let judgement = match reversed {
                     true => Judgement::Exact,
                     false => {
@@ -278,9 +291,9 @@ fn gather(site: &Site<'_>) -> Outcome {
 fn reshape(op: &str, site: &Site<'_>) -> Outcome {
     let Some(value) = site.input(0) else { return unknown("it reads nothing") };
     let Some(dims) = value.dims() else { return unknown("it reads what is not known") };
-    let count: i64 = dims.iter().product();
+    let Some(elements) = count(dims) else { return unknown("it is too large") };
     let made: Vec<i64> = if op == "Flatten" {
-        let axis = site.int("axis").unwrap_or(1);
+        let axis = bounded(site.int("axis").unwrap_or(1));
         let axis = (if axis < 0 { axis + dims.len() as i64 } else { axis }).clamp(0, dims.len() as i64) as usize;
         vec![dims[..axis].iter().product(), dims[axis..].iter().product()]
     } else {
@@ -289,11 +302,12 @@ fn reshape(op: &str, site: &Site<'_>) -> Outcome {
         };
         let kept = |(i, &n): (usize, &i64)| if n == 0 { dims.get(i).copied().unwrap_or(1) } else { n };
         let mut made: Vec<i64> = target.iter().enumerate().map(kept).collect();
-        let known: i64 = made.iter().filter(|&&n| n != -1).product();
-        made.iter_mut().filter(|n| **n == -1).for_each(|n| *n = if known == 0 { 0 } else { count / known });
+        let given: Vec<i64> = made.iter().copied().filter(|&n| n != -1).collect();
+        let Some(known) = count(&given) else { return Outcome::Unfit(format!("{made:?} is no shape")) };
+        made.iter_mut().filter(|n| **n == -1).for_each(|n| *n = elements.checked_div(known).unwrap_or(0));
         made
     };
-    if made.iter().product::<i64>() != count {
+    if count(&made) != Some(elements) {
         return Outcome::Unfit(format!("{dims:?} does not become {made:?}"));
     }
     let Value::Map { space: [h, w], .. } = value else {
@@ -313,6 +327,9 @@ fn reshape(op: &str, site: &Site<'_>) -> Outcome {
         _ if height * width == 1 => passes(Value::features(made)),
         _ if *w == h + 1 && found(*h, height * width).is_some() => {
             unknown("it joins rows and columns into one axis, behind which places are not followed")
+        }
+        _ if count(&dims[1..]) != made.last().copied() => {
+            unknown("it arranges rows and columns anew, behind which places are not followed")
         }
         _ => judged(
             Value::features(made),
@@ -336,7 +353,13 @@ fn transpose(site: &Site<'_>) -> Outcome {
             let place = |axis: usize| order.iter().position(|&old| old == axis).unwrap_or(0);
             passes(Value::Map { dims: made, space: space.map(place) })
         }
-        _ => passes(Value::features(made)),
+        _ => passes(match (value.known(), dims, &order[..]) {
+            (Some(ints), &[rows, columns], [1, 0]) => {
+                let entry = |i: i64| ints[(i % rows * columns + i / rows) as usize];
+                Value::ints(made, (0..rows * columns).map(entry).collect())
+            }
+            _ => Value::features(made),
+        }),
     }
 }
 
@@ -353,6 +376,9 @@ fn squeeze(adds: bool, site: &Site<'_>) -> Outcome {
     let Some(axes) = axes else { return unknown("its axes are not known") };
     // For each axis of the result, the one that it was.
     let kept: Vec<usize> = (0..rank).filter(|axis| !axes.contains(axis)).collect();
+    if adds && kept.len() != dims.len() {
+        return unknown("it adds an axis twice");
+    }
     let made: Vec<i64> = match adds {
         true => (0..rank).map(|axis| kept.iter().position(|&k| k == axis).map_or(1, |old| dims[old])).collect(),
         false => kept.iter().map(|&axis| dims[axis]).collect(),
@@ -378,7 +404,7 @@ fn split(site: &Site<'_>) -> Outcome {
     let Some(value) = site.input(0) else { return unknown("it reads nothing") };
     let Some(dims) = value.dims() else { return unknown("it reads what is not known") };
     let Some(axis) = axis_of(site.int("axis").unwrap_or(0), dims.len()) else { return unknown("it has no such axis") };
-    let count = site.node.outputs.len() as i64;
+    let count = site.node.outputs.len().max(1) as i64;
     let parts = site.ints_or_input("split", 1).unwrap_or_else(|| {
         let part = (dims[axis] + count - 1) / count;
         (0..count).map(|i| part.min(dims[axis] - i * part)).collect()
@@ -451,7 +477,7 @@ fn matmul(op: &str, site: &Site<'_>) -> Outcome {
 
 fn blocks(to_space: bool, site: &Site<'_>) -> Outcome {
     let Some(Value::Map { dims, space: [2, 3] }) = site.input(0) else { return unknown("it reads no map") };
-    let block = site.int("blocksize").unwrap_or(1).max(1);
+    let block = bounded(site.int("blocksize").unwrap_or(1)).max(1);
     let &[n, channels, height, width] = &dims[..] else { return unknown("it reads no map of four axes") };
     let made = match to_space {
         true => [n, channels / (block * block), height * block, width * block],

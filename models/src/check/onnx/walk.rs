@@ -8,6 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Whole numbers of more entries are not followed.
 const MOST_INTS: usize = 1 << 14;
 
+/// No axis is longer, so that no sum or product of extents overflows.
+const LONGEST: i64 = 1 << 31;
+/// No stride, padding or kernel size is larger.
+const WIDEST: i64 = 1 << 20;
+
+/// A number that a file says of a window, within what can be computed with.
+pub(super) fn bounded(value: i64) -> i64 {
+    value.clamp(-WIDEST, WIDEST)
+}
+
+/// The elements of what has these extents; `None` if they are no extents, or too many.
+pub(super) fn count(dims: &[i64]) -> Option<i64> {
+    if dims.iter().any(|n| !(0..=LONGEST).contains(n)) {
+        return None;
+    }
+    dims.iter().try_fold(1i64, |count, &n| count.checked_mul(n))
+}
+
 /// A value on the way: what is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
@@ -131,8 +149,9 @@ impl<'a> Walk<'a> {
         let (mut values, mut declared, mut has_images) = (BTreeMap::new(), None, false);
         for input in graph.inputs.iter().filter(|input| !parameters.contains(input.name.as_str())) {
             let shape = input.type_.as_ref().and_then(|t| t.tensor.as_ref()).and_then(|t| t.shape.as_ref());
-            let dims: Vec<Option<i64>> =
-                shape.map_or(Vec::new(), |shape| shape.dims.iter().map(|dim| dim.value.filter(|&n| n > 0)).collect());
+            let dims: Vec<Option<i64>> = shape.map_or(Vec::new(), |shape| {
+                shape.dims.iter().map(|dim| dim.value.filter(|n| (1..=WIDEST).contains(n))).collect()
+            });
             let value = match dims[..] {
                 [_, first, second, third] if !has_images => {
                     has_images = true;
@@ -204,10 +223,15 @@ impl<'a> Walk<'a> {
                 Outcome::Judged(made, judgement) => (made, judgement),
                 Outcome::Unfit(why) => return Err(Error::Invalid(format!("{name} ({}): {why}", node.op_type))),
             };
+            let is_sound = |value: &Value| value.dims().is_none_or(|dims| count(dims).is_some());
+            let judgement = match made.iter().all(is_sound) {
+                true => judgement,
+                false => Some((String::new(), Judgement::Unknown("what it makes is too large".into()))),
+            };
             if let Some((what, judgement)) = judgement {
                 layers.push(JudgedLayer { name, op: node.op_type.clone(), input, what, judgement });
             }
-            let mut made = made.into_iter();
+            let mut made = made.into_iter().map(|value| if is_sound(&value) { value } else { Value::Unknown });
             for output in &node.outputs {
                 if is_said {
                     said.insert(output.as_str());
@@ -240,8 +264,8 @@ impl<'a> Walk<'a> {
 /// What is known of a parameter.
 pub(super) fn parameter(tensor: &proto::Tensor) -> Value {
     let dims = tensor.dims.clone();
-    let count = dims.iter().product::<i64>();
-    let ints = (count >= 0 && count as usize <= MOST_INTS).then(|| whole_numbers(tensor)).flatten();
+    let Some(count) = count(&dims) else { return Value::Unknown };
+    let ints = (count as usize <= MOST_INTS).then(|| whole_numbers(tensor)).flatten();
     Value::Other { dims, ints: ints.filter(|ints| ints.len() as i64 == count), is_parameter: true }
 }
 
@@ -260,7 +284,7 @@ fn whole_numbers(tensor: &proto::Tensor) -> Option<Vec<i64>> {
 /// The values of a small parameter.
 pub(super) fn few_floats(tensor: &proto::Tensor) -> Option<Vec<f32>> {
     match tensor.element? {
-        element::FLOAT if tensor.dims.iter().product::<i64>() > 16 => None,
+        element::FLOAT if count(&tensor.dims).is_none_or(|count| count > 16) => None,
         element::FLOAT if tensor.raw.is_empty() => Some(tensor.floats.clone()),
         element::FLOAT => Some(tensor.raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
         _ => None,

@@ -3,8 +3,11 @@
 use super::{
     Judgement,
     rules::{Coordinates, Nearest, Sliding, resize_commutes},
-    walk::{Outcome, Site, Value, judged, passes, unknown},
+    walk::{Outcome, Site, Value, bounded, count, judged, passes, unknown},
 };
+
+/// No map is resized from or to more rows or columns.
+const HIGHEST: i64 = 1 << 16;
 
 /// A map with its height and width.
 struct Map<'a> {
@@ -39,7 +42,7 @@ fn both(two: [i64; 2]) -> String {
 /// The two numbers of an attribute, for height and width.
 fn pair(site: &Site<'_>, name: &str, default: i64) -> [i64; 2] {
     match site.ints(name) {
-        Some(&[height, width]) => [height, width],
+        Some(&[height, width]) => [height, width].map(bounded),
         _ => [default; 2],
     }
 }
@@ -55,7 +58,7 @@ impl Windows {
     fn of(site: &Site<'_>, kernel: [i64; 2], extents: [i64; 2], ceil: bool) -> Self {
         let (strides, dilations) = (pair(site, "strides", 1), pair(site, "dilations", 1));
         let pads = match site.ints("pads") {
-            Some(&[top, left, bottom, right]) => [[top, bottom], [left, right]],
+            Some(&[top, left, bottom, right]) => [[top, bottom], [left, right]].map(|pads| pads.map(bounded)),
             _ => [[0, 0]; 2],
         };
         let auto = site.string("auto_pad").unwrap_or("NOTSET");
@@ -106,11 +109,12 @@ pub(super) fn slide(site: &Site<'_>) -> Outcome {
     let weight = if site.node.op_type == "QLinearConv" { 3 } else { 1 };
     let weight = site.input(weight).filter(|_| is_conv).and_then(Value::dims);
     let kernel = match (site.ints("kernel_shape"), weight) {
-        (Some(&[height, width]), _) | (None, Some(&[_, _, height, width])) => [height, width],
+        (Some(&[height, width]), _) | (None, Some(&[_, _, height, width])) => [height, width].map(bounded),
         _ => return unknown("the size of its window is not in the file"),
     };
     let channels = match weight {
-        Some(dims) => dims[0],
+        Some(&[filters, ..]) => filters,
+        Some(_) => return unknown("its filters have no axes"),
         None if is_conv => return unknown("the shape of its filters is not in the file"),
         None => map.dims[1],
     };
@@ -143,7 +147,7 @@ pub(super) fn transposed(site: &Site<'_>) -> Outcome {
         return unknown("the shape of its filters is not in the file");
     };
     let kernel = match (site.ints("kernel_shape"), weight) {
-        (Some(&[height, width]), _) | (None, &[_, _, height, width]) => [height, width],
+        (Some(&[height, width]), _) | (None, &[_, _, height, width]) => [height, width].map(bounded),
         _ => return unknown("the size of its window is not in the file"),
     };
     let extents = map.extents();
@@ -154,7 +158,8 @@ pub(super) fn transposed(site: &Site<'_>) -> Outcome {
     // Rows and columns that are taken away before and behind, less those that are added there.
     let cut = [0, 1].map(|axis| {
         let wanted = site.ints("output_shape").and_then(|shape| shape.get(shape.len().checked_sub(2)? + axis).copied());
-        let wanted = wanted.or(auto.starts_with("SAME").then(|| extents[axis] * windows.along[axis].stride));
+        let wanted =
+            wanted.map(bounded).or(auto.starts_with("SAME").then(|| extents[axis] * windows.along[axis].stride));
         match wanted {
             Some(wanted) => {
                 let all = full[axis] + added[axis] - wanted;
@@ -182,14 +187,15 @@ pub(super) fn transposed(site: &Site<'_>) -> Outcome {
     if added != [0, 0] {
         what += &format!(", output padding {}", both(added));
     }
-    judged(map.with(outputs * site.int("group").unwrap_or(1), made), what, judgement)
+    judged(map.with(outputs * bounded(site.int("group").unwrap_or(1)), made), what, judgement)
 }
 
 pub(super) fn resize(site: &Site<'_>, floats: impl Fn(usize) -> Option<Vec<f32>>) -> Outcome {
     let Some(Value::Map { dims, space }) = site.input(0) else { return unknown("it reads no map") };
     let is_upsample = site.node.op_type == "Upsample";
     let axes: Vec<i64> = site.ints("axes").map_or((0..dims.len() as i64).collect(), <[i64]>::to_vec);
-    let place = |axis: usize| axes.iter().position(|&a| a == axis as i64 || a + dims.len() as i64 == axis as i64);
+    let place =
+        |axis: usize| axes.iter().position(|&a| a == axis as i64 || a.wrapping_add(dims.len() as i64) == axis as i64);
     let scales = site
         .floats("scales")
         .map(<[f32]>::to_vec)
@@ -211,6 +217,9 @@ pub(super) fn resize(site: &Site<'_>, floats: impl Fn(usize) -> Option<Vec<f32>>
     }
     if made.iter().any(|&extent| extent < 1) {
         return Outcome::Unfit(format!("it makes nothing of {dims:?}"));
+    }
+    if space.iter().any(|&axis| made[axis].max(dims[axis]) > HIGHEST) {
+        return unknown(format!("it makes more than {HIGHEST} rows or columns"));
     }
     let mode = site.string("mode").unwrap_or("nearest");
     let default = if is_upsample || site.opset < 11 { "asymmetric" } else { "half_pixel" };
@@ -255,8 +264,11 @@ pub(super) fn pad(site: &Site<'_>) -> Outcome {
     }
     let (mut before, mut behind) = (vec![0; dims.len()], vec![0; dims.len()]);
     for (i, axis) in axes.iter().enumerate() {
-        let Some(axis) = usize::try_from(axis.rem_euclid(rank)).ok() else { continue };
-        (before[axis], behind[axis]) = (pads[i], pads[i + axes.len()]);
+        let axis = axis.rem_euclid(rank.max(1)) as usize;
+        if axis >= dims.len() {
+            return unknown("it has no such axis");
+        }
+        (before[axis], behind[axis]) = (bounded(pads[i]), bounded(pads[i + axes.len()]));
     }
     let made: Vec<i64> = (0..dims.len()).map(|axis| dims[axis] + before[axis] + behind[axis]).collect();
     if made.iter().any(|&extent| extent < 1) {
@@ -291,19 +303,25 @@ pub(super) fn slice(site: &Site<'_>) -> Outcome {
     let (mut made, mut first, mut by) = (dims.to_vec(), vec![0; dims.len()], vec![1; dims.len()]);
     for (i, axis) in axes.iter().enumerate() {
         let axis = axis.rem_euclid(rank.max(1)) as usize;
-        let (Some(&extent), step) = (dims.get(axis), steps[i]) else { return unknown("it has no such axis") };
-        if step < 1 {
-            return unknown("it goes backwards");
+        let (Some(&extent), step) = (dims.get(axis), bounded(steps[i])) else { return unknown("it has no such axis") };
+        if step == 0 {
+            return unknown("it takes steps of 0");
         }
-        let place = |at: i64| (if at < 0 { at + extent } else { at }).clamp(0, extent);
-        (first[axis], by[axis]) = (place(starts[i]), step);
-        made[axis] = ((place(ends[i]) - first[axis]).max(0) + step - 1) / step;
+        // Backwards, the first is at most the last entry, and the end may be before the first.
+        let back = i64::from(step < 0);
+        let place = |at: i64| if at < 0 { at.saturating_add(extent) } else { at };
+        (first[axis], by[axis]) = (place(starts[i]).clamp(0, extent - back), step);
+        let length = (place(ends[i]).clamp(-back, extent - back) - first[axis]) * step.signum();
+        made[axis] = (length.max(0) + step.abs() - 1) / step.abs();
     }
-    if let Some(ints) = value.known()
-        && dims.len() == 1
-    {
-        let taken: Vec<i64> = (0..made[0]).map(|i| ints[(first[0] + i * by[0]) as usize]).collect();
-        return passes(Value::ints(made, taken));
+    if let Some(ints) = value.known() {
+        return passes(match strided(ints, dims, &first, &by, &made) {
+            Some(taken) => Value::ints(made, taken),
+            None => Value::features(made),
+        });
+    }
+    if by.iter().any(|&step| step < 0) {
+        return unknown("it goes backwards");
     }
     let Value::Map { space, .. } = value else { return passes(Value::features(made)) };
     if space.iter().any(|&axis| made[axis] < 1) {
@@ -321,4 +339,18 @@ pub(super) fn slice(site: &Site<'_>) -> Outcome {
         _ => Judgement::Inexact(format!("leaves {} more behind than before", both(left))),
     };
     judged(result, what, judgement)
+}
+
+/// Of whole numbers with these extents, those from `first` on in steps of `by`, so many along each axis.
+fn strided(ints: &[i64], dims: &[i64], first: &[i64], by: &[i64], made: &[i64]) -> Option<Vec<i64>> {
+    let entry = |mut index: i64| {
+        let (mut at, mut unit) = (0, 1);
+        for axis in (0..dims.len()).rev() {
+            at += unit * (first[axis] + index % made[axis] * by[axis]);
+            index /= made[axis];
+            unit *= dims[axis];
+        }
+        ints.get(usize::try_from(at).ok()?).copied()
+    };
+    (0..count(made)?.min(ints.len() as i64)).map(entry).collect()
 }
