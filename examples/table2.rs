@@ -214,7 +214,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     let bench = Bench::new(args)?;
     let folder = args.out.folder("table2")?;
-    let seeds = args.seed..args.seed.saturating_add(args.seeds.into());
+    let seeds = args::seeds(args.seed, args.seeds.into())?;
     // Seed by seed, so that a stopped table compares like with like.
     let trials: Vec<Trial> =
         seeds.flat_map(|seed| bench.subjects.iter().map(move |&subject| Trial { subject, seed })).collect();

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use quarterturn::core::{Error, Result};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 /// Where results go.
 #[derive(Args)]
@@ -22,6 +22,15 @@ impl OutArgs {
         super::files::create_folder(&folder)?;
         Ok(folder)
     }
+}
+
+/// `count` seeds, at least one, from `first` on.
+///
+/// # Errors
+/// If there are not so many.
+pub fn seeds(first: u64, count: u64) -> Result<RangeInclusive<u64>> {
+    let last = first.checked_add(count.saturating_sub(1));
+    last.map(|last| first..=last).ok_or_else(|| Error::Invalid(format!("--seed {first}: no {count} seeds begin there")))
 }
 
 /// What computes.

@@ -7,6 +7,9 @@ use quarterturn::{
     models::checkpoint::{Preparation, Step},
 };
 
+/// Images are made no higher or wider: a file that asks for more asks for all memory.
+const LARGEST: usize = 2048;
+
 /// A preparation, taken apart at the place where images are turned: behind all that changes their size, so that a quarter
 /// turn permutes what the network gets, and before a circle is cut out of it.
 pub struct Prepared {
@@ -31,8 +34,19 @@ impl Prepared {
     /// For images of so many `channels`, on `device`. What a turn brings in from outside is black, or `fill`.
     ///
     /// # Errors
-    /// If a step cannot follow the others.
+    /// If a step cannot follow the others, or makes images of more than 2048 pixels a side.
     pub fn new(preparation: &Preparation, channels: usize, fill: Option<f32>, device: &Device) -> Result<Self> {
+        for step in &preparation.steps {
+            let side = match *step {
+                Step::Resize(size) | Step::CenterCrop(size) | Step::Pad(size) => size[0].max(size[1]),
+                Step::ResizeShorter(side) => side,
+                _ => 0,
+            };
+            if side > LARGEST {
+                let why = format!("images are made at most {LARGEST} pixels high and wide");
+                return Err(Error::Invalid(format!("preparation: {step}: {why}")));
+            }
+        }
         let pipeline = Pipeline::of(preparation, channels)?;
         let channels = pipeline.normalization.mean.len();
         let steps = preparation.split().1;

@@ -8,9 +8,13 @@ use quarterturn::{
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
+
+/// Bytes that a file of names has at most.
+const LONGEST: u64 = 1 << 24;
 
 /// How PyTorch's batch norms count what they have seen; of no use here.
 const COUNTER: &str = ".num_batches_tracked";
@@ -58,7 +62,12 @@ impl NameArgs {
         let mut given = match &self.names {
             None => Names::default(),
             Some(path) => {
-                let json = fs::read(path).map_err(|e| Error::io(path, &e))?;
+                let mut json = Vec::new();
+                let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut json));
+                read.map_err(|e| Error::io(path, &e))?;
+                if json.len() as u64 > LONGEST {
+                    return Err(Error::Io { path: path.clone(), message: format!("longer than {LONGEST} bytes") });
+                }
                 serde_json::from_slice(&json).map_err(|e| Error::Corrupt {
                     path: path.clone(),
                     offset: 0,

@@ -269,6 +269,11 @@ fn a_run_that_diverges_is_reported_and_the_others_go_on() {
     }
     assert!(error.contains("0 of 2 runs are finished"), "{error}");
 
+    // More seeds than there are, behind the last of them.
+    let last = ["--training", "upright", "--networks", "p4:12", "--seed", "18446744073709551615"];
+    fails(fig6(&folder.join("seeds"), &[&last[..], &["--seeds", "2"]].concat()), "no 2 seeds begin there");
+    succeeds(fig6(&folder.join("seeds"), &last));
+
     // A run whose state cannot be read fails alone, by name.
     let out = folder.join("corrupt");
     fs::create_dir_all(out.join("runs")).unwrap();
@@ -398,6 +403,9 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
         evaluate(&network, "x", &["--preparation", "channels 3; normalize 0,0,0 1,1,1"]),
         "the network takes images of 1",
     );
+    for steps in ["resize 40000x40000; normalize 0 1", "normalize 0 1; resize 12x65536", "pad 2049x12; normalize 0 1"] {
+        fails(evaluate(&network, "x", &["--preparation", steps]), "images are made at most 2048 pixels high and wide");
+    }
     let output = text(&succeeds(evaluate(&network, "named", &["--protocol", "paper", "--size", "12"])).stdout);
     assert!(output.contains("as --protocol says"), "{output}");
     assert_eq!(counts(&folder.join("named/evaluate.csv"), 4), expected);
@@ -423,6 +431,8 @@ fn a_network_with_the_published_names_is_evaluated_as_the_original() {
     fs::write(&map, json).unwrap();
     let map = ["--names", map.to_str().unwrap()];
     fails(evaluate(&published, "x", &map), "linear.weight: the file has no such tensor");
+    #[cfg(unix)]
+    fails(evaluate(&published, "x", &["--names", "/dev/zero"]), "/dev/zero: longer than 16777216 bytes");
     fails(evaluate(&published, "x", &[&map[..], &["--rename", "head=linear"]].concat()), "head: is to be renamed");
     let theirs = [&map[..], &["--rename", "fc=linear", "--size", "12"]].concat();
     let output = text(&succeeds(evaluate(&published, "theirs", &theirs)).stdout);

@@ -3,9 +3,7 @@
 
 use quarterturn_core::{Device, Stream, Tensor};
 use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
-use quarterturn_models::{
-    Checkpoint, Description, Exactness, Init, Layers, Network, Sequential, Verdict, checkpoint,
-};
+use quarterturn_models::{Checkpoint, Description, Exactness, Init, Layers, Network, Sequential, Verdict, checkpoint};
 use support::{network, settle};
 
 mod support;

@@ -57,7 +57,7 @@ pub fn run(name: &str, args: &RotationArgs, trainings: &[Turns], sizes: &Sizes) 
     let settings = Settings::new(args, sizes, &digits);
     let folder = args.out.folder(name)?;
     let mut trials = Vec::new();
-    for seed in args.seed..args.seed + settings.seeds {
+    for seed in super::args::seeds(args.seed, settings.seeds)? {
         for &turns in trainings {
             trials.extend(args.networks.iter().map(|&subject| Trial { subject, turns, seed }));
         }
