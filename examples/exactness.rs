@@ -207,11 +207,12 @@ fn print_measured(measured: &[DepthError], images: u64) {
     let rows: Vec<Vec<String>> = measured
         .iter()
         .map(|depth| {
-            let DepthError { name, eq14, l1, largest, rms } = depth;
-            vec![name.clone(), number(*eq14), number(*l1), number(*largest), number(*rms)]
+            let DepthError { name, eq14, relative, l1, largest, rms } = depth;
+            let relative = format!("{:.2} %", 100.0 * relative);
+            vec![name.clone(), number(*eq14), relative, number(*l1), number(*largest), number(*rms)]
         })
         .collect();
-    table::print(&["after", "error (Eq. 14)", "mean |difference|", "largest", "rms of the map"], &rows);
+    table::print(&["after", "error (Eq. 14)", "relative", "mean |difference|", "largest", "rms of the map"], &rows);
     let noise = if images == 1 { "1 image".into() } else { format!("{images} images") };
     match measured.iter().find(|depth| depth.l1 != 0.0) {
         None => say::result(format_args!("measured on {noise} of noise: every bit agrees at every depth")),
@@ -271,6 +272,7 @@ enum Size {
 struct DepthReport<'a> {
     name: &'a str,
     error_eq14: f64,
+    error_relative: f64,
     error_l1: f64,
     largest: f64,
     rms: f64,
@@ -283,6 +285,7 @@ impl<'a> Report<'a> {
         let depth = |depth: &'a DepthError| DepthReport {
             name: &depth.name,
             error_eq14: depth.eq14,
+            error_relative: depth.relative,
             error_l1: depth.l1,
             largest: depth.largest,
             rms: depth.rms,

@@ -1,19 +1,21 @@
 //! Figure 4: the equivariance error of a p4-ResNet while it trains, after the stem and after every stage, and its accuracy.
 //! At an inexact size every strided stage adds to the error, and training may use it; at an exact size it is 0 throughout.
 //!
-//! The error is Eq. 14 of Edixhoven et al. 2023 on batch norm in evaluation mode (unlike the paper's published figure for
-//! PatchCamelyon, which took the mean absolute difference, here `error_l1`, on statistics of the batch).
+//! Networks and training are those of Table 2 (`image_setting`). The error is Eq. 14 of Edixhoven et al. 2023 on batch norm in
+//! evaluation mode, and beside it the same as a part of the map's own size. (The paper's published figure for PatchCamelyon took
+//! the mean absolute difference on statistics of the batch, and added up the turns: `error_l1_summed` is that sum.) So that the
+//! point before the first epoch has statistics to normalise by, they are taken from some training batches, without a step.
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use plotters::prelude::*;
 use quarterturn::{
-    autograd::{Optimizer, Schedule},
+    autograd::Optimizer,
     core::{Device, Error, Result},
     data::Loader,
     kernels::Group,
     models::{
-        EquivarianceError, Init, Network, ResNet, ResNetConfig, checkpoint,
-        training::{Trainer, Training, evaluate},
+        DepthError, EquivarianceError, Mode, Network, ResNet, ResNetConfig, checkpoint,
+        training::{Trainer, Training, evaluate, train_step},
     },
 };
 use quarterturn_examples::{
@@ -22,7 +24,7 @@ use quarterturn_examples::{
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
     files,
-    image_setting::title,
+    image_setting::{Plan, Protocol, Setting, title, widths},
     images::{ImageArgs, Images},
     palette, preparation,
     runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
@@ -44,30 +46,30 @@ struct Args {
     images: ImageArgs,
     #[command(flatten)]
     device: args::DeviceArgs,
-    /// The network
-    #[arg(long, value_enum, default_value_t = Arch::Resnet44)]
-    arch: Arch,
-    /// Its group: p4 or p4m
+    /// Whose choices are followed where the paper and its published code differ
+    #[arg(long, value_enum, default_value_t = Protocol::Paper)]
+    protocol: Protocol,
+    /// The network's group: p4 or p4m
     #[arg(long, default_value = "p4")]
     group: Group,
-    /// Input sizes, separated by commas: one run and one panel each
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [32, 33])]
+    /// Input sizes, separated by commas: one run and one panel each [default: the inexact and the exact one of Table 2]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     input: Vec<usize>,
-    /// Channels of the first stage; each stage doubles them
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
-    width: u32,
-    /// Blocks of each stage [default: 2; the paper's ResNet-44 has 7]
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    blocks: u32,
-    /// Passes over the training images
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    epochs: u32,
-    /// Images per training step
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=4096))]
-    batch: u32,
-    /// The highest learning rate of the one-cycle schedule
-    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
-    lr: f64,
+    /// Channels of the first stage on p4; each stage doubles them, p4m takes √2 fewer [default: the paper's; textures 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    width: Option<u32>,
+    /// Blocks of each stage [default: the paper's; textures 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    blocks: Option<u32>,
+    /// Passes over the training images [default: the paper's; textures 12]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: Option<u32>,
+    /// Images per training step [default: the paper's; textures 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    batch: Option<u32>,
+    /// The highest learning rate of the schedule [default: the paper's; textures 0.01]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
     /// Test images on which the error is measured, rounded up to whole batches
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     measured: u32,
@@ -78,15 +80,8 @@ struct Args {
     runner: RunnerArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Arch {
-    /// Three stages behind a 3×3 stem; with 7 blocks each it is ResNet-44
-    Resnet44,
-    /// Four stages behind a 7×7 stem and max pooling; with 2 blocks each it is ResNet-18
-    Resnet18,
-    /// Four stages behind a 3×3 stem, as in the paper's published code
-    Resnet18SmallStem,
-}
+/// Batches that the running statistics before the first epoch are taken from: what they begin with counts 1 % then, 0.9⁴⁴.
+const STATISTICS: usize = 44;
 
 /// The state with what was measured.
 const ROWS: &str = "rows";
@@ -97,7 +92,10 @@ struct Row {
     epoch: u32,
     depth: String,
     eq14: f64,
+    /// As a part of the root of the map's mean square.
+    relative: f64,
     l1: f64,
+    rms: f64,
     /// Share of the test images, upright, that are recognised.
     accuracy: f64,
 }
@@ -119,47 +117,66 @@ fn run(args: &Args) -> Result<ExitCode> {
     if args.group == Group::C1 {
         return Err(Error::Invalid("--group: z2 promises no symmetry to measure; take p4 or p4m".into()));
     }
-    if !(args.lr.is_finite() && args.lr > 0.0) {
-        return Err(Error::Invalid(format!("--lr: expected a positive number, found {}", args.lr)));
+    if let Some(lr) = args.lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
+        return Err(Error::Invalid(format!("--lr: expected a positive number, found {lr}")));
     }
+    let setting = Setting::of(args.images.format);
+    let sizes = if args.input.is_empty() { setting.sizes().to_vec() } else { args.input.clone() };
     let device = device::open(args.device.device)?;
     let folder = args.out.folder("fig4")?;
-    let images = Images::open(&args.images, args.input[0], args.seed)?;
-    let bench = Bench { args, device: &device, classes: images.train.classes() };
+    let images = Images::open(&args.images, sizes[0], args.seed)?;
+    let plan = setting.plan(args.epochs, args.batch, args.lr);
+    let bench = Bench { args, setting, plan, device: &device, classes: images.train.classes() };
     let grid = Grid {
         name: "fig4",
         folder: &folder,
-        settings: args.in_common(&images)?,
+        settings: bench.in_common(&images)?,
         device: &device,
-        runs: args.input.iter().map(|&size| Run { key: key(size), spec: Input(size) }).collect(),
+        runs: sizes.iter().map(|&size| Run { key: key(size), spec: Input(size) }).collect(),
         args: &args.runner,
     };
     let report = grid.execute(&bench, |results| {
-        let header = "input,epoch,depth,error_eq14,error_l1,accuracy,device,commit";
+        let header = "input,epoch,depth,error_eq14,error_l1,error_l1_summed,error_relative,rms,accuracy,data,protocol,\
+                      device,commit";
         let mut csv = Csv::new(folder.join("fig4.csv"), header);
-        for (size, result) in args.input.iter().zip(results) {
+        let turns = args.group.order() as f64 - 1.0;
+        for (size, result) in sizes.iter().zip(results) {
             let Some(Finished { found, origin }) = result else { continue };
-            for Row { epoch, depth, eq14, l1, accuracy } in found {
-                csv.row(&[size, epoch, depth, eq14, l1, accuracy, &origin.device(), &origin.commit()]);
+            for Row { epoch, depth, eq14, relative, l1, rms, accuracy } in found {
+                csv.row(&[
+                    size,
+                    epoch,
+                    depth,
+                    eq14,
+                    l1,
+                    &(turns * l1),
+                    relative,
+                    rms,
+                    accuracy,
+                    &images.name,
+                    &args.protocol,
+                    &origin.device(),
+                    &origin.commit(),
+                ]);
             }
         }
         csv.save()
     })?;
-    Ok(report.finish(|| write_figure(args, &images.name, &report, &folder)))
+    Ok(report.finish(|| write_figure(&bench, &sizes, &images.name, &report, &folder)))
 }
 
-fn write_figure(args: &Args, name: &str, report: &Report<Vec<Row>>, folder: &Path) -> Result<()> {
-    let panels: Vec<(usize, &[Row])> = args
-        .input
+fn write_figure(bench: &Bench, sizes: &[usize], name: &str, report: &Report<Vec<Row>>, folder: &Path) -> Result<()> {
+    let args = bench.args;
+    let panels: Vec<(usize, &[Row])> = sizes
         .iter()
         .zip(&report.results)
         .filter_map(|(&size, result)| Some((size, result.as_ref()?.found.as_slice())))
         .collect();
     let subtitle = format!(
-        "{}{}, {} channels, doubling each stage  ·  {name}  ·  seed {}  ·  {}",
-        title(&args.config(1)),
-        if args.arch == Arch::Resnet18SmallStem { " with small stem" } else { "" },
-        args.width,
+        "{}, channels {:?}, {} protocol  ·  {name}  ·  seed {}  ·  {}",
+        title(&bench.config()),
+        bench.config().widths,
+        args.protocol,
         args.seed,
         report.devices()
     );
@@ -170,10 +187,11 @@ fn write_figure(args: &Args, name: &str, report: &Report<Vec<Row>>, folder: &Pat
         let last = rows.last().map_or(0, |row| row.epoch);
         for row in rows.iter().filter(|row| row.epoch == last) {
             let accuracy = format!("{:.1} %", 100.0 * row.accuracy);
-            lines.push(vec![size.to_string(), row.depth.clone(), number(row.eq14), number(row.l1), accuracy]);
+            let relative = format!("{:.1} %", 100.0 * row.relative);
+            lines.push(vec![size.to_string(), row.depth.clone(), number(row.eq14), relative, number(row.l1), accuracy]);
         }
     }
-    table::print(&["input", "depth", "error (Eq. 14)", "error (L1)", "accuracy"], &lines);
+    table::print(&["input", "depth", "error (Eq. 14)", "relative", "error (L1)", "accuracy"], &lines);
     say::result(format_args!("wrote fig4.csv, fig4.svg and fig4.png to {}", folder.display()));
     if args.images.data.is_none() {
         say::result("These are built-in textures. For photographs add --data DIR --format FORMAT.");
@@ -190,59 +208,74 @@ fn number(error: f64) -> String {
     if error == 0.0 { "0 (exactly)".into() } else { format!("{error:.2e}") }
 }
 
-impl Args {
-    fn in_common(&self, images: &Images) -> Result<Settings> {
-        let all = |n: Option<u64>| n.map_or("default".into(), |n| n.to_string());
-        Ok(Settings::default()
-            .with("arch", format!("{:?}", self.arch))
-            .with("group", self.group)
-            .with("width", self.width)
-            .with("blocks", self.blocks)
-            .with("epochs", self.epochs)
-            .with("batch", self.batch)
-            .with("lr", self.lr)
-            .with("measured", self.measured)
-            .with("seed", self.seed)
-            .with("data", &images.name)
-            .with("data fingerprint", images.fingerprint()?)
-            .with("format", format!("{:?}", self.images.format))
-            .with("train", all(self.images.train))
-            .with("test", all(self.images.test))
-            .with("version", env!("CARGO_PKG_VERSION")))
-    }
-
-    fn config(&self, classes: usize) -> ResNetConfig {
-        let base = match self.arch {
-            Arch::Resnet44 => ResNetConfig::resnet44(self.group),
-            Arch::Resnet18 => ResNetConfig::resnet18(self.group),
-            Arch::Resnet18SmallStem => ResNetConfig::resnet18_small_stem(self.group),
-        };
-        let stages = base.widths.len();
-        let widths = (0..stages).map(|stage| (self.width as usize) << stage).collect();
-        ResNetConfig { widths, blocks: vec![self.blocks as usize; stages], classes, ..base }
-    }
-
-    fn network(&self, classes: usize, device: &Device) -> Result<ResNet> {
-        ResNet::new(self.config(classes), Init::new(self.seed), device)
-    }
-
-    fn training(&self) -> Training {
-        let schedule = Schedule::OneCycle { max_lr: self.lr };
-        Training::new(self.epochs, Optimizer::adam(1e-5).rule(), schedule, self.seed)
-    }
-}
-
 /// What all runs share.
 struct Bench<'a> {
     args: &'a Args,
+    setting: Setting,
+    plan: Plan,
     device: &'a Device,
     classes: usize,
 }
 
 impl Bench<'_> {
+    fn in_common(&self, images: &Images) -> Result<Settings> {
+        let all = |n: Option<u64>| n.map_or("default".into(), |n| n.to_string());
+        let (args, config) = (self.args, self.config());
+        Ok(Settings::default()
+            .with("network", title(&config))
+            .with("protocol", args.protocol)
+            .with("widths", format!("{:?}", config.widths))
+            .with("blocks", format!("{:?}", config.blocks))
+            .with("epochs", self.plan.epochs)
+            .with("batch", self.plan.batch)
+            .with("optimizer", format!("{:?}", self.plan.rule))
+            .with("schedule", format!("{:?}", self.plan.schedule))
+            .with("measured", args.measured)
+            .with("seed", args.seed)
+            .with("data", &images.name)
+            .with("data fingerprint", images.fingerprint()?)
+            .with("format", format!("{:?}", args.images.format))
+            .with("train", all(args.images.train))
+            .with("test", all(args.images.test))
+            .with("version", env!("CARGO_PKG_VERSION")))
+    }
+
+    fn config(&self) -> ResNetConfig {
+        let Bench { args, classes, .. } = *self;
+        let mut config = self.setting.network(args.protocol, args.group);
+        let stages = config.widths.len();
+        if let Some(width) = args.width {
+            config.widths = widths(width as usize, args.group, stages);
+        }
+        if let Some(blocks) = args.blocks {
+            config.blocks = vec![blocks as usize; stages];
+        }
+        ResNetConfig { classes, ..config }
+    }
+
+    fn create(&self, device: &Device) -> Result<ResNet> {
+        ResNet::new(self.config(), self.args.protocol.init(self.args.seed), device)
+    }
+
+    fn training(&self) -> Training {
+        let Plan { epochs, rule, ref schedule, .. } = self.plan;
+        Training::new(epochs, rule, schedule.clone(), self.args.seed)
+    }
+
+    /// Gives batch norm running statistics, of the first batches; weights stay as they are.
+    fn take_statistics(&self, network: &mut ResNet, loader: &Loader) -> Result<()> {
+        let mut standing = Optimizer::sgd(0.0, 0.0);
+        let epochs = STATISTICS.div_ceil(loader.len()) as u32;
+        for (step, batch) in (0..epochs).flat_map(|epoch| loader.epoch(epoch)).take(STATISTICS).enumerate() {
+            let (batch, mode) = (batch?, Mode::Train { seed: self.args.seed, step: step as u32 });
+            train_step(network, &mut standing, 0.0, mode, &batch.images, &batch.labels)?;
+        }
+        Ok(())
+    }
+
     /// Refuses rows that are not those of the first `epochs` epochs, from before the first on, or no errors and shares.
     fn check_rows(&self, rows: &[Row], epochs: u32) -> std::result::Result<(), String> {
-        let stages = self.args.config(self.classes).widths.len();
+        let stages = self.config().widths.len();
         let stages = (1..=stages).map(|stage| format!("stage{stage}"));
         let depths: Vec<String> = ["stem".into()].into_iter().chain(stages).chain(["linear".into()]).collect();
         if rows.len() != depths.len() * (epochs as usize + 1) {
@@ -257,7 +290,9 @@ impl Bench<'_> {
                 ));
             }
             let is_error = |error: f64| error.is_finite() && error >= 0.0;
-            if !is_error(row.eq14) || !is_error(row.l1) || !(0.0..=1.0).contains(&row.accuracy) {
+            if ![row.eq14, row.relative, row.l1, row.rms].into_iter().all(is_error)
+                || !(0.0..=1.0).contains(&row.accuracy)
+            {
                 return Err(format!("{depth} after epoch {epoch}: errors and accuracy are no such numbers"));
             }
         }
@@ -280,7 +315,10 @@ impl Bench<'_> {
             }
         }
         let accuracy = correct as f64 / count as f64;
-        let row = |d: quarterturn::models::DepthError| Row { epoch, depth: d.name, eq14: d.eq14, l1: d.l1, accuracy };
+        let row = |depth: DepthError| {
+            let DepthError { name, eq14, relative, l1, rms, .. } = depth;
+            Row { epoch, depth: name, eq14, relative, l1, rms, accuracy }
+        };
         Ok(error.depths().into_iter().map(row).collect())
     }
 }
@@ -292,11 +330,11 @@ impl Experiment for Bench<'_> {
 
     /// By one step.
     fn estimate(&self, &Input(size): &Input) -> Result<f64> {
-        let &Bench { args, device, classes } = self;
+        let &Bench { args, device, .. } = self;
         let images = Images::open(&args.images, size, args.seed)?;
-        let mut network = args.network(classes, device)?;
-        let loader = Loader::new(images.train.clone(), images.recipe(size).train, args.batch as usize).on(device);
-        let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..args.training() });
+        let mut network = self.create(device)?;
+        let loader = Loader::new(images.train.clone(), images.recipe(size).train, self.plan.batch as usize).on(device);
+        let mut trainer = Trainer::new(&mut network, Training { epochs: 1, ..self.training() });
         let mut begun = Instant::now();
         let mut seconds = 0.0;
         let _ = trainer.run(
@@ -308,26 +346,27 @@ impl Experiment for Bench<'_> {
                 Ok(if at.step < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             },
         )?;
-        Ok(seconds * f64::from(args.epochs) * loader.len() as f64)
+        let steps = loader.len() * self.plan.epochs as usize + STATISTICS;
+        Ok(seconds * steps as f64)
     }
 
     /// Trains at one size and measures before the first and after every epoch.
     fn run(&self, &Input(size): &Input, context: &mut Context) -> Result<Option<Vec<Row>>> {
-        let &Bench { args, device, classes } = self;
+        let &Bench { args, device, .. } = self;
         let images = Images::open(&args.images, size, args.seed)?;
         let recipe = images.recipe(size);
         let prepared = recipe.test.preparation()?;
-        let loader = Loader::new(images.train.clone(), recipe.train, args.batch as usize);
+        let loader = Loader::new(images.train.clone(), recipe.train, self.plan.batch as usize);
         let loader = loader.seed(args.seed).shuffled().full_only().on(device);
         if loader.is_empty() {
-            return Err(Error::Invalid(format!("{}: fewer images than one batch of {}", images.name, args.batch)));
+            return Err(Error::Invalid(format!("{}: fewer images than one batch of {}", images.name, self.plan.batch)));
         }
-        let test = Loader::new(images.test.clone(), recipe.test, args.batch as usize).on(device);
+        let test = Loader::new(images.test.clone(), recipe.test, self.plan.batch as usize).on(device);
         let state = context.training_file();
-        let mut network = args.network(classes, device)?;
+        let mut network = self.create(device)?;
         let (mut rows, mut trainer);
         if files::exists(&state)? {
-            trainer = Trainer::resume(&mut network, args.training(), &state)
+            trainer = Trainer::resume(&mut network, self.training(), &state)
                 .map_err(|e| Error::Invalid(format!("{e}; without {} the run begins anew", state.display())))?;
             let lost =
                 || Error::Invalid(format!("{}: what was measured before is missing; remove it", state.display()));
@@ -336,8 +375,9 @@ impl Experiment for Bench<'_> {
             rows.retain(|row| row.epoch <= trainer.epoch());
             self.check_rows(&rows, trainer.epoch()).map_err(|message| context.unfit(ROWS, message))?;
         } else {
+            self.take_statistics(&mut network, &loader)?;
             rows = self.measure(&network, &test, 0)?;
-            trainer = Trainer::new(&mut network, args.training());
+            trainer = Trainer::new(&mut network, self.training());
         }
         let mut clock = Instant::now();
         let outcome = trainer.run(
@@ -346,7 +386,13 @@ impl Experiment for Bench<'_> {
                 Ok(batches.map(|batch| batch.map(|batch| (batch.images, batch.labels))))
             },
             |trainer, at| {
-                context.say(format!("epoch {} of {}, step {} of {}", at.epoch + 1, args.epochs, at.step, at.steps));
+                context.say(format!(
+                    "epoch {} of {}, step {} of {}",
+                    at.epoch + 1,
+                    self.plan.epochs,
+                    at.step,
+                    at.steps
+                ));
                 context.advance(clock.elapsed().as_secs_f64());
                 clock = Instant::now();
                 if at.loss.is_some() {
@@ -371,41 +417,58 @@ impl Experiment for Bench<'_> {
     }
 
     fn check(&self, _: &Input, rows: &Vec<Row>) -> std::result::Result<(), String> {
-        self.check_rows(rows, self.args.epochs)
+        self.check_rows(rows, self.plan.epochs)
     }
 
     fn network(&self, _: &Input) -> Result<Box<dyn Network>> {
-        Ok(Box::new(self.args.network(self.classes, &Device::Cpu)?))
+        Ok(Box::new(self.create(&Device::Cpu)?))
     }
 }
 
 /// Points of a panel, and the colours of the depths, from the stem on.
 const PANEL: (f64, f64) = (430.0, 300.0);
+/// Points from one row of panels to the next.
+const ROW: f64 = PANEL.1 + 52.0;
 const COLORS: [RGBColor; 6] =
     [palette::INK, palette::BLUE, palette::GREEN, palette::VERMILLION, palette::PURPLE, palette::FAINT_INK];
 
+/// What a row of panels shows.
+const MEASURES: [(&str, fn(&Row) -> f64); 2] =
+    [("Eq. 14", |row| row.eq14), ("relative to the map", |row| row.relative)];
+
 fn draw(stem: &Path, subtitle: &str, panels: &[(usize, &[Row])]) -> Result<()> {
-    let errors = || panels.iter().flat_map(|(_, rows)| rows.iter()).map(|row| row.eq14).filter(|&e| e > 0.0);
-    let low = errors().fold(1e-3, f64::min).log10().floor();
-    let high = errors().fold(1e-2, f64::max).log10().ceil();
-    let (width, height) = (PANEL.0 * panels.len() as f64 + 20.0, PANEL.1 + 110.0);
+    let (width, height) = (PANEL.0 * panels.len() as f64 + 20.0, 56.0 + ROW * MEASURES.len() as f64);
     figure::save(stem, (width, height), |area| {
         figure::heading(area, "Equivariance error while training, by depth", subtitle)?;
-        for (place, (size, rows)) in panels.iter().enumerate() {
-            panel(area, (10.0 + PANEL.0 * place as f64, 56.0), *size, rows, (low, high))?;
+        for (line, (name, measure)) in MEASURES.iter().enumerate() {
+            let errors = || panels.iter().flat_map(|(_, rows)| rows.iter()).map(measure).filter(|&e| e > 0.0);
+            let low = errors().fold(1e-2, f64::min).log10().floor();
+            let high = errors().fold(1e-1, f64::max).log10().ceil();
+            for (place, (size, rows)) in panels.iter().enumerate() {
+                let corner = (10.0 + PANEL.0 * place as f64, 56.0 + ROW * line as f64);
+                let title = format!("Input {size}×{size}: {name}");
+                panel(area, corner, &title, rows, *measure, (low, high))?;
+            }
         }
         Ok(())
     })
 }
 
 /// Errors on a logarithmic axis with a line of its own for exact zeros, and the accuracy in grey, 0 to 100 % of the height.
-fn panel(area: &Area, (x0, y0): (f64, f64), size: usize, rows: &[Row], (low, high): (f64, f64)) -> Drawn {
+fn panel(
+    area: &Area,
+    (x0, y0): (f64, f64),
+    title: &str,
+    rows: &[Row],
+    measure: fn(&Row) -> f64,
+    (low, high): (f64, f64),
+) -> Drawn {
     let (left, right, top, zero) = (x0 + 56.0, x0 + PANEL.0 - 40.0, y0 + 44.0, y0 + PANEL.1);
     let floor = zero - 24.0;
     let last = rows.iter().map(|row| row.epoch).max().unwrap_or(0).max(1);
     let x = |epoch: u32| left + (right - left) * f64::from(epoch) / f64::from(last);
     let y = |error: f64| if error == 0.0 { zero } else { floor - (floor - top) * (error.log10() - low) / (high - low) };
-    write(area, &format!("Input {size}×{size}"), (left, y0 + 8.0), from_left(bold(10.5)))?;
+    write(area, title, (left, y0 + 8.0), from_left(bold(10.5)))?;
     let grid = |at_y: f64| area.draw(&PathElement::new([at(left, at_y), at(right, at_y)], stroke(palette::GRID, 0.6)));
     for power in low as i32..=high as i32 {
         let at_y = y(10f64.powi(power));
@@ -430,7 +493,7 @@ fn panel(area: &Area, (x0, y0): (f64, f64), size: usize, rows: &[Row], (low, hig
     let mut at_x = left;
     for (depth, color) in depths.iter().zip(COLORS.iter().cycle()) {
         let points: Vec<_> =
-            rows.iter().filter(|row| row.depth == *depth).map(|row| at(x(row.epoch), y(row.eq14))).collect();
+            rows.iter().filter(|row| row.depth == *depth).map(|row| at(x(row.epoch), y(measure(row)))).collect();
         for &point in &points {
             area.draw(&Circle::new(point, figure::pt(2.2), color.filled()))?;
         }

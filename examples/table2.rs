@@ -8,7 +8,7 @@ use quarterturn::{
     data::Loader,
     kernels::{Group, transform_plane},
     models::{
-        Network, ResNet, ResNetConfig, checkpoint,
+        Exactness, Network, ResNet, ResNetConfig, checkpoint,
         training::{Tally, Trainer, Training, train_step},
     },
 };
@@ -367,6 +367,8 @@ impl<'a> Bench<'a> {
             .with("protocol", self.args.protocol)
             .with("widths on p4", format!("{:?}", config.widths))
             .with("blocks", format!("{:?}", config.blocks))
+            .with("block", format!("{:?}", config.block))
+            .with("head", format!("{:?}", config.head))
             .with("epochs", self.plan.epochs)
             .with("batch", self.plan.batch)
             .with("optimizer", format!("{:?}", self.plan.rule))
@@ -388,6 +390,13 @@ impl<'a> Bench<'a> {
 
     fn create(&self, trial: Trial, device: &Device) -> Result<ResNet> {
         ResNet::new(self.config(trial.subject.group), self.args.protocol.init(trial.seed), device)
+    }
+
+    /// Whether no window of the network leaves anything over at this size.
+    fn fits(&self, subject: Subject) -> bool {
+        let network = self.create(Trial { subject, seed: 0 }, &Device::Cpu);
+        let exactness = network.and_then(|network| Exactness::of(&network, [subject.size; 2]));
+        exactness.is_ok_and(|exactness| exactness.first_inexact().is_none())
     }
 
     fn images(&self, subject: Subject) -> Result<Images> {
@@ -518,9 +527,10 @@ impl<'a> Bench<'a> {
             let of_it = trials.iter().zip(results).filter(|(trial, _)| trial.subject == subject);
             let found: Vec<&Tested> = of_it.filter_map(|(_, result)| Some(&result.as_ref()?.found)).collect();
             let exact = found.iter().all(|found| found.exact);
+            // By the size, for that is what tells the paper's rows apart.
             let column = match subject.group {
                 Group::C1 => Some(2),
-                Group::C4 => Some(usize::from(exact)),
+                Group::C4 => Some(usize::from(self.fits(subject))),
                 Group::D4 => None,
             };
             let paper = self.compare.zip(column).map(|(row, column)| row.values().map(|networks| networks[column]));

@@ -29,7 +29,8 @@ pub enum Schedule {
         epochs: Vec<u32>,
     },
     /// From `max_lr / 25` up to `max_lr` within the first 30 % of the run, then down to `max_lr / 250,000`, both
-    /// along a cosine, changing each step (Smith & Topin 2018, with PyTorch's `OneCycleLR` defaults).
+    /// along a cosine, changing each step: the rates of PyTorch's `OneCycleLR` with its defaults (Smith & Topin 2018). There Adam's
+    /// β₁ moves against the rate, from 0.95 to 0.85 and back; here it stays as the optimizer has it.
     OneCycle {
         /// The highest rate.
         max_lr: f64,

@@ -39,7 +39,7 @@ pub use nn::{
     Scheme, SeparableConv, Sequential, Site, SpatialMax, SpatialMean, TransposedConv, Upsample,
 };
 pub use zoo::{
-    Block, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,
+    Block, Head, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,
 };
 
 pub mod training {

@@ -8,8 +8,8 @@ use quarterturn_kernels::{
     Window, transform_plane,
 };
 use quarterturn_models::{
-    Block, Builder, Checkpoint, EquivarianceError, Exactness, Init, MnistCnn, MnistCnnConfig, Mode, Module, Network,
-    ResNet, ResNetConfig, Sequential, Stem, SubsamplingNet, Trace, Verdict, checkpoint,
+    Block, Builder, Checkpoint, EquivarianceError, Exactness, Head, Init, MnistCnn, MnistCnnConfig, Mode, Module,
+    Network, ResNet, ResNetConfig, Sequential, Stem, SubsamplingNet, Trace, Verdict, checkpoint,
 };
 use std::collections::BTreeSet;
 
@@ -83,7 +83,9 @@ fn narrow(group: Group, stem: Stem, block: Block) -> ResNetConfig {
 }
 
 fn kinds() -> impl Iterator<Item = (Stem, Block)> {
-    [Stem::Large, Stem::Small].into_iter().flat_map(|stem| [(stem, Block::Standard), (stem, Block::PreActivation)])
+    [Stem::Large, Stem::Small]
+        .into_iter()
+        .flat_map(|stem| [Block::Standard, Block::PreActivation, Block::RawShortcut].map(|block| (stem, block)))
 }
 
 /// Whether all elements of the group leave every bit of the logits.
@@ -220,7 +222,7 @@ fn z2_promises_nothing_and_a_head_without_coset_pooling_breaks_what_windows_keep
     }
     assert!(EquivarianceError::at(|_| true).add(&plain, &random([1, 3, 1, 9, 9], 1, &Device::Cpu)).is_err());
 
-    let config = ResNetConfig { coset_max: false, ..narrow(C4, Stem::Small, Block::Standard) };
+    let config = ResNetConfig { head: Head::Mean, ..narrow(C4, Stem::Small, Block::Standard) };
     let mut published = ResNet::new(config, Init::kaiming(1), &Device::Cpu).unwrap();
     randomise(&mut published);
     let exactness = Exactness::of(&published, [17, 17]).unwrap();
@@ -283,6 +285,7 @@ fn equation_14_by_hand() {
     // All four elements see |2 − 1|, |8 − 1|, |4 − 1| for the three turns: ε = √(4d²)/4 = d/2.
     assert_eq!(depth.eq14, (1.0 + 7.0 + 3.0) / 2.0 / 3.0);
     assert_eq!((depth.l1, depth.largest, depth.rms), (11.0 / 3.0, 7.0, 1.0));
+    assert_eq!(depth.relative, ((1.0f64 + 49.0 + 9.0) / 3.0).sqrt());
 }
 
 /// Every layer makes the shape that its trace predicts, under the same name; the training pass, too, makes the predicted logits.
@@ -498,7 +501,8 @@ fn networks_travel_through_checkpoints() {
     let images = random([1, 3, 1, 17, 17], 1, &Device::Cpu);
     for (stem, block) in kinds() {
         let path = folder.join("resnet.safetensors");
-        let config = ResNetConfig { coset_max: stem == Stem::Small, ..narrow(C4, stem, block) };
+        let head = if stem == Stem::Small { Head::MaxThenMean } else { Head::Mean };
+        let config = ResNetConfig { head, ..narrow(C4, stem, block) };
         let mut network = ResNet::new(config.clone(), Init::kaiming(1), &Device::Cpu).unwrap();
         randomise(&mut network);
         checkpoint::save(&path, &mut network).unwrap();

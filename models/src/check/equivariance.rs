@@ -30,7 +30,10 @@ pub struct DepthError {
     pub name: String,
     /// Eq. 14, as [`EquivarianceError`] says.
     pub eq14: f64,
-    /// The mean of `|f(T x) − T′ f(x)|` over all values, which the paper's published code computes instead.
+    /// `√(Σ |f(T x) − T′ f(x)|² / Σ |f(x)|²)`, over all values: the error as a part of what it is an error of.
+    pub relative: f64,
+    /// The mean of `|f(T x) − T′ f(x)|` over all values, turns (and reflections) included. The paper's published code for
+    /// PatchCamelyon adds up the means of the three quarter turns: three times this.
     pub l1: f64,
     /// The largest `|f(T x) − T′ f(x)|`.
     pub largest: f64,
@@ -47,6 +50,8 @@ struct Sums {
     values: usize,
     largest: f64,
     squares: f64,
+    /// Of differences.
+    squared_differences: f64,
 }
 
 impl<'a> EquivarianceError<'a> {
@@ -107,7 +112,16 @@ impl<'a> EquivarianceError<'a> {
 
 impl Sums {
     fn new(name: &str) -> Self {
-        Sums { name: name.into(), eq14: 0.0, channels: 0, l1: 0.0, values: 0, largest: 0.0, squares: 0.0 }
+        Sums {
+            name: name.into(),
+            eq14: 0.0,
+            channels: 0,
+            l1: 0.0,
+            values: 0,
+            largest: 0.0,
+            squares: 0.0,
+            squared_differences: 0.0,
+        }
     }
 
     /// Adds the differences of two batches with channels of `len` values.
@@ -122,6 +136,7 @@ impl Sums {
                 self.largest = if d > self.largest || d.is_nan() { d } else { self.largest };
                 self.squares += b * b;
             }
+            self.squared_differences += sum;
             self.eq14 += sum.sqrt() / len as f64;
             self.channels += 1;
             self.values += len;
@@ -134,6 +149,12 @@ impl Sums {
         DepthError {
             name: self.name.clone(),
             eq14: self.eq14 / self.channels as f64,
+            // A map of zeros that stays one has no error.
+            relative: if self.squared_differences == 0.0 {
+                0.0
+            } else {
+                (self.squared_differences / self.squares).sqrt()
+            },
             l1: self.l1 / values,
             largest: self.largest,
             rms: (self.squares / values).sqrt(),

@@ -121,7 +121,11 @@ impl MnistCnn {
         Self::with_init(config, Init::new(seed), device)
     }
 
-    fn with_init(config: MnistCnnConfig, init: Init, device: &Device) -> Result<Self> {
+    /// A network that starts at the values of `init`.
+    ///
+    /// # Errors
+    /// As [`MnistCnn::new`].
+    pub fn with_init(config: MnistCnnConfig, init: Init, device: &Device) -> Result<Self> {
         config.check()?;
         let MnistCnnConfig { group, width, in_channels, classes, dropout, subsampling } = config;
         let mut builder = Builder::new(group, in_channels, init, device);

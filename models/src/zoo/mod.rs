@@ -7,7 +7,7 @@ mod subsampling_net;
 mod unet;
 
 pub use mnist_cnn::{MnistCnn, MnistCnnConfig};
-pub use resnet::{Block, ResNet, ResNetConfig, Stem};
+pub use resnet::{Block, Head, ResNet, ResNetConfig, Stem};
 pub use subsampling::Subsampling;
 pub use subsampling_net::SubsamplingNet;
 pub use unet::{UNetConfig, unet};

@@ -40,9 +40,26 @@ pub enum Stem {
 pub enum Block {
     /// `relu(norm(conv(relu(norm(conv(x))))) + x)`: He et al. 2016a.
     Standard,
-    /// `conv(relu(norm(conv(relu(norm(x)))))) + x`, a norm and ReLU behind the last stage: He et al. 2016b, and the paper's
-    /// published code. A shortcut that changes the shape reads `relu(norm(x))`, and has a norm behind its convolution.
+    /// `conv(relu(norm(conv(relu(norm(x)))))) + x`, a norm and ReLU behind the last stage: He et al. 2016b. A shortcut that
+    /// changes the shape reads `relu(norm(x))`, and has a norm behind its convolution.
     PreActivation,
+    /// The same but that a shortcut that changes the shape reads `x`, as in the paper's published code. Parameters have the same
+    /// names and shapes; the logits are others.
+    RawShortcut,
+}
+
+/// What stands between the last feature map and the linear layer. The first two make the logits invariant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// The mean over space, then the maximum over the group.
+    #[default]
+    MeanThenMax,
+    /// The maximum over the group at each place, then the mean over space: what the exact rows of the paper's Table 2 had, but for
+    /// PatchCamelyon.
+    MaxThenMean,
+    /// The mean over space; the linear layer has a weight for each element of the group. Invariant to nothing: what the paper's
+    /// published code does unless told otherwise.
+    Mean,
 }
 
 /// Settings of a [`ResNet`].
@@ -62,9 +79,8 @@ pub struct ResNetConfig {
     pub in_channels: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Whether the head takes the maximum over the group, which makes the logits invariant. The paper's published code for
-    /// ImageNet and CIFAR does not: its linear layer has a weight for each element.
-    pub coset_max: bool,
+    /// What comes last.
+    pub head: Head,
     /// How layers of stride 2 choose what they sample.
     pub subsampling: Subsampling,
 }
@@ -86,12 +102,13 @@ impl ResNetConfig {
             blocks: vec![2; 4],
             in_channels: 3,
             classes: 1000,
-            coset_max: true,
+            head: Head::MeanThenMax,
             subsampling: Subsampling::Plain,
         }
     }
 
-    /// ResNet-18 as the paper's published code has it: 3×3 stem, pre-activation. Exact at 217, 225, 233: at 1 mod 8.
+    /// ResNet-18 with a 3×3 stem and pre-activation, as the paper's published code has it but for the shortcuts
+    /// ([`Block::RawShortcut`]). Exact at 217, 225, 233: at 1 mod 8.
     pub fn resnet18_small_stem(group: Group) -> Self {
         ResNetConfig { stem: Stem::Small, block: Block::PreActivation, ..Self::resnet18(group) }
     }
@@ -111,7 +128,7 @@ impl ResNetConfig {
             blocks: vec![7; 3],
             in_channels: 3,
             classes: 10,
-            coset_max: true,
+            head: Head::MeanThenMax,
             subsampling: Subsampling::Plain,
         }
     }
@@ -151,12 +168,12 @@ impl ResNetConfig {
         Ok(ResNetConfig {
             group: setting(config, "group", "z2, p4 or p4m")?,
             stem: setting(config, "stem", "large or small")?,
-            block: setting(config, "block", "standard or pre_activation")?,
+            block: setting(config, "block", "standard, pre_activation or raw_shortcut")?,
             widths: list("widths")?,
             blocks: list("blocks")?,
             in_channels: setting(config, "in_channels", "a whole number")?,
             classes: setting(config, "classes", "a whole number")?,
-            coset_max: setting(config, "coset_max", "true or false")?,
+            head: setting(config, "coset_max", "true, false or first")?,
             subsampling: setting_or_default(config, "subsampling", "plain or adaptive")?,
         })
     }
@@ -179,7 +196,7 @@ impl ResNet {
     /// [`Error::Invalid`] for settings out of range; or when the GPU has no room.
     pub fn new(config: ResNetConfig, init: Init, device: &Device) -> Result<Self> {
         config.check()?;
-        let pre = config.block == Block::PreActivation;
+        let pre = config.block != Block::Standard;
         let mut builder = Builder::new(config.group, config.in_channels, init, device);
         let mut channels = config.widths[0];
         builder = builder.chain("stem", |x| {
@@ -208,6 +225,7 @@ impl ResNet {
                     x = match config.block {
                         Block::Standard => standard_block(x, &name, shape),
                         Block::PreActivation => pre_activation_block(x, &name, shape),
+                        Block::RawShortcut => raw_shortcut_block(x, &name, shape),
                     };
                     channels = width;
                 }
@@ -217,10 +235,11 @@ impl ResNet {
         if pre {
             builder = builder.norm("norm").relu();
         }
-        builder = builder.spatial_mean();
-        if config.coset_max {
-            builder = builder.coset_max();
-        }
+        builder = match config.head {
+            Head::MeanThenMax => builder.spatial_mean().coset_max(),
+            Head::MaxThenMean => builder.coset_max().spatial_mean(),
+            Head::Mean => builder.spatial_mean(),
+        };
         let layers = builder.linear("linear", config.classes).build()?;
         Ok(ResNet { config, layers })
     }
@@ -298,21 +317,29 @@ fn standard_block(x: Builder, name: &str, shape: BlockShape<'_>) -> Builder {
 }
 
 fn pre_activation_block(x: Builder, name: &str, shape: BlockShape<'_>) -> Builder {
-    let convs = |x: Builder| {
-        let x = shape.first_conv(x, "conv1", three(shape.stride)).norm("norm2").relu();
-        x.conv_without_bias("conv2", shape.width, three(1))
-    };
     if shape.reshaping {
-        x.chain(name, |x| x.norm("norm1").relu().residual("", convs, |x| shape.projection(x)))
+        let (branch, shortcut) = (|x| pre_activation_convs(x, shape), |x| shape.projection(x));
+        x.chain(name, |x| x.norm("norm1").relu().residual("", branch, shortcut))
     } else {
-        x.residual(name, |x| convs(x.norm("norm1").relu()), |x| x)
+        raw_shortcut_block(x, name, shape)
     }
+}
+
+/// Where the shortcut leaves its shape alone, this is [`pre_activation_block`].
+fn raw_shortcut_block(x: Builder, name: &str, shape: BlockShape<'_>) -> Builder {
+    let branch = |x: Builder| pre_activation_convs(x.norm("norm1").relu(), shape);
+    x.residual(name, branch, |x| if shape.reshaping { shape.projection(x) } else { x })
+}
+
+/// The convolutions of a block, and what is between them.
+fn pre_activation_convs(x: Builder, shape: BlockShape<'_>) -> Builder {
+    let x = shape.first_conv(x, "conv1", three(shape.stride)).norm("norm2").relu();
+    x.conv_without_bias("conv2", shape.width, three(1))
 }
 
 impl Network for ResNet {
     fn config(&self) -> Config {
-        let ResNetConfig { group, stem, block, widths, blocks, in_channels, classes, coset_max, subsampling } =
-            &self.config;
+        let ResNetConfig { group, stem, block, widths, blocks, in_channels, classes, head, subsampling } = &self.config;
         let mut config = Config::from([
             ("model".into(), MODEL.into()),
             ("group".into(), group.to_string()),
@@ -322,7 +349,7 @@ impl Network for ResNet {
             ("blocks".into(), List(blocks.clone()).to_string()),
             ("in_channels".into(), in_channels.to_string()),
             ("classes".into(), classes.to_string()),
-            ("coset_max".into(), coset_max.to_string()),
+            ("coset_max".into(), head.to_string()),
         ]);
         if *subsampling != Subsampling::default() {
             config.insert("subsampling".into(), subsampling.to_string());
@@ -361,6 +388,7 @@ impl fmt::Display for Block {
         f.write_str(match self {
             Block::Standard => "standard",
             Block::PreActivation => "pre_activation",
+            Block::RawShortcut => "raw_shortcut",
         })
     }
 }
@@ -368,8 +396,29 @@ impl fmt::Display for Block {
 impl FromStr for Block {
     type Err = String;
     fn from_str(name: &str) -> std::result::Result<Self, String> {
-        let known = [Block::Standard, Block::PreActivation].into_iter().find(|block| block.to_string() == name);
-        known.ok_or(format!("no block '{name}': standard or pre_activation"))
+        let known = [Block::Standard, Block::PreActivation, Block::RawShortcut];
+        let known = known.into_iter().find(|block| block.to_string() == name);
+        known.ok_or(format!("no block '{name}': standard, pre_activation or raw_shortcut"))
+    }
+}
+
+/// As the setting `coset_max` of checkpoints says it, which knew two values once.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Head::MeanThenMax => "true",
+            Head::MaxThenMean => "first",
+            Head::Mean => "false",
+        })
+    }
+}
+
+impl FromStr for Head {
+    type Err = String;
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let known = [Head::MeanThenMax, Head::MaxThenMean, Head::Mean];
+        let known = known.into_iter().find(|head| head.to_string() == name);
+        known.ok_or(format!("no coset_max '{name}': true, false or first"))
     }
 }
 
@@ -392,7 +441,9 @@ impl FromStr for List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Module;
     use Group::{C1, C4, D4};
+    use quarterturn_core::Tensor;
 
     #[test]
     fn the_papers_widths_make_the_papers_parameter_counts() {
@@ -411,6 +462,46 @@ mod tests {
         ] {
             let mut network = ResNet::new(config.clone(), Init::new(1), &Device::Cpu).unwrap();
             assert_eq!(network.parameters(), count, "{config:?}");
+        }
+    }
+
+    /// With the first norm of a reshaping block silenced, its branch yields nothing that depends on the image: what then comes out
+    /// of the block is what its shortcut reads.
+    #[test]
+    fn a_raw_shortcut_reads_what_the_block_gets() {
+        let image = |stream| {
+            let stream = quarterturn_core::Stream::new(1, stream, 0);
+            let values = (0..2 * 9 * 9).map(|i| f64::from(stream.normal(i)));
+            Tensor::from_f64([1, 2, 1, 9, 9], values.collect(), &Device::Reference).unwrap()
+        };
+        let tells_images_apart = |block| {
+            let config = ResNetConfig {
+                block,
+                widths: vec![2, 3],
+                blocks: vec![1; 2],
+                in_channels: 2,
+                ..ResNetConfig::resnet44(C4)
+            };
+            let mut network = ResNet::new(config, Init::new(1), &Device::Reference).unwrap();
+            network.visit(&mut |name, param| {
+                if name == "stage2.block1.norm1.weight" {
+                    param.set(Tensor::full(param.value().shape(), 0.0, &Device::Reference).unwrap());
+                }
+            });
+            let [a, b] = [1, 2].map(|stream| network.predict(&image(stream)).unwrap().to_f64().unwrap());
+            a != b
+        };
+        assert!(tells_images_apart(Block::RawShortcut));
+        assert!(!tells_images_apart(Block::PreActivation));
+    }
+
+    #[test]
+    fn heads_and_blocks_are_named() {
+        for head in [Head::MeanThenMax, Head::MaxThenMean, Head::Mean] {
+            assert_eq!(head.to_string().parse::<Head>().unwrap(), head);
+        }
+        for block in [Block::Standard, Block::PreActivation, Block::RawShortcut] {
+            assert_eq!(block.to_string().parse::<Block>().unwrap(), block);
         }
     }
 }
