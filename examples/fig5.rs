@@ -9,7 +9,7 @@ use quarterturn_examples::{
     angle_chart, args,
     digits::Digits,
     figure,
-    rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
+    rotations::{self, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Turns},
     say, table,
 };
 use std::process::ExitCode;
@@ -28,12 +28,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let findings = rotations::run("fig5", args, &[Turns::Upright], &Sizes { seeds: 1, full_seeds: 10 })?;
+    let (tasks, sizes) = ([Turns::UPRIGHT.into()], Sizes { seeds: 1, full_seeds: 10 });
+    let findings =
+        rotations::run(&Plan { name: "fig5", args, networks: &PAPERS, tasks: &tasks, sizes, measure: None })?;
     Ok(findings.report.finish(|| draw(&findings, args)))
 }
 
 fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
-    let outcomes = rotations::outcomes(findings, Turns::Upright);
+    let outcomes = rotations::outcomes(findings, Turns::UPRIGHT.into());
     let series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
     let subtitle = findings.subtitle(args.seed, "upright");
     let (width, height) = (720.0, 430.0);

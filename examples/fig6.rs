@@ -11,7 +11,7 @@ use quarterturn_examples::{
     digits::Digits,
     figure::{self, bold, from_left, write},
     files,
-    rotations::{self, Findings, Outcome, RotationArgs, Sizes, Turns},
+    rotations::{self, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Task, Turns},
     say, table,
 };
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// Points of a panel.
 const PANEL: (f64, f64) = (470.0, 350.0);
 /// Points between a row's axis labels and the titles of the next.
-const GAP: f64 = 16.0;
+const GAP: f64 = 34.0;
 /// Panels beside each other.
 const COLUMNS: usize = 2;
 /// Points above the panels.
@@ -30,8 +30,9 @@ const HEAD: f64 = 88.0;
 #[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
                         where the last one was stopped.")]
 struct Args {
-    /// How the training digits are turned, one panel each: upright, uniform (a new angle each epoch), rotmnist (each
-    /// digit by one angle throughout), normal:MEAN:STD in degrees; separated by commas
+    /// How the training digits are turned, one panel each: upright, uniform, rotmnist (uniform, each digit by one angle
+    /// throughout), normal:MEAN:STD in degrees; separated by commas. The protocol says how often an angle is drawn, unless
+    /// :digit (per digit and epoch), :batch (one for a whole batch) or :once (per digit for good) stands behind
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["normal:45:20", "normal:45:40"])]
     training: Vec<Turns>,
     #[command(flatten)]
@@ -43,7 +44,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
-    let findings = rotations::run("fig6", &args.rotations, &args.training, &Sizes { seeds: 1, full_seeds: 10 })?;
+    let tasks: Vec<Task> = args.training.iter().map(|&turns| turns.into()).collect();
+    let (args_of_runs, sizes) = (&args.rotations, Sizes { seeds: 1, full_seeds: 10 });
+    let findings = rotations::run(&Plan {
+        name: "fig6",
+        args: args_of_runs,
+        networks: &PAPERS,
+        tasks: &tasks,
+        sizes,
+        measure: None,
+    })?;
     Ok(findings.report.finish(|| draw(&findings, args)))
 }
 
@@ -51,7 +61,7 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
     let trained: Vec<(Turns, Vec<Outcome>)> = args
         .training
         .iter()
-        .map(|&turns| (turns, rotations::outcomes(findings, turns)))
+        .map(|&turns| (turns, rotations::outcomes(findings, turns.into())))
         .filter(|(_, outcomes)| !outcomes.is_empty())
         .collect();
     let panels: Vec<_> = trained

@@ -38,8 +38,14 @@ const STYLES: [(RGBColor, Marker); 6] = [
     (palette::INK, Marker::Square),
 ];
 
+/// Colour and marker of the n-th line.
+pub fn style(n: usize) -> (RGBColor, Marker) {
+    STYLES[n % STYLES.len()]
+}
+
+/// What stands at the points of a line.
 #[derive(Clone, Copy)]
-enum Marker {
+pub enum Marker {
     Circle,
     Square,
     Triangle,
@@ -154,7 +160,10 @@ pub fn legend(
 }
 
 /// A filled marker with a white rim, centred at a position in drawing units.
-fn draw_marker(area: &Area, (x, y): (i32, i32), color: RGBColor, marker: Marker) -> Drawn {
+///
+/// # Errors
+/// If plotters fails.
+pub fn draw_marker(area: &Area, (x, y): (i32, i32), color: RGBColor, marker: Marker) -> Drawn {
     for (radius, fill) in [(3.4, WHITE), (2.6, color)] {
         let r = pt(radius);
         match marker {

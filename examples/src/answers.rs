@@ -12,10 +12,22 @@ use quarterturn::{
 /// # Errors
 /// If the images do not fit the network, or the device fails.
 pub fn turns_leave_every_bit<N: Network + ?Sized>(network: &N, images: &Tensor) -> Result<bool> {
-    let logits = |turn| network.predict(&transform_plane(images, turn))?.to_vec();
+    views_leave_every_bit(network, 4, |turn| transform_plane(images, turn))
+}
+
+/// Whether the logits of all views of some images, `view(0)` to `view(views − 1)`, are the same to the last bit.
+///
+/// # Errors
+/// As [`turns_leave_every_bit`].
+pub fn views_leave_every_bit<N: Network + ?Sized>(
+    network: &N,
+    views: usize,
+    view: impl Fn(usize) -> Tensor,
+) -> Result<bool> {
+    let logits = |v| network.predict(&view(v))?.to_vec();
     let upright = logits(0)?;
-    for turn in 1..4 {
-        let turned = logits(turn)?;
+    for v in 1..views {
+        let turned = logits(v)?;
         if turned.iter().zip(&upright).any(|(a, b)| a.is_nan() || a.to_bits() != b.to_bits()) {
             return Ok(false);
         }

@@ -83,6 +83,17 @@ impl Digits {
         }
     }
 
+    /// `n` digits to choose an epoch by, drawn by `seed`: of MNIST, out of the paper's 2,000, none of which is trained on.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn validation(&self, n: usize, seed: u64) -> Result<Dataset> {
+        match self {
+            Digits::Mnist(mnist) => mnist::papers_splits(mnist, seed)?.validation.first(n),
+            Digits::BuiltIn => digits::generate(seed, Split::Validation, n),
+        }
+    }
+
     /// The first `n` digits to test on, the same for every seed: of MNIST, out of the 60,000 training digits, as in
     /// the paper.
     ///

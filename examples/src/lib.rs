@@ -8,6 +8,7 @@ pub mod canvas;
 pub mod csv;
 pub mod device;
 pub mod digits;
+pub mod dot_chart;
 pub mod epochs;
 pub mod figure;
 pub mod files;

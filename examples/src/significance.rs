@@ -1,7 +1,7 @@
 //! Whether two samples differ: intervals of means, and Welch's t-test, which takes no variances to be equal.
 
 use super::rotations::statistics;
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, FisherSnedecor, StudentsT};
 
 /// Half the width of the interval around the mean that covers the true one with probability 95%: `t₀.₉₇₅(n−1)·s/√n`.
 /// `None` with fewer than two values.
@@ -21,6 +21,8 @@ pub struct Welch {
     pub freedom: f64,
     /// Probability of a difference as large or larger, either way, if the true means are equal.
     pub p: f64,
+    /// Half the width of the interval around `mean(a) − mean(b)` that covers the true one with probability 95%.
+    pub half: f64,
 }
 
 /// Compares the means of two samples (Welch 1947). `None` with fewer than two values in one, or if neither varies.
@@ -35,5 +37,29 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
     let freedom = error * error / (error_a * error_a / (n_a - 1.0) + error_b * error_b / (n_b - 1.0));
     let t = (mean_a - mean_b) / error.sqrt();
     let students = StudentsT::new(0.0, 1.0, freedom).ok()?;
-    Some(Welch { t, freedom, p: 2.0 * students.sf(t.abs()) })
+    Some(Welch { t, freedom, p: 2.0 * students.sf(t.abs()), half: students.inverse_cdf(0.975) * error.sqrt() })
+}
+
+/// Probability of a ratio of variances as far from 1 or farther, either way, if the true ones are equal and the values normal: the
+/// F-test. `None` with fewer than two values in one, or if one does not vary.
+pub fn variances_differ(a: &[f64], b: &[f64]) -> Option<f64> {
+    if a.len() < 2 || b.len() < 2 {
+        return None;
+    }
+    let ratio = (statistics(a).1 / statistics(b).1).powi(2);
+    let f = FisherSnedecor::new(a.len() as f64 - 1.0, b.len() as f64 - 1.0).ok()?;
+    (ratio.is_finite() && ratio > 0.0).then(|| 2.0 * f.cdf(ratio).min(f.sf(ratio)))
+}
+
+/// Holm's adjustment (1979): if only those tests are called significant whose adjusted p is below 5%, the probability that any of
+/// them is so by chance is below 5%, however they depend on each other. In the order of `p`.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let (mut adjusted, mut least) = (vec![0.0; p.len()], 0.0f64);
+    for (rank, &i) in order.iter().enumerate() {
+        least = least.max(p[i] * (p.len() - rank) as f64).min(1.0);
+        adjusted[i] = least;
+    }
+    adjusted
 }

@@ -1,6 +1,6 @@
 //! Options of the experiments on rotated digits.
 
-use super::{Protocol, Subject};
+use super::{Protocol, Subject, TestedEpoch};
 use crate::{
     args::{DataArgs, DeviceArgs, OutArgs},
     runner::RunnerArgs,
@@ -16,16 +16,23 @@ pub struct RotationArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// What to train (z2, p4 or p4m) and on which input size (8 to 128), as group:size, separated by commas
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["z2:28", "p4:27", "p4:28", "p4:29"])]
+    /// What to train (z2, p4 or p4m) and on which input size (8 to 128), as group:size, separated by commas. Behind it
+    /// :adaptive (pooling on the grid that the map chooses), :zero-N, :circular-N or :reflection-N (padding of the first N of
+    /// six layers, none elsewhere), or :break-N (three poolings, adaptive but for those that N names) [default: as the
+    /// figure needs; of the paper's figures z2:28,p4:27,p4:28,p4:29]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub networks: Vec<Subject>,
     /// What the paper says, or what its published code did
     #[arg(long, value_enum, default_value_t = Protocol::Paper)]
     pub protocol: Protocol,
+    /// The weights that are tested: of the best epoch on upright validation digits (a quarter as many as are trained on), or
+    /// of the last one [default: last; with --protocol published best, as the published runs]
+    #[arg(long, value_enum)]
+    pub tested: Option<TestedEpoch>,
     /// First seed; it decides starting weights, training digits, their order and angles, and dropout
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Number of seeds to average over [default: figures 1, with --full 10; table1 3, with --full 100]
+    /// Number of seeds to average over [default: figures of the paper 1, with --full 10; others 3, table1 with --full 100]
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub seeds: Option<u64>,
     /// Passes over the training digits [default: MNIST 10, built-in digits 12; with --quick 5, with --full 50]

@@ -3,24 +3,33 @@
 //!
 //! Trained on 8,000 of MNIST's 10,000 t10k digits (drawn by the seed), tested on the 60,000 training digits; Adam,
 //! learning rate 0.01 halved every 10 epochs, weight decay 1e-5, batches of 256, cross-entropy; the weights after the
-//! last epoch are tested. That is `--full`. Shorter runs take smaller batches and halve the rate every fifth of the
+//! last epoch are tested, or those of the best one. That is `--full`. Shorter runs take smaller batches and halve the rate every fifth of the
 //! epochs.
 
 mod args;
+mod bench;
+mod classes;
+mod design;
+mod measures;
 mod protocol;
 mod settings;
 mod subject;
 mod summary;
+mod testing;
 mod trial;
 mod turns;
 
 pub use args::RotationArgs;
-pub use protocol::Protocol;
+pub use bench::{Bench, Measure, Sample};
+pub use classes::Classes;
+pub use design::{CONVS, Design, POOLS};
+pub use measures::{equivariance_errors, relative_change, rings, shift_consistency};
+pub use protocol::{Protocol, TestedEpoch};
 pub use settings::{Settings, Sizes};
 pub use subject::Subject;
-pub use summary::{Outcome, outcomes, statistics};
-pub use trial::{Tested, Trial};
-pub use turns::Turns;
+pub use summary::{Outcome, outcomes, percent, statistics};
+pub use trial::{Measured, Task, Tested, Trial};
+pub use turns::{Angles, Drawn, Turns};
 
 use super::{
     csv::Csv,
@@ -28,9 +37,8 @@ use super::{
     digits::Digits,
     runner::{Finished, Grid, Report, Run},
 };
-use quarterturn::core::Result;
+use quarterturn::core::{Error, Result};
 use std::path::{Path, PathBuf};
-use trial::Bench;
 
 /// What an experiment has found.
 pub struct Findings {
@@ -46,23 +54,42 @@ pub struct Findings {
     pub report: Report<Tested>,
 }
 
-/// Trains and tests every network on every training distribution with every seed; writes the CSV `name` after each
-/// run.
+/// The networks of the paper's figures.
+pub const PAPERS: [&str; 4] = ["z2:28", "p4:27", "p4:28", "p4:29"];
+
+/// An experiment: every network of the options is trained on every task with every seed, and tested.
+pub struct Plan<'a> {
+    /// The example, by which its files are called.
+    pub name: &'a str,
+    pub args: &'a RotationArgs,
+    /// What is trained unless the user says otherwise.
+    pub networks: &'a [&'a str],
+    pub tasks: &'a [Task],
+    pub sizes: Sizes,
+    /// What is measured besides accuracies.
+    pub measure: Option<&'a Measure>,
+}
+
+/// Trains and tests; writes a CSV after each run.
 ///
 /// # Errors
 /// If data or device cannot be opened, or the folder is of no use.
-pub fn run(name: &str, args: &RotationArgs, trainings: &[Turns], sizes: &Sizes) -> Result<Findings> {
+pub fn run(plan: &Plan) -> Result<Findings> {
+    let &Plan { name, args, networks, tasks, ref sizes, measure } = plan;
     let device = device::open(args.device.device)?;
     let digits = Digits::open(&args.data)?;
     let settings = Settings::new(args, sizes, &digits);
     let folder = args.out.folder(name)?;
+    let named =
+        || networks.iter().map(|name| name.parse::<Subject>().map_err(Error::Invalid)).collect::<Result<Vec<_>>>();
+    let subjects = if args.networks.is_empty() { named()? } else { args.networks.clone() };
     let mut trials = Vec::new();
     for seed in super::args::seeds(args.seed, settings.seeds)? {
-        for &turns in trainings {
-            trials.extend(args.networks.iter().map(|&subject| Trial { subject, turns, seed }));
+        for &task in tasks {
+            trials.extend(subjects.iter().map(|&subject| Trial { subject, task, seed }));
         }
     }
-    let bench = Bench::new(&digits, &settings, &device)?;
+    let bench = Bench::new(&digits, &settings, &device, measure)?;
     let grid = Grid {
         name,
         folder: &folder,
@@ -72,6 +99,9 @@ pub fn run(name: &str, args: &RotationArgs, trainings: &[Turns], sizes: &Sizes) 
         args: &args.runner,
     };
     let report = grid.execute(&bench, |results| {
+        if measure.is_some() {
+            write_measured(&folder.join(format!("{name}-measured.csv")), &trials, results)?;
+        }
         write_csv(&folder.join(format!("{name}.csv")), &digits, &settings, &trials, results)
     })?;
     Ok(Findings { folder, digits, settings, trials, report })
@@ -85,27 +115,60 @@ fn write_csv(
     trials: &[Trial],
     results: &[Option<Finished<Tested>>],
 ) -> Result<()> {
-    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total,unanswered,device,commit";
+    let header = "data,protocol,training,model,group,input_size,seed,angle_deg,correct,total,unanswered,angles_drawn,\
+                  tested,tested_epoch,derived,device,commit";
     let mut csv = Csv::new(path.into(), header);
-    for (Trial { subject, turns, seed }, result) in trials.iter().zip(results) {
+    for (Trial { subject, task, seed }, result) in trials.iter().zip(results) {
         let Some(Finished { found, origin }) = result else { continue };
         let unanswered = found.unanswered.iter().copied().chain(std::iter::repeat(0));
-        for ((degrees, correct), none) in settings.degrees().iter().zip(&found.correct).zip(unanswered) {
+        let first_quarter = found.correct.len() / 4;
+        let angles = settings.degrees().into_iter().zip(&found.correct).zip(unanswered).enumerate();
+        for (i, ((degrees, correct), none)) in angles {
             csv.row(&[
                 &digits.name(),
                 &settings.protocol,
-                turns,
+                &task,
                 &subject.model(),
                 &subject.group,
                 &subject.size,
                 seed,
-                degrees,
+                &degrees,
                 correct,
-                &settings.test,
+                &found.digits.unwrap_or(settings.test),
                 &none,
+                &task.turns.drawn(settings.protocol).name(),
+                &settings.tested,
+                &found.epoch.unwrap_or(settings.epochs),
+                &(found.derived && i >= first_quarter),
                 &origin.device(),
                 &origin.commit(),
             ]);
+        }
+    }
+    csv.save()
+}
+
+/// What was measured besides accuracies.
+fn write_measured(path: &Path, trials: &[Trial], results: &[Option<Finished<Tested>>]) -> Result<()> {
+    let mut csv = Csv::new(path.into(), "training,model,group,input_size,seed,exact,measure,place,value,device,commit");
+    for (Trial { subject, task, seed }, result) in trials.iter().zip(results) {
+        let Some(Finished { found, origin }) = result else { continue };
+        for (measure, values) in &found.measured {
+            for (place, value) in values.iter().enumerate() {
+                csv.row(&[
+                    task,
+                    &subject.model(),
+                    &subject.group,
+                    &subject.size,
+                    seed,
+                    &found.exact,
+                    measure,
+                    &place,
+                    value,
+                    &origin.device(),
+                    &origin.commit(),
+                ]);
+            }
         }
     }
     csv.save()

@@ -1,12 +1,15 @@
 //! From normalised digits to what a network sees.
 
-use super::Turns;
+use super::Drawn;
 use clap::ValueEnum;
 use quarterturn::{
     core::{Result, Tensor},
     data::{Dataset, Normalization, mnist},
-    kernels::{circle_crop, resize, rotate},
-    models::checkpoint::{Preparation, Step},
+    kernels::{Group, circle_crop, resize, rotate},
+    models::{
+        Init, Scheme,
+        checkpoint::{Preparation, Step},
+    },
 };
 use std::fmt;
 
@@ -19,8 +22,18 @@ pub enum Protocol {
     /// inscribed circle to 0, in training as in tests; each digit is turned by an angle of its own
     Paper,
     /// Three equal channels; what a rotation brings in from outside is 0, brighter than the background; no CircleCrop;
-    /// each training batch is turned by one angle
+    /// each training batch is turned by one angle; the weights of the best epoch on upright validation digits are tested;
+    /// starting values on p4 leave the size of the group out of the fan-in
     Published,
+}
+
+/// The weights that are tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TestedEpoch {
+    /// Of the epoch with the most validation digits recognised, the first of equal ones. These digits stay upright
+    Best,
+    /// Of the last epoch
+    Last,
 }
 
 impl Protocol {
@@ -91,11 +104,29 @@ impl Protocol {
         seen.reshape([n, channels, 1, height, width])
     }
 
-    /// The angles of a training batch: step `step` of `epoch`, the digits `indices` of the training set.
-    pub fn angles(self, turns: Turns, seed: u64, epoch: u32, step: u32, indices: &[usize]) -> Vec<f32> {
+    /// How often an angle of a training digit is drawn, unless a distribution says it itself.
+    pub fn drawn(self) -> Drawn {
         match self {
-            Protocol::Paper => turns.of_digits(seed, epoch, indices),
-            Protocol::Published => turns.of_batch(seed, epoch, step, indices),
+            Protocol::Paper => Drawn::Digit,
+            Protocol::Published => Drawn::Batch,
+        }
+    }
+
+    /// Which weights are tested, unless the user says it. The paper is silent; the published runs tested those of the best
+    /// epoch.
+    pub fn tested(self) -> TestedEpoch {
+        match self {
+            Protocol::Paper => TestedEpoch::Last,
+            Protocol::Published => TestedEpoch::Best,
+        }
+    }
+
+    /// Starting values on `group`. The published code leaves the size of the group out of the fan-in; on z2 it takes PyTorch's
+    /// default.
+    pub fn init(self, group: Group, seed: u64) -> Init {
+        match (self, group) {
+            (Protocol::Paper, _) | (Protocol::Published, Group::C1) => Init::new(seed),
+            (Protocol::Published, _) => Init::with_scheme(seed, Scheme::Published),
         }
     }
 }
@@ -105,6 +136,15 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Paper => "paper",
             Protocol::Published => "published",
+        })
+    }
+}
+
+impl fmt::Display for TestedEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TestedEpoch::Best => "best",
+            TestedEpoch::Last => "last",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The size of an experiment.
 
-use super::{Protocol, RotationArgs};
+use super::{Protocol, RotationArgs, TestedEpoch};
 use crate::{digits::Digits, runner};
 use quarterturn::{autograd::Schedule, models::training::Training};
 
@@ -15,6 +15,7 @@ pub struct Sizes {
 /// What the user's options come to.
 pub struct Settings {
     pub protocol: Protocol,
+    pub tested: TestedEpoch,
     pub seeds: u64,
     pub epochs: u64,
     pub train: u64,
@@ -30,6 +31,7 @@ impl Settings {
     pub fn new(args: &RotationArgs, sizes: &Sizes, digits: &Digits) -> Self {
         let paper = Settings {
             protocol: args.protocol,
+            tested: args.tested.unwrap_or(args.protocol.tested()),
             seeds: sizes.full_seeds,
             epochs: 50,
             train: 8000,
@@ -67,6 +69,14 @@ impl Settings {
         (0..self.angles).map(|i| 360.0 * i as f64 / self.angles as f64).collect()
     }
 
+    /// Digits that the best epoch is chosen by: in the paper's proportion, 2,000 to 8,000.
+    pub fn validation(&self) -> u64 {
+        match self.tested {
+            TestedEpoch::Best => (self.train / 4).max(1),
+            TestedEpoch::Last => 0,
+        }
+    }
+
     /// How a network is trained.
     pub fn training(&self, seed: u64) -> Training {
         let schedule = Schedule::Step { lr: self.lr, factor: 0.5, every: self.halve_every as u32 };
@@ -75,7 +85,7 @@ impl Settings {
 
     /// What must not change within a folder of results. Networks, trainings and seeds may: they only add runs.
     pub fn in_common(&self, digits: &Digits) -> runner::Settings {
-        runner::Settings::default()
+        let mut settings = runner::Settings::default()
             .with("quarterturn", env!("CARGO_PKG_VERSION"))
             .with("data", digits.name())
             .with("data fingerprint", digits.fingerprint())
@@ -86,6 +96,14 @@ impl Settings {
             .with("angles", self.angles)
             .with("batch", self.batch)
             .with("halve-every", self.halve_every)
-            .with("lr", self.lr)
+            .with("lr", self.lr);
+        // Former versions tested the last epoch, started from the true fan-in, and said neither.
+        if self.tested == TestedEpoch::Best {
+            settings = settings.with("tested", self.tested);
+        }
+        if self.protocol == Protocol::Published {
+            settings = settings.with("init", "published");
+        }
+        settings
     }
 }

@@ -1,6 +1,6 @@
 //! What was found of each network, over its seeds.
 
-use super::{Findings, Settings, Subject, Turns};
+use super::{Findings, Measured, Settings, Subject, Task, TestedEpoch, Turns};
 use crate::{
     angle_chart::{Point, Series},
     runner::Finished,
@@ -10,10 +10,12 @@ use crate::{
 /// One network, trained in one way.
 pub struct Outcome {
     pub subject: Subject,
-    pub turns: Turns,
+    pub task: Task,
     pub parameters: u64,
     /// In percent, by seed and angle.
     pub accuracies: Vec<Vec<f64>>,
+    /// What was measured besides, by seed.
+    pub measured: Vec<Measured>,
     /// Answers that were none, over seeds and angles.
     pub unanswered: u64,
     /// Whether quarter turns left every bit of the logits, for all seeds.
@@ -21,17 +23,26 @@ pub struct Outcome {
 }
 
 /// The outcomes of one way of training, in the order of the networks.
-pub fn outcomes(findings: &Findings, turns: Turns) -> Vec<Outcome> {
+pub fn outcomes(findings: &Findings, task: Task) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (trial, result) in findings.trials.iter().zip(&findings.report.results) {
-        let Some(Finished { found, .. }) = result.as_ref().filter(|_| trial.turns == turns) else { continue };
+        let Some(Finished { found, .. }) = result.as_ref().filter(|_| trial.task == task) else { continue };
         let subject = trial.subject;
         let at = outcomes.iter().position(|outcome| outcome.subject == subject).unwrap_or_else(|| {
             let parameters = found.parameters;
-            outcomes.push(Outcome { subject, turns, parameters, accuracies: Vec::new(), unanswered: 0, exact: true });
+            outcomes.push(Outcome {
+                subject,
+                task,
+                parameters,
+                accuracies: Vec::new(),
+                measured: Vec::new(),
+                unanswered: 0,
+                exact: true,
+            });
             outcomes.len() - 1
         });
-        let total = findings.settings.test as f64;
+        let total = found.digits.unwrap_or(findings.settings.test) as f64;
+        outcomes[at].measured.push(found.measured.clone());
         outcomes[at].exact &= found.exact;
         outcomes[at].unanswered += found.unanswered.iter().sum::<u64>();
         outcomes[at].accuracies.push(found.correct.iter().map(|&correct| 100.0 * correct as f64 / total).collect());
@@ -47,10 +58,34 @@ pub fn statistics(values: &[f64]) -> (f64, f64) {
     (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
 }
 
+/// Mean and standard deviation for a table, of one value that alone.
+pub fn percent(values: &[f64]) -> String {
+    match (statistics(values), values.len()) {
+        (_, 0) => "–".into(),
+        ((mean, _), 1) => format!("{mean:.2}"),
+        ((mean, std), _) => format!("{mean:.2} ± {std:.2}"),
+    }
+}
+
 impl Outcome {
     /// What `pick` takes from the accuracies of each seed.
     pub fn each(&self, pick: impl Fn(&[f64]) -> f64) -> Vec<f64> {
         self.accuracies.iter().map(|seed| pick(seed)).collect()
+    }
+
+    /// The mean accuracy over all angles, by seed.
+    pub fn means(&self) -> Vec<f64> {
+        self.each(|seed| seed.iter().sum::<f64>() / seed.len() as f64)
+    }
+
+    /// The `i`-th number of what was measured under this name, by seed; seeds without it are left out.
+    pub fn measured(&self, name: &str, i: usize) -> Vec<f64> {
+        self.measured.iter().filter_map(|seed| seed.get(name)?.get(i).copied()).collect()
+    }
+
+    /// For legends.
+    pub fn label(&self) -> String {
+        format!("{}{}", self.subject, if self.exact { ", exact" } else { "" })
     }
 
     /// For the chart.
@@ -62,16 +97,15 @@ impl Outcome {
             let (mean, std) = statistics(&self.each(|seed| seed[i]));
             Point { angle, mean, std }
         });
-        let label = format!("{}{}", self.subject, if self.exact { ", exact" } else { "" });
-        Series { label, points: points.collect() }
+        Series { label: self.label(), points: points.collect() }
     }
 
     /// Said where logits were not numbers.
     pub fn warning(&self) -> Option<String> {
-        let Outcome { subject, unanswered, turns, .. } = self;
+        let Outcome { subject, unanswered, task, .. } = self;
         let tested = self.accuracies.iter().map(Vec::len).sum::<usize>();
         let of_all = format!("{unanswered} answers, at {tested} angles and seeds");
-        let training = turns.title();
+        let training = task.title();
         let message = format!(
             "{subject}, trained on {training}: no answer, as logits are not numbers: {of_all}; they count as wrong"
         );
@@ -84,17 +118,13 @@ impl Outcome {
 
     /// For the table.
     pub fn row(&self, settings: &Settings) -> Vec<String> {
-        let percent = |values: Vec<f64>| match statistics(&values) {
-            (mean, std) if values.len() > 1 => format!("{mean:.2} ± {std:.2}"),
-            (mean, _) => format!("{mean:.2}"),
-        };
         let degrees = settings.degrees();
         let at = |angle: f64| {
             let found = degrees.iter().position(|&d| d == angle);
-            found.map_or("–".into(), |i| percent(self.each(|seed| seed[i])))
+            found.map_or("–".into(), |i| percent(&self.each(|seed| seed[i])))
         };
         vec![
-            self.subject.model().to_string(),
+            self.subject.model(),
             format!("{0}×{0}", self.subject.size),
             self.parameters.to_string(),
             self.accuracies.len().to_string(),
@@ -102,7 +132,7 @@ impl Outcome {
             at(90.0),
             at(180.0),
             at(270.0),
-            percent(self.each(|seed| seed.iter().sum::<f64>() / seed.len() as f64)),
+            percent(&self.means()),
             if self.exact { "exact" } else { "not exact" }.to_string(),
         ]
     }
@@ -111,13 +141,13 @@ impl Outcome {
 impl Findings {
     /// The fewest and the most seeds that a network has results of, over all ways of training that have one.
     fn seeds_finished(&self) -> (u64, u64) {
-        let mut trained: Vec<Turns> = Vec::new();
+        let mut trained: Vec<Task> = Vec::new();
         for trial in &self.trials {
-            if !trained.contains(&trial.turns) {
-                trained.push(trial.turns);
+            if !trained.contains(&trial.task) {
+                trained.push(trial.task);
             }
         }
-        let outcomes = trained.iter().flat_map(|&turns| outcomes(self, turns));
+        let outcomes = trained.iter().flat_map(|&task| outcomes(self, task));
         let seeds: Vec<u64> = outcomes.map(|outcome| outcome.accuracies.len() as u64).collect();
         (seeds.iter().copied().min().unwrap_or(0), seeds.into_iter().max().unwrap_or(0))
     }
@@ -135,8 +165,18 @@ impl Findings {
             super::Protocol::Paper => "",
             super::Protocol::Published => "  ·  published protocol",
         };
+        let tested = match self.settings.tested {
+            TestedEpoch::Last => "the last tested",
+            TestedEpoch::Best => "the best tested",
+        };
+        let turned =
+            self.trials.iter().any(|trial| trial.task.turns != Turns::UPRIGHT && trial.task.turns.drawn.is_none());
+        let drawn = match turned {
+            true => format!("  ·  angles {}", self.settings.protocol.drawn().title()),
+            false => String::new(),
+        };
         format!(
-            "{}: {train} {digits} to train on, {test} rotated to test on  ·  {}, {seeds}{protocol}  ·  {}",
+            "{}: {train} {digits} to train on, {test} rotated to test on  ·  {}, {tested}, {seeds}{protocol}{drawn}  ·  {}",
             self.digits.name(),
             counted(epochs, "epoch"),
             self.report.devices()
