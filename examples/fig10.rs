@@ -84,7 +84,8 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
         outcome.measured(ERROR, depth)
     };
     type Values<'a> = &'a dyn Fn(&Outcome) -> Vec<f64>;
-    let panels: [(&str, &str, &[&(&str, Outcome)], Values); 5] = [
+    type Panel<'a> = (&'a str, &'a str, &'a [&'a (&'a str, Outcome)], Values<'a>);
+    let panels: [Panel; 5] = [
         ("Learnt error behind the pooling (27)", "% of the map", &inexact, &|outcome| behind(outcome, "pool2")),
         ("Learnt error of the logits (27)", "% of their size", &inexact, &|outcome| behind(outcome, "linear")),
         ("As seen in training: 0° (27)", "Accuracy (%)", &inexact, &upright),

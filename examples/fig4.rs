@@ -432,9 +432,10 @@ const ROW: f64 = PANEL.1 + 52.0;
 const COLORS: [RGBColor; 6] =
     [palette::INK, palette::BLUE, palette::GREEN, palette::VERMILLION, palette::PURPLE, palette::FAINT_INK];
 
+/// A number of a row of the CSV.
+type Measure = fn(&Row) -> f64;
 /// What a row of panels shows.
-const MEASURES: [(&str, fn(&Row) -> f64); 2] =
-    [("Eq. 14", |row| row.eq14), ("relative to the map", |row| row.relative)];
+const MEASURES: [(&str, Measure); 2] = [("Eq. 14", |row| row.eq14), ("relative to the map", |row| row.relative)];
 
 fn draw(stem: &Path, subtitle: &str, panels: &[(usize, &[Row])]) -> Result<()> {
     let (width, height) = (PANEL.0 * panels.len() as f64 + 20.0, 56.0 + ROW * MEASURES.len() as f64);
@@ -460,7 +461,7 @@ fn panel(
     (x0, y0): (f64, f64),
     title: &str,
     rows: &[Row],
-    measure: fn(&Row) -> f64,
+    measure: Measure,
     (low, high): (f64, f64),
 ) -> Drawn {
     let (left, right, top, zero) = (x0 + 56.0, x0 + PANEL.0 - 40.0, y0 + 44.0, y0 + PANEL.1);

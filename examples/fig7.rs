@@ -21,6 +21,9 @@ const CONSISTENCY: &str = "same answer after a shift by one pixel, percent";
 const MEASURE: Measure = Measure { digits: 1000, of: measure };
 const NETWORKS: [&str; 5] = ["p4:27", "p4:27:adaptive", "p4:28", "p4:29", "p4:29:adaptive"];
 
+/// One number for each seed.
+type Values = fn(&Outcome) -> Vec<f64>;
+
 /// Figure 7: adaptive subsampling, on rotated and on shifted digits
 #[derive(Parser)]
 #[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
@@ -49,7 +52,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let outcomes = rotations::outcomes(findings, Turns::UPRIGHT.into());
     let series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
     let subtitle = findings.subtitle(args.seed, "upright");
-    let panels: [(&str, &str, fn(&Outcome) -> Vec<f64>); 3] = [
+    let panels: [(&str, &str, Values); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
         ("Shifts by one pixel", "Same answer as without (%)", |outcome| outcome.measured(CONSISTENCY, 0)),

@@ -21,6 +21,9 @@ const DEPTHS: [&str; 4] = ["pool2", "pool4", "pool6", "linear"];
 const MEASURE: Measure = Measure { digits: 500, of: measure };
 const NETWORKS: [&str; 5] = ["p4:31:break-0", "p4:31:break-1", "p4:31:break-2", "p4:31:break-3", "p4:31:break-123"];
 
+/// One number for each seed.
+type Values = fn(&Outcome) -> Vec<f64>;
+
 /// Figure 9: equivariance broken at one depth alone
 #[derive(Parser)]
 #[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
@@ -51,7 +54,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let mut series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
     series.iter_mut().zip(&outcomes).for_each(|(series, outcome)| series.label = label(outcome));
     let subtitle = findings.subtitle(args.seed, "upright");
-    let panels: [(&str, &str, fn(&Outcome) -> Vec<f64>); 3] = [
+    let panels: [(&str, &str, Values); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
         ("Learnt equivariance error", "Of the logits (% of their size)", |outcome| {

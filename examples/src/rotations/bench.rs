@@ -35,6 +35,9 @@ struct Speed {
     testing: f64,
 }
 
+/// A trained network, and the epoch that made it, from 1, if it need not be the last.
+type Trained = (Box<dyn Network>, Option<u64>);
+
 /// A trained network, and test digits to measure it on.
 pub struct Sample<'a> {
     pub network: &'a dyn Network,
@@ -163,12 +166,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The network to test, and the epoch that made it, if it need not be the last.
-    fn train(
-        &self,
-        trial: &Trial,
-        speed: Speed,
-        context: &mut Context,
-    ) -> Result<Option<(Box<dyn Network>, Option<u64>)>> {
+    fn train(&self, trial: &Trial, speed: Speed, context: &mut Context) -> Result<Option<Trained>> {
         let &Trial { subject, task, seed } = trial;
         let Settings { protocol, epochs, batch, tested, .. } = *self.settings;
         let (finished, state) = (context.network_file(), context.training_file());

@@ -20,7 +20,7 @@ pub fn shift_consistency(sample: &Sample) -> Result<f64> {
     let border = pad_plane(&sample.images, 1, Padding::Circular);
     let answers = |down: usize, right: usize| -> Result<Vec<f32>> {
         let shifted = narrow(&narrow(&border, 2, 2 - down, height), 3, 2 - right, width);
-        Ok(argmax(&predict(sample.network, &sample.protocol.turned(&shifted, &vec![0.0; n]))?, 1).to_vec()?)
+        argmax(&predict(sample.network, &sample.protocol.turned(&shifted, &vec![0.0; n]))?, 1).to_vec()
     };
     let there = answers(1, 1)?;
     let mut same = 0;

@@ -157,7 +157,7 @@ impl Bench<'_> {
         for batch in self.batches(&rest, slice) {
             let batch = batch?;
             let images = self.settings.protocol.resized(&batch.images, trial.subject.size);
-            tally.count(network, &images, &batch.labels, &turned)?;
+            tally.count(network, &images, &batch.labels, turned)?;
             tally.wait()?;
             standing.digits += batch.indices.len();
             context.advance(seconds(batch.indices.len()));

@@ -471,7 +471,7 @@ mod tests {
     fn a_raw_shortcut_reads_what_the_block_gets() {
         let image = |stream| {
             let stream = quarterturn_core::Stream::new(1, stream, 0);
-            let values = (0..2 * 9 * 9).map(|i| f64::from(stream.normal(i)));
+            let values = (0..2 * 9 * 9).map(|i| stream.normal(i));
             Tensor::from_f64([1, 2, 1, 9, 9], values.collect(), &Device::Reference).unwrap()
         };
         let tells_images_apart = |block| {
