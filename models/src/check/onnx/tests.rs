@@ -49,7 +49,7 @@ fn numbers_out_of_range_are_no_panic() {
                 1 => {
                     let count = graph.initializers.len();
                     let tensor = &mut graph.initializers[below(count)];
-                    if tensor.raw.len() >= 8 && tensor.raw.len() % 8 == 0 {
+                    if tensor.raw.len() >= 8 && tensor.raw.len().is_multiple_of(8) {
                         let at = 8 * below(tensor.raw.len() / 8);
                         tensor.raw[at..at + 8].copy_from_slice(&value.to_le_bytes());
                     }
