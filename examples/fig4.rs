@@ -412,7 +412,7 @@ impl Experiment for Bench<'_> {
         }
         let mut notes = preparation::notes(&prepared, size, &images.name);
         notes.insert(RUN.into(), key(size));
-        checkpoint::save_with(context.network_file(), &mut network, &notes)?;
+        checkpoint::save_with(context.network_file(), &network, &notes)?;
         Ok(Some(rows))
     }
 

@@ -602,7 +602,7 @@ impl Experiment for Bench<'_> {
 
     fn run(&self, &trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
         let (loaders, speed) = (self.loaders(trial)?, self.speed(trial.subject)?);
-        let Some((mut network, epoch, losses)) = self.train(trial, &loaders, speed, context)? else { return Ok(None) };
+        let Some((network, epoch, losses)) = self.train(trial, &loaders, speed, context)? else { return Ok(None) };
         context.say("testing on four quarter turns");
         let (mut tally, mut images, mut exact) = (Tally::new(4), 0, true);
         for batch in loaders.test.epoch(0) {
@@ -629,7 +629,7 @@ impl Experiment for Bench<'_> {
         let prepared = self.images(trial.subject)?.recipe(trial.subject.size).test.preparation()?;
         let mut notes = preparation::notes(&prepared, trial.subject.size, &self.name);
         notes.insert(RUN.into(), trial.key());
-        checkpoint::save_with(context.network_file(), &mut network, &notes)?;
+        checkpoint::save_with(context.network_file(), &network, &notes)?;
         Ok(Some(Tested { correct, unanswered, images, exact, parameters: network.parameters() as u64, epoch, losses }))
     }
 

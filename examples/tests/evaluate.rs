@@ -75,7 +75,7 @@ fn masks_turn_with_their_images() {
     let config = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![2, 3] };
     let mut network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
     let notes = notes("normalize 0.3 0.25", "outside\ninside");
-    checkpoint::save_with(folder.join("network.safetensors"), &mut network, &notes).unwrap();
+    checkpoint::save_with(folder.join("network.safetensors"), &network, &notes).unwrap();
     let output = evaluate(&folder, &["--images", "images", "--masks", "masks"]);
     let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{error}");

@@ -90,7 +90,7 @@ impl Experiment for Counting {
         }
         self.parts.set(self.parts.get() + 1);
         let notes = [(RUN.to_string(), format!("number-{n}"))].into();
-        checkpoint::save_with(context.network_file(), &mut *self.network(number)?, &notes)?;
+        checkpoint::save_with(context.network_file(), &*self.network(number)?, &notes)?;
         Ok(Some(10 * n))
     }
 
@@ -422,8 +422,8 @@ fn what_is_merged_is_checked_first() {
     fs::write(place(2), &sound[0]).unwrap();
     let (message, _) = merged(&[&shard]).unwrap_err();
     assert!(message.contains("not the network of this run: it is that of \"number-1\""), "{message}");
-    let mut other = MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::z2cnn() }, 0, &Device::Cpu).unwrap();
-    checkpoint::save(place(2), &mut other).unwrap();
+    let other = MnistCnn::new(MnistCnnConfig { width: 2, ..MnistCnnConfig::z2cnn() }, 0, &Device::Cpu).unwrap();
+    checkpoint::save(place(2), &other).unwrap();
     let (message, _) = merged(&[&shard]).unwrap_err();
     assert!(message.contains("not the network of this run"), "{message}");
     fs::remove_file(place(2)).unwrap();

@@ -517,8 +517,8 @@ fn the_checker_reads_any_network() {
     let folder = Folder::new("any");
     let file = folder.join("unet.safetensors");
     let config = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![2, 2] };
-    let mut network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
-    checkpoint::save(&file, &mut network).unwrap();
+    let network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
+    checkpoint::save(&file, &network).unwrap();
     let exactness = |more: &[&str]| {
         let mut command = Command::new(EXAMPLES.join("exactness"));
         command.args(["--checkpoint", file.to_str().unwrap(), "--json"]).args(more);
@@ -552,7 +552,7 @@ fn logits_that_are_no_numbers_are_no_answers() {
         };
         param.set(Tensor::from_vec(value.shape(), values, &Device::Cpu).unwrap());
     });
-    checkpoint::save(&file, &mut network).unwrap();
+    checkpoint::save(&file, &network).unwrap();
     let small = ["--size", "12", "--angles", "4", "--test", "20", "--checkpoint", file.to_str().unwrap()];
     let output = text(&succeeds(example("evaluate", &folder.join("out"), &small)).stdout);
     assert!(

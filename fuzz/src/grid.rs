@@ -143,7 +143,7 @@ pub(crate) fn merged_seeds() -> Vec<Vec<u8>> {
     let path = scratch("merge").join("seed.safetensors");
     let folder = |notes: &[(&str, &str)]| {
         let notes = notes.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        checkpoint::save_with(&path, &mut network(), &notes).expect("room for scratch files");
+        checkpoint::save_with(&path, &network(), &notes).expect("room for scratch files");
         let network = fs::read(&path).expect("the file just written");
         let lines = lines();
         [&(lines.len() as u16).to_le_bytes()[..], &lines, &network].concat()

@@ -112,7 +112,7 @@ pub fn image() -> Vec<Vec<u8>> {
     seeds
 }
 
-fn saved(network: &mut dyn Network) -> Vec<u8> {
+fn saved(network: &dyn Network) -> Vec<u8> {
     let path = crate::scratch("seeds").join("network.safetensors");
     checkpoint::save(&path, network).expect("a sound network");
     fs::read(&path).expect("the file was written")
@@ -129,7 +129,7 @@ fn small() -> [Box<dyn Network>; 2] {
 
 /// Networks, of an architecture with settings and of described layers.
 pub fn safetensors() -> Vec<Vec<u8>> {
-    small().map(|mut network| saved(&mut *network)).to_vec()
+    small().map(|network| saved(&*network)).to_vec()
 }
 
 /// What those are made of.

@@ -3,6 +3,7 @@
 
 use crate::{Group, coset_max, coset_mean, index_select};
 use quarterturn_core::{Shape, Tensor};
+use std::{fmt, str::FromStr};
 
 /// A subgroup K of the symmetries of the square, by its elements in the numbering of [`Group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +36,28 @@ impl Subgroup {
         self.0.len()
     }
 
+    /// Whether all elements of `other` are elements of this one.
+    pub fn contains(self, other: Subgroup) -> bool {
+        other.0.iter().all(|g| self.0.contains(g))
+    }
+
+    /// The group of these elements, if there are convolutions on it.
+    pub fn group(self) -> Option<Group> {
+        Group::ALL.into_iter().find(|&group| self == group.into())
+    }
+
+    /// The field's name of the plane group: z2, p2, p4, pm, p2mm, p4m.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            [0] => "z2",
+            [0, 2] => "p2",
+            [0, 4] => "pm",
+            [0, 1, 2, 3] => "p4",
+            [0, 2, 4, 6] => "p2mm",
+            _ => "p4m",
+        }
+    }
+
     /// The least elements t_0 = identity, t_1, … of the right cosets `K·t` in `group`.
     fn right_cosets(self, group: Group) -> Vec<usize> {
         self.representatives(group, |k, t| group.product(k, t))
@@ -45,9 +68,52 @@ impl Subgroup {
         self.representatives(group, |k, t| group.product(t, k))
     }
 
+    /// The elements of `group` in the order in which [`restrict`] takes them: `k_i·t_j` for every right coset j, and in it every i.
+    pub fn restriction_of(self, group: Group) -> Vec<usize> {
+        let cosets = self.right_cosets(group);
+        cosets.iter().flat_map(|&t| self.0.iter().map(move |&k| group.product(k, t))).collect()
+    }
+
+    /// The elements of `group` in the order in which [`subgroup_max`] takes them: `t_j·k` for every left coset j, and in it the elements
+    /// k in an order whose first and third, and second and fourth, are opposite turns if K has half turns: [`coset_mean`] adds them
+    /// first.
+    pub fn pooling_of(self, group: Group) -> Vec<usize> {
+        let elements = match self.0 {
+            [0, 2, 4, 6] => &[0, 4, 2, 6],
+            elements => elements,
+        };
+        let cosets = self.left_cosets(group);
+        cosets.iter().flat_map(|&t| elements.iter().map(move |&k| group.product(t, k))).collect()
+    }
+
     fn representatives(self, group: Group, coset: impl Fn(usize, usize) -> usize) -> Vec<usize> {
         let is_least = |&t: &usize| self.0.iter().all(|&k| coset(k, t) >= t);
         group.elements().filter(is_least).collect()
+    }
+}
+
+impl From<Group> for Subgroup {
+    fn from(group: Group) -> Self {
+        match group {
+            Group::C1 => Subgroup::Z2,
+            Group::C4 => Subgroup::P4,
+            Group::D4 => Subgroup::P4M,
+        }
+    }
+}
+
+impl fmt::Display for Subgroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Subgroup {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Subgroup::ALL.into_iter().find(|subgroup| subgroup.name() == name);
+        known.ok_or_else(|| format!("no group '{name}': {}", Subgroup::ALL.map(Subgroup::name).join(", ")))
     }
 }
 
@@ -65,7 +131,7 @@ impl Subgroup {
 #[track_caller]
 pub fn restrict(x: &Tensor, group: Group, to: Subgroup) -> Tensor {
     let map = Map::of("restrict", x.shape(), group, to);
-    index_select(x, 2, &map.restriction(group, to)).reshape(map.restricted())
+    index_select(x, 2, &to.restriction_of(group)).reshape(map.restricted())
 }
 
 /// Gradient of [`restrict`], its inverse.
@@ -85,8 +151,8 @@ pub fn restrict_vjp(dy: &Tensor, group: Group, to: Subgroup) -> Tensor {
         dy.shape()
     );
     let dy = dy.reshape([n, c / cosets, group.order(), h, w]);
-    let map = Map::of("restrict_vjp", dy.shape(), group, to);
-    index_select(&dy, 2, &crate::inverse_order(&map.restriction(group, to)))
+    Map::of("restrict_vjp", dy.shape(), group, to);
+    index_select(&dy, 2, &crate::inverse_order(&to.restriction_of(group)))
 }
 
 /// The maximum over each left coset of K: `[N, C, G, H, W]` → `[N, C, G/|K|, H, W]`, with the left cosets `t_j·K` ordered by their
@@ -180,25 +246,8 @@ impl Map {
         Shape::from([n, c * self.cosets, self.order, h, w])
     }
 
-    /// `k_i·t_j` for every right coset j, and in it every i.
-    fn restriction(&self, group: Group, to: Subgroup) -> Vec<usize> {
-        let cosets = to.right_cosets(group);
-        cosets.iter().flat_map(|&t| to.elements().iter().map(move |&k| group.product(k, t))).collect()
-    }
-
-    /// `t_j·k` for every left coset j, and in it the elements k in an order whose first and third, and second and fourth, are
-    /// opposite turns if K has half turns: [`coset_mean`] adds them first.
     fn by_cosets(&self, x: &Tensor, group: Group, subgroup: Subgroup) -> Tensor {
-        index_select(x, 2, &self.pooling(group, subgroup)).reshape(self.restricted())
-    }
-
-    fn pooling(&self, group: Group, subgroup: Subgroup) -> Vec<usize> {
-        let elements = match subgroup.elements() {
-            [0, 2, 4, 6] => &[0, 4, 2, 6],
-            elements => elements,
-        };
-        let cosets = subgroup.left_cosets(group);
-        cosets.iter().flat_map(|&t| elements.iter().map(move |&k| group.product(t, k))).collect()
+        index_select(x, 2, &subgroup.pooling_of(group)).reshape(self.restricted())
     }
 
     /// The result of pooling `[N, C·cosets, |K|, H, W]` with its axis of cosets.
@@ -218,7 +267,7 @@ impl Map {
 
     /// A gradient of [`Map::by_cosets`] as that of the map.
     fn back(&self, dx: &Tensor, group: Group, subgroup: Subgroup) -> Tensor {
-        let order = crate::inverse_order(&self.pooling(group, subgroup));
+        let order = crate::inverse_order(&subgroup.pooling_of(group));
         index_select(&dx.reshape(self.dims), 2, &order)
     }
 }
@@ -251,13 +300,23 @@ mod tests {
             for (a, b) in elements.iter().flat_map(|a| elements.iter().map(move |b| (a, b))) {
                 assert!(elements.contains(&group.product(*a, *b)), "{subgroup:?}");
             }
-            let map = Map::of("test", Shape::from([1, 1, group.order(), 1, 1]), group, subgroup);
-            for mut order in [map.restriction(group, subgroup), map.pooling(group, subgroup)] {
+            for mut order in [subgroup.restriction_of(group), subgroup.pooling_of(group)] {
                 order.sort_unstable();
                 assert!(order.into_iter().eq(group.elements()), "{group} {subgroup:?}");
             }
         }
         assert_eq!(pairs().len(), 1 + 3 + 6);
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for subgroup in Subgroup::ALL {
+            assert_eq!(subgroup.to_string().parse(), Ok(subgroup));
+        }
+        for group in Group::ALL {
+            assert_eq!((Subgroup::from(group).group(), Subgroup::from(group).name()), (Some(group), group.name()));
+        }
+        assert!(Subgroup::P2.group().is_none() && "p6".parse::<Subgroup>().is_err());
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub use nn::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, BlurPool, Builder,
     Chain, Config, ConvNorm, CosetMax, CosetMean, Description, DropoutMaps, GridUpsample, GroupConv, Init,
     Interpolation, Join, Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize,
-    Scheme, SeparableConv, Sequential, Site, SpatialMax, SpatialMean, TransposedConv, Upsample,
+    Restrict, Scheme, SeparableConv, Sequential, Site, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean,
+    SubgroupPool, TransposedConv, Upsample,
 };
 pub use zoo::{
     Block, Head, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,

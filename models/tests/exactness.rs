@@ -505,7 +505,7 @@ fn networks_travel_through_checkpoints() {
         let config = ResNetConfig { head, ..narrow(C4, stem, block) };
         let mut network = ResNet::new(config.clone(), Init::kaiming(1), &Device::Cpu).unwrap();
         randomise(&mut network);
-        checkpoint::save(&path, &mut network).unwrap();
+        checkpoint::save(&path, &network).unwrap();
         let loaded = ResNet::from_checkpoint(&path, &Device::Cpu).unwrap();
         assert_eq!(loaded.settings(), &config);
         assert_eq!(loaded.predict(&images).unwrap().f32s(), network.predict(&images).unwrap().f32s());
@@ -522,8 +522,8 @@ fn networks_travel_through_checkpoints() {
             .build();
         Sequential::new("mine", layers.unwrap())
     };
-    let (path, mut first, mut second) = (folder.join("mine.safetensors"), build(1), build(2));
-    checkpoint::save(&path, &mut first).unwrap();
+    let (path, first, mut second) = (folder.join("mine.safetensors"), build(1), build(2));
+    checkpoint::save(&path, &first).unwrap();
     assert_ne!(first.predict(&images).unwrap().f32s(), second.predict(&images).unwrap().f32s());
     Checkpoint::read(&path).unwrap().restore(&mut second).unwrap();
     assert_eq!(first.predict(&images).unwrap().f32s(), second.predict(&images).unwrap().f32s());

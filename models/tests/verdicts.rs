@@ -4,9 +4,9 @@
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
 use quarterturn_kernels::{
-    Conv,
+    Conv, Cosets,
     Group::{self, C1, C4, D4},
-    Window, transform_plane,
+    Subgroup, Window, transform_plane,
 };
 use quarterturn_models::{
     Builder, EquivarianceError, Exactness, GroupConv, Init, Interpolation, Module, Network, Pass, Sequential, Symmetry,
@@ -39,7 +39,7 @@ impl Module for Ramp {
         Ok(x)
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         self.0.clone()
     }
 
@@ -60,6 +60,10 @@ impl Module for Wrapped {
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
         self.0.visit(f);
+    }
+
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        self.0.read(f);
     }
 }
 
@@ -222,4 +226,63 @@ fn the_maximum_over_space_is_invariant() {
     assert_eq!(Exactness::of(&network, [9, 9]).unwrap().verdict(), Verdict::Invariant);
     assert!(leaves_every_bit(&network, &random([2, 1, 1, 9, 9], 3, &Device::Cpu)));
     assert_eq!(network.predict(&random([2, 1, 1, 9, 9], 3, &Device::Cpu)).unwrap().shape(), Shape::from([2, 3]));
+}
+
+/// On p4m up to a layer that restricts maps to p4: turns are kept, and flips no more.
+#[test]
+fn a_restricted_network_keeps_to_the_subgroup() {
+    let layers = |x: Builder| {
+        let x = x.conv("conv1", 2, KEEPING).norm("norm").relu().restrict("restrict", Subgroup::P4);
+        x.conv("conv2", 3, KEEPING).relu().spatial_mean().coset_max().linear("linear", 2)
+    };
+    let network = Sequential::new("mine", layers(Builder::new(D4, 1, Init::new(1), &Device::Cpu)).build().unwrap());
+    let exactness = Exactness::of(&network, [9, 9]).unwrap();
+    assert_eq!((exactness.group, exactness.symmetry, exactness.verdict()), (D4, Subgroup::P4, Verdict::Invariant));
+    assert_eq!(
+        exactness.to_string(),
+        "mine on p4m, restricted to p4, is exact at 9: a turned image has the same output, to the last bit"
+    );
+    let images = random([1, 1, 1, 9, 9], 1, &Device::Cpu);
+    let logits = |g| network.predict(&transform_plane(&images, g)).unwrap().to_vec().unwrap();
+    let keeps: Vec<usize> = D4.elements().filter(|&g| logits(g) == logits(0)).collect();
+    assert_eq!(keeps, [0, 1, 2, 3]);
+
+    // Measured at every depth, maps on cosets too.
+    let pooled = |x: Builder| {
+        let x = x.conv("conv1", 2, KEEPING).subgroup_max("pool", Subgroup::PM).norm("norm");
+        x.restrict("restrict", Subgroup::P4).conv("conv2", 3, KEEPING).subgroup_mean("halves", Subgroup::P2)
+    };
+    let pooled = Sequential::new("mine", pooled(Builder::new(D4, 1, Init::new(1), &Device::Cpu)).build().unwrap());
+    for network in [network, pooled] {
+        let mut error = EquivarianceError::at(|_| true);
+        error.add(&network, &images).unwrap();
+        assert!(error.depths().len() > 4 && error.first_break().is_none(), "{:?}", error.first_break());
+    }
+}
+
+#[test]
+fn what_cannot_be_convolved_pooled_or_restricted_is_refused() {
+    let refused = |group: Group, layers: fn(Builder) -> Builder, expected: &str| {
+        let built = layers(Builder::new(group, 1, Init::new(1), &Device::Cpu).conv("conv", 1, KEEPING)).build();
+        assert_eq!(built.unwrap_err().to_string(), expected);
+    };
+    refused(C4, |x| x.restrict("r", Subgroup::P4M), "r: expected z2, p2, p4 or p4m, and a subgroup of p4, not p4m");
+    refused(D4, |x| x.restrict("r", Subgroup::PM), "r: expected z2, p2, p4 or p4m, and a subgroup of p4m, not pm");
+    refused(C4, |x| x.restrict("r", Subgroup::P2).conv("c", 1, KEEPING), "c: there are no convolutions on p2");
+    refused(C4, |x| x.subgroup_max("s", Subgroup::PM), "s: expected a subgroup of p4, not pm");
+    refused(
+        D4,
+        |x| x.subgroup_max("s", Subgroup::P4).conv("c", 1, KEEPING),
+        "c: what was pooled over p4 is no map on p4m, so that it cannot be convolved on it; restrict it first",
+    );
+    refused(
+        D4,
+        |x| x.subgroup_max("s", Subgroup::P4).restrict("r", Subgroup::P2),
+        "r: what was pooled over p4 cannot be restricted to p2",
+    );
+    refused(
+        D4,
+        |x| x.concat("join", |x| x.restrict("r", Subgroup::P4), |x| x.subgroup_max("s", Subgroup::PM)),
+        "join: the branch makes 2 channels on a group axis of 4 of p4, the next 1 on 4 of p4m",
+    );
 }

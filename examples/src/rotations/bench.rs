@@ -249,7 +249,7 @@ impl<'a> Bench<'a> {
             Checkpoint::read(&best_file).and_then(|best| best.restore(&mut *network)).map_err(unfit)?;
             notes.insert(EPOCH.into(), epoch.to_string());
         }
-        checkpoint::save_with(&finished, &mut *network, &notes)?;
+        checkpoint::save_with(&finished, &*network, &notes)?;
         Ok(Some((network, epoch)))
     }
 

@@ -1,8 +1,10 @@
 //! The equivariance error, measured at every depth of a network with its own weights.
 
+use super::exactness::trace;
 use crate::Network;
 use quarterturn_core::{Error, Result, Tensor};
-use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
+use quarterturn_kernels::{Cosets, Subgroup, transform_cosets, transform_plane};
+use std::collections::BTreeMap;
 
 /// How far `f(T x)` is from `T′ f(x)` at each depth of a network, over any number of batches.
 ///
@@ -14,7 +16,7 @@ use quarterturn_kernels::{Group, transform_feature_map, transform_plane};
 /// ```
 ///
 /// The paper does not say what is done with several channels and images. Here [`DepthError::eq14`] is the mean of ε over channels,
-/// images, and all elements T of the group but the identity. Behind the mean over space I = J = 1. Behind the maximum over the
+/// images, and all elements T but the identity of the group that the output keeps to. Behind the mean over space I = J = 1. Behind the maximum over the
 /// group K = 1 too, and `T′` is the identity.
 ///
 /// In evaluation mode, layers that are exact have an error of 0, and not just a small one.
@@ -66,12 +68,16 @@ impl<'a> EquivarianceError<'a> {
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit, or the network's group is z2; what went wrong on the GPU.
     pub fn add<N: Network + ?Sized>(&mut self, network: &N, images: &Tensor) -> Result<()> {
-        let group = network.group();
-        if group == Group::C1 {
+        network.output_shape(images.shape())?;
+        let (trace, _) = trace(network, [images.dims()[3], images.dims()[4]])?;
+        let group = trace.axis().group();
+        if group == Subgroup::Z2 {
             return Err(Error::Invalid(
                 "the equivariance error needs a network on p4 or p4m; z2 promises no symmetry".into(),
             ));
         }
+        let axes: BTreeMap<&str, Cosets> =
+            trace.outputs().iter().zip(trace.axes()).map(|((name, _), &axis)| (name.as_str(), axis)).collect();
         let mut upright = Vec::new();
         network.predict_watched(images, &mut |name, y| {
             if (self.wanted)(name) {
@@ -84,13 +90,13 @@ impl<'a> EquivarianceError<'a> {
         if !upright.iter().map(|(name, _)| name).eq(self.depths.iter().map(|depth| &depth.name)) {
             return Err(Error::Invalid("the equivariance error of two networks cannot be mixed".into()));
         }
-        for g in group.elements().skip(1) {
+        for &g in group.elements().iter().skip(1) {
             let mut outcome = Ok(());
             let mut depths = self.depths.iter_mut().zip(&upright);
             network.predict_watched(&transform_plane(images, g), &mut |name, turned| {
                 if (self.wanted)(name) && outcome.is_ok() {
                     let (sums, (_, y)) = depths.next().expect("every pass tells of the same depths");
-                    outcome = sums.add(turned, &act(y, g, group), turned.dims()[2..].iter().product());
+                    outcome = sums.add(turned, &act(y, g, axes[name]), turned.dims()[2..].iter().product());
                 }
             })?;
             outcome?;
@@ -163,12 +169,9 @@ impl Sums {
 }
 
 /// `T′`: what a quarter turn or reflection of the image does to what a layer has made of it, by its axes.
-fn act(y: &Tensor, g: usize, group: Group) -> Tensor {
+fn act(y: &Tensor, g: usize, axis: Cosets) -> Tensor {
     match *y.dims() {
-        [_, _, elements, _, _] if elements == group.order() => transform_feature_map(y, g, group),
-        [n, c, elements] if elements == group.order() => {
-            transform_feature_map(&y.reshape([n, c, elements, 1, 1]), g, group).reshape([n, c, elements])
-        }
+        [_, _, extent] | [_, _, extent, _, _] if extent == axis.order() => transform_cosets(y, g, axis),
         [_, _, _, _] | [_, _, _, _, _] => transform_plane(y, g),
         _ => y.clone(),
     }

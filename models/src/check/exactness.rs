@@ -2,7 +2,7 @@
 
 use crate::{BreakingLayer, Network, Trace, WindowedLayer};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{Group, Subgroup};
 use std::{collections::BTreeSet, fmt};
 
 /// No exact size is looked for further away than this.
@@ -24,6 +24,8 @@ pub struct Exactness {
     pub model: String,
     /// The network's group.
     pub group: Group,
+    /// The group that its output keeps to: another, if a layer restricts maps to it ([`crate::Restrict`]).
+    pub symmetry: Subgroup,
     /// Height and width of the images.
     pub input: [usize; 2],
     /// Every layer with a window, in order, those of a shortcut after those beside it.
@@ -53,7 +55,7 @@ pub enum Verdict {
     Inexact,
     /// No layer is known to break it, but not every layer says whether it does.
     Unknown,
-    /// The group is z2, which promises no symmetry but translation.
+    /// The group is z2, or what it is restricted to, which promises no symmetry but translation.
     NoSymmetry,
 }
 
@@ -95,6 +97,7 @@ impl Exactness {
         Ok(Exactness {
             model: network.config().remove("model").unwrap_or_default(),
             group: network.group(),
+            symmetry: trace.axis().group(),
             input,
             layers: trace.windows,
             breaking: trace.breaking,
@@ -113,8 +116,8 @@ impl Exactness {
             [_, _, elements] => elements > 1,
             _ => false,
         };
-        match self.group {
-            Group::C1 => Verdict::NoSymmetry,
+        match self.symmetry {
+            Subgroup::Z2 => Verdict::NoSymmetry,
             _ if self.first_inexact().is_some() || !self.breaking.is_empty() => Verdict::Inexact,
             _ if !self.unknown.is_empty() => Verdict::Unknown,
             _ if moves => Verdict::Equivariant,
@@ -148,8 +151,8 @@ impl Exactness {
         if !matches!(self.verdict(), Verdict::Inexact | Verdict::Unknown) {
             return None;
         }
-        let Exactness { model, group, .. } = self;
-        let input = Extents(self.input);
+        let Exactness { model, .. } = self;
+        let (input, group) = (Extents(self.input), self.groups());
         let mut reasons = Vec::new();
         if let Some(layer) = self.first_inexact() {
             reasons.push(format!("is inexact at {input}: {layer} breaks the symmetry; {}", self.remedy()));
@@ -162,6 +165,14 @@ impl Exactness {
                 .push(format!("is unknown beyond {layer}, which does not say whether it commutes (Module::symmetry)"));
         }
         Some(format!("{model} on {group} {}", reasons.join("; it ")))
+    }
+
+    /// The group, and what maps are restricted to.
+    fn groups(&self) -> String {
+        match self.symmetry {
+            own if own == self.group.into() => own.to_string(),
+            other => format!("{}, restricted to {other},", self.group),
+        }
     }
 
     /// The sizes to take instead: exact ones, unless other layers than those with windows matter too.
@@ -195,9 +206,13 @@ impl fmt::Display for Extents {
 impl fmt::Display for Exactness {
     /// The verdict in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Exactness { model, group, .. } = self;
-        let input = Extents(self.input);
-        let moved = if *group == Group::D4 { "turned or mirrored" } else { "turned" };
+        let Exactness { model, .. } = self;
+        let (input, group) = (Extents(self.input), self.groups());
+        let moved = match self.symmetry {
+            Subgroup::P4M => "turned or mirrored",
+            Subgroup::P2 => "half-turned",
+            _ => "turned",
+        };
         match self.verdict() {
             Verdict::Inexact | Verdict::Unknown => f.write_str(&self.warning().unwrap_or_default()),
             Verdict::NoSymmetry => {
@@ -221,7 +236,7 @@ impl fmt::Display for Exactness {
 }
 
 /// What the layers say, and the shape of the output.
-fn trace<N: Network + ?Sized>(network: &N, [height, width]: [usize; 2]) -> Result<(Trace, Shape)> {
+pub(super) fn trace<N: Network + ?Sized>(network: &N, [height, width]: [usize; 2]) -> Result<(Trace, Shape)> {
     let mut trace = Trace::new(network.group());
     let image = Shape::from([1, network.in_channels(), 1, height, width]);
     let output = trace.through("", network.layers(), image)?;

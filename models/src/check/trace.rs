@@ -2,7 +2,7 @@
 
 use crate::{Module, nn::Path};
 use quarterturn_core::{Error, Result, Shape, dilated_extent, window_extent, window_residual};
-use quarterturn_kernels::{Group, Window};
+use quarterturn_kernels::{Cosets, Group, Window};
 use std::{collections::BTreeMap, fmt};
 
 /// What a layer says of itself: whether `layer(T x) = T′ layer(x)`, to the last bit, for every element T of the group. T′ is
@@ -131,12 +131,14 @@ const MOST_PADDED: usize = 9;
 /// A walk through a network with shapes for values.
 #[derive(Debug)]
 pub struct Trace {
-    group: Group,
+    axis: Cosets,
     path: Path,
     pub(super) windows: Vec<WindowedLayer>,
     pub(super) breaking: Vec<BreakingLayer>,
     pub(super) unknown: Vec<String>,
     outputs: Vec<(String, Shape)>,
+    /// What the group axes of `outputs` stand for.
+    axes: Vec<Cosets>,
     /// Choices that adaptive layers share, and the extents of the maps that they are made for.
     grids: BTreeMap<String, [usize; 2]>,
     lone_norm: Option<String>,
@@ -147,12 +149,13 @@ impl Trace {
     pub fn new(group: Group) -> Self {
         let path = Path::default();
         Trace {
-            group,
+            axis: Cosets::one(group),
             path,
             windows: vec![],
             breaking: vec![],
             unknown: vec![],
             outputs: vec![],
+            axes: vec![],
             grids: BTreeMap::new(),
             lone_norm: None,
         }
@@ -170,6 +173,7 @@ impl Trace {
         self.path.enter(name);
         let y = self.judged(module, x)?;
         self.outputs.push((self.path.as_str().into(), y));
+        self.axes.push(self.axis);
         self.path.leave();
         Ok(y)
     }
@@ -185,7 +189,7 @@ impl Trace {
     fn judged(&mut self, module: &dyn Module, x: Shape) -> Result<Shape> {
         let windows = self.windows.len();
         // The module's own word comes before that of the layers in it, so that the first to be named is the outer one.
-        let said = module.symmetry(x, self.group);
+        let said = module.symmetry(x, self.axis);
         match &said {
             Symmetry::Breaks(reason) => {
                 self.breaking.push(BreakingLayer { name: self.layer().into(), reason: reason.clone() });
@@ -194,11 +198,23 @@ impl Trace {
             Symmetry::Commutes | Symmetry::Windowed => {}
         }
         let y = module.trace(x, self)?;
+        self.axis = seen(self.axis, y);
         // What it says depends on windows that nobody was told of.
         if said == Symmetry::Windowed && self.windows.len() == windows {
             self.unknown.push(self.layer().into());
         }
         Ok(y)
+    }
+
+    /// What the group axis of the present value stands for, and with it the group that its layers keep to.
+    pub fn axis(&self) -> Cosets {
+        self.axis
+    }
+
+    /// Notes that the present value has another group axis: a layer has restricted it, or pooled over a part of the group. (That a layer
+    /// lifts to the group, or pools over the whole of it, is seen by the shapes.)
+    pub fn set_axis(&mut self, axis: Cosets) {
+        self.axis = axis;
     }
 
     /// The name of the present layer, for people.
@@ -311,6 +327,11 @@ impl Trace {
         &self.outputs
     }
 
+    /// What the group axes of [`Trace::outputs`] stand for.
+    pub fn axes(&self) -> &[Cosets] {
+        &self.axes
+    }
+
     /// The layers so far that commute at no size.
     pub fn breaking(&self) -> &[BreakingLayer] {
         &self.breaking
@@ -319,5 +340,19 @@ impl Trace {
     /// The layers so far that do not say whether they commute.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
+    }
+}
+
+/// What the group axis of `y` stands for, that comes of a value whose axis stood for `axis`: by its extent.
+fn seen(axis: Cosets, y: Shape) -> Cosets {
+    let extent = match *y.dims() {
+        [_, _, extent] | [_, _, extent, _, _] => extent,
+        _ => 1,
+    };
+    match extent {
+        _ if extent == axis.order() => axis,
+        1 => Cosets::one(axis.group()),
+        _ if extent == axis.group().order() => Cosets::elements(axis.group()),
+        _ => axis,
     }
 }

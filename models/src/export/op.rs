@@ -1,6 +1,6 @@
 //! The operations that a plain network is made of.
 
-use super::Array;
+use super::{Array, Value};
 use quarterturn_kernels::Window;
 
 /// An operation that every library has; those for adaptive subsampling are made of a few such.
@@ -132,6 +132,12 @@ pub enum Size {
 impl Op {
     /// The functions that have a plain form. `gelu` is the exact one.
     pub const FUNCTIONS: [&str; 6] = ["relu", "silu", "gelu", "sigmoid", "tanh", "softplus"];
+
+    /// The elements of each channel of `x` in this order.
+    pub(crate) fn selected(x: Value, order: &[usize]) -> Self {
+        let indices = (0..x.channels).flat_map(|c| order.iter().map(move |g| c * x.elements + g)).collect();
+        Op::Select { axis: 1, indices }
+    }
 
     /// What a plain file calls it: where that is one call, as PyTorch does.
     pub fn name(&self) -> &'static str {

@@ -132,25 +132,28 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; [`Error::Invalid`] with the layer that does not,
     /// or is of an unknown kind; or when the GPU has no room.
     pub fn network_of(&self, layers: &Layers, device: &Device) -> Result<Box<dyn Network>> {
-        let mut network: Box<dyn Network> = match self.config().get("model").map_or("", String::as_str) {
-            "mnist_cnn" => return Ok(Box::new(MnistCnn::restored(self, device)?)),
-            "resnet" => return Ok(Box::new(ResNet::restored(self, device)?)),
-            "subsampling_net" => Box::new(SubsamplingNet::with_init(Init::restoring(self), device)?),
+        let unfit = |message: String| Err(Error::Checkpoint { name: "model".into(), message });
+        Ok(match self.config().get("model").map_or("", String::as_str) {
+            "mnist_cnn" => Box::new(MnistCnn::restored(self, device)?),
+            "resnet" => Box::new(ResNet::restored(self, device)?),
+            "subsampling_net" => Box::new(self.fill(|init| SubsamplingNet::with_init(init, device))?),
             model => match self.description()? {
                 Some(description) => {
-                    let chain = description.build(layers, Init::restoring(self), device)?;
-                    Box::new(Sequential::new(model, chain))
+                    Box::new(self.fill(|init| Ok(Sequential::new(model, description.build(layers, init, device)?)))?)
                 }
-                None if model.is_empty() => {
-                    return Err(Error::Checkpoint { name: "model".into(), message: NO_SETTINGS.into() });
-                }
-                None => {
-                    let message = format!("expected mnist_cnn, resnet or subsampling_net, found {model}");
-                    return Err(Error::Checkpoint { name: "model".into(), message });
-                }
+                None if model.is_empty() => return unfit(NO_SETTINGS.into()),
+                None => return unfit(format!("expected mnist_cnn, resnet or subsampling_net, found {model}")),
             },
-        };
-        self.restore(&mut *network)?;
+        })
+    }
+
+    /// The network that `make` builds, with the file's values.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::restore`], and what `make` reports.
+    pub(crate) fn fill<N: Network>(&self, make: impl FnOnce(Init) -> Result<N>) -> Result<N> {
+        let mut network = make(Init::restoring(self))?;
+        self.restore(&mut network)?;
         Ok(network)
     }
 

@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, path::Path};
 /// [`Error::Checkpoint`] if such a file could not be read back: with the name of a tensor that has a value which is not finite, or
 /// has the name of another one. [`Error::Io`]; what made a weight on the GPU meaningless. A former file at `path` is then
 /// unharmed.
-pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Result<()> {
+pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N) -> Result<()> {
     save_with(path, network, &Notes::new())
 }
 
@@ -26,11 +26,11 @@ pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Res
 /// use quarterturn_models::{Checkpoint, MnistCnn, MnistCnnConfig, checkpoint::{self, Notes, Preparation}};
 ///
 /// # fn main() -> quarterturn_core::Result<()> {
-/// let mut network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
+/// let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
 /// let preparation: Preparation = "normalize 0.13084 0.04348; circle_crop".parse()?;
 /// let notes = Notes::from([(Preparation::NOTE.into(), preparation.to_string())]);
 /// let file = std::env::temp_dir().join("with-notes.safetensors");
-/// checkpoint::save_with(&file, &mut network, &notes)?;
+/// checkpoint::save_with(&file, &network, &notes)?;
 ///
 /// assert_eq!(Checkpoint::read(&file)?.preparation()?, Some(preparation));
 /// # Ok(())
@@ -39,7 +39,7 @@ pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N) -> Res
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, notes: &Notes) -> Result<()> {
+pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N, notes: &Notes) -> Result<()> {
     let mut encoder = Encoder::of(network)?;
     encoder.notes(notes);
     encoder.write(path)
@@ -72,14 +72,14 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// The network's settings, parameters and buffers.
-    pub fn of<N: Network + ?Sized>(network: &mut N) -> Result<Self> {
+    pub fn of<N: Network + ?Sized>(network: &N) -> Result<Self> {
         let mut encoder = Encoder { metadata: network.config(), tensors: Vec::new() };
         let description = network.description().to_string();
         // What could not be read back is not written.
         description.parse::<Description>()?;
         encoder.setting(DESCRIPTION.into(), description);
         let mut outcome = Ok(());
-        network.visit(&mut |name, param| {
+        network.read(&mut |name, param| {
             if outcome.is_ok() {
                 outcome = encoder.tensor(name.into(), param.value());
             }

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::{self as kernels, Elementwise, Group};
+use quarterturn_kernels::{self as kernels, Cosets, Elementwise};
 
 /// The functions that a description can name.
 static FUNCTIONS: [&Elementwise; 5] =
@@ -46,7 +46,7 @@ impl Module for Activation {
         }
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 

@@ -9,8 +9,8 @@ use crate::{
     export::{Grid, Op, Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape, window_extent};
-use quarterturn_kernels::{Group, Window, grid_score_bits};
+use quarterturn_core::{Result, Shape, window_extent};
+use quarterturn_kernels::{Cosets, Window, grid_score_bits};
 
 /// A convolution with stride 2 on the grid that its input chooses.
 #[derive(Debug)]
@@ -162,8 +162,8 @@ impl Module for AdaptiveConv {
         self.conv.export_with(moved, Window { padding: 0, ..window }, plain)
     }
 
-    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
-        match self.conv.symmetry(x, group) {
+    fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
+        match self.conv.symmetry(x, axis) {
             Symmetry::Windowed => Symmetry::Commutes,
             other => other,
         }
@@ -173,8 +173,8 @@ impl Module for AdaptiveConv {
         self.conv.visit(f);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        self.conv.parameter_device()
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        self.conv.read(f);
     }
 }
 
@@ -216,7 +216,7 @@ impl<const MAX: bool> Module for AdaptivePool<MAX> {
         })
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -274,7 +274,7 @@ impl Module for GridUpsample {
         Ok(plain.push(Op::GridUpsample(extents), &inputs, Value { extents: Some(extents), ..x }))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 

@@ -9,6 +9,7 @@ use crate::{
     nn::parallel::Join,
 };
 use quarterturn_core::Result;
+use quarterturn_kernels::Cosets;
 use std::mem;
 
 /// Layers under a common name.
@@ -61,7 +62,7 @@ struct Assembly {
 /// # Errors
 /// [`Error::Invalid`] with the first layer that does not fit; or when the GPU has no room.
 pub(crate) fn assemble(plans: Vec<Plan>, site: &mut Site<'_>) -> Result<Chain> {
-    let (group, in_channels) = (site.group(), site.channels());
+    let (group, in_channels) = (site.network_group(), site.channels());
     let mut assembly = Assembly::default();
     for plan in plans {
         let name = plan.node.name.clone();
@@ -84,7 +85,7 @@ impl Assembly {
         let Plan { node, own, children } = plan;
         if let Some((module, channels)) = own {
             if let Some(channels) = channels {
-                site.makes(channels, site.elements())?;
+                site.makes(channels, site.axis())?;
             }
             self.push(node.name, module);
             return Ok(());
@@ -212,19 +213,28 @@ fn branches(plans: Vec<Plan>, join: Join, site: &mut Site<'_>) -> Result<Vec<(St
         let chain = assemble(mem::take(&mut plan.children), site)?;
         site.leave();
         let (a, b) = (end.unwrap_or(site.place()), site.place());
-        if a.elements != b.elements || (join == Join::Sum && a != b) {
+        let axis = a.axis.in_sum(b.axis).filter(|_| join == Join::Concat || a.channels == b.channels);
+        let Some(axis) = axis else {
+            let described = |axis: Cosets| match a.axis.order() == b.axis.order() && a.axis != b.axis {
+                true => format!("{} of {}", axis.order(), axis.group()),
+                false => axis.order().to_string(),
+            };
             return Err(site.unfit(format!(
                 "the branch makes {} channels on a group axis of {}, the {} {} on {}",
-                a.channels, a.elements, plan.node.name, b.channels, b.elements
+                a.channels,
+                described(a.axis),
+                if plan.node.name.is_empty() { "next" } else { &plan.node.name },
+                b.channels,
+                described(b.axis)
             )));
-        }
+        };
         end = Some(match (join, end) {
-            (Join::Concat, Some(_)) => Place { channels: a.channels + b.channels, ..a },
-            _ => b,
+            (Join::Concat, Some(_)) => Place { channels: a.channels + b.channels, axis },
+            _ => Place { axis, ..b },
         });
         branches.push((plan.node.name, chain));
     }
     let Some(end) = end else { return Err(site.unfit("expected at least one branch")) };
-    site.makes(end.channels, end.elements)?;
+    site.makes(end.channels, end.axis)?;
     Ok(branches)
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
-use quarterturn_kernels::{self as kernels, Activation, GivenNorm, Group};
+use quarterturn_kernels::{self as kernels, Activation, Cosets, GivenNorm};
 use std::rc::Rc;
 
 /// The first of the streams that dropout draws from; each layer adds its number.
@@ -152,7 +152,7 @@ impl Module for BatchNorm {
         Ok(if self.relu { plain.push(Op::Function("relu"), &[y], y) } else { y })
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -161,8 +161,9 @@ impl Module for BatchNorm {
         Self::PARAMETERS.into_iter().zip(params).for_each(|(name, param)| f(name, param));
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.weight.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        let params = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
+        Self::PARAMETERS.into_iter().zip(params).for_each(|(name, param)| f(name, param));
     }
 }
 

@@ -3,14 +3,15 @@
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, Chain, CosetMax,
     CosetMean, DropoutMaps, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node,
-    Relu, Resize, SeparableConv, Site, SpatialMax, SpatialMean, TransposedConv, Upsample,
+    Relu, Resize, Restrict, SeparableConv, Site, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean, TransposedConv,
+    Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
 };
-use quarterturn_core::{Device, Error, Result};
-use quarterturn_kernels::{Elementwise, Group, Window};
-use std::{collections::BTreeSet, fmt, iter, mem};
+use quarterturn_core::{Device, Result};
+use quarterturn_kernels::{Elementwise, Group, Subgroup, Window};
+use std::{fmt, iter, mem};
 
 /// Layers in the order in which they read each other. Keeps count of channels, lifts the first convolution to the group, and
 /// computes together what can be: a norm, a ReLU and max pooling become part of the convolution before them.
@@ -32,7 +33,7 @@ use std::{collections::BTreeSet, fmt, iter, mem};
 ///     .relu()
 ///     .spatial_mean().coset_max().linear("linear", 10)
 ///     .build()?;
-/// let mut network = Sequential::new("small", layers);
+/// let network = Sequential::new("small", layers);
 ///
 /// assert_eq!(network.parameters(), 4_986);
 /// let at_32 = Exactness::of(&network, [32, 32])?;
@@ -302,6 +303,26 @@ impl Builder {
         self.described(Node::new(CosetMean::KIND, &name))
     }
 
+    /// Maps on the group as maps on its subgroup `to`, p4, p2 or z2, with more channels: what follows convolves on that, and turns and
+    /// flips outside of it are no longer kept. On p2 there are no convolutions.
+    #[must_use]
+    pub fn restrict(self, name: &str, to: Subgroup) -> Self {
+        self.described(Node::new(Restrict::KIND, name).with("to", to))
+    }
+
+    /// The maximum over each coset of a subgroup: a group axis that is shorter by the subgroup's order. On p4m, what was pooled over
+    /// pm can be restricted to p4, and convolved on it.
+    #[must_use]
+    pub fn subgroup_max(self, name: &str, subgroup: Subgroup) -> Self {
+        self.described(Node::new(SubgroupMax::KIND, name).with("subgroup", subgroup))
+    }
+
+    /// The mean over each coset of a subgroup; as [`Builder::subgroup_max`].
+    #[must_use]
+    pub fn subgroup_mean(self, name: &str, subgroup: Subgroup) -> Self {
+        self.described(Node::new(SubgroupMean::KIND, name).with("subgroup", subgroup))
+    }
+
     /// A linear layer on the means over space. Without a maximum or mean over the group before it, it has a weight for each
     /// element, and its result is not invariant.
     #[must_use]
@@ -332,23 +353,13 @@ impl Builder {
     /// The layers.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the first layer that does not fit, or has the name of another one; or when the GPU has no room.
+    /// [`quarterturn_core::Error::Invalid`] with the first layer that does not fit, or has the name of another one; or when the GPU has
+    /// no room.
     pub fn build(self) -> Result<Chain> {
         let Builder { group, in_channels, device, mut init, layers, plans } = self;
         let nodes = plans.iter().map(Plan::describe).collect();
         let mut site = Site::new(group, in_channels, &layers, &mut init, &device)?;
-        let mut chain = assemble(plans, &mut site)?.described(nodes);
-        // Layers of one's own name their parameters themselves.
-        let (mut names, mut twice) = (BTreeSet::new(), None);
-        chain.visit(&mut |name, _| {
-            if !names.insert(name.to_string()) {
-                twice.get_or_insert_with(|| name.to_string());
-            }
-        });
-        match twice {
-            Some(name) => Err(Error::Invalid(format!("{name}: two parameters have this name"))),
-            None => Ok(chain),
-        }
+        assemble(plans, &mut site)?.described(nodes)
     }
 
     /// What `layers` adds, as a chain of its own.

@@ -5,9 +5,9 @@ use crate::{
     export::{Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::Group;
-use std::fmt;
+use quarterturn_core::{Error, Result, Shape};
+use quarterturn_kernels::{Cosets, Group};
+use std::{collections::BTreeSet, fmt};
 
 /// Named layers and blocks, each of which reads what the one before has made. [`crate::Builder`] makes it.
 #[derive(Debug)]
@@ -37,8 +37,25 @@ impl Chain {
     }
 
     /// The same, as the whole of a network with this description.
-    pub(crate) fn described(self, nodes: Vec<Node>) -> Self {
-        Chain { nodes, ..self }
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with a parameter that has the name of another, or that not both [`Module::visit`] and [`Module::read`] tell
+    /// of: layers of one's own name their parameters themselves.
+    pub(crate) fn described(mut self, nodes: Vec<Node>) -> Result<Self> {
+        let unfit = |name: &str, message: &str| Err(Error::Invalid(format!("{name}: {message}")));
+        let (mut visited, mut read) = (Vec::new(), Vec::new());
+        self.visit(&mut |name, param| visited.push((name.to_string(), param.id())));
+        self.read(&mut |name, param| read.push((name.to_string(), param.id())));
+        let mut names = BTreeSet::new();
+        if let Some((name, _)) = visited.iter().find(|(name, _)| !names.insert(name)) {
+            return unfit(name, "two parameters have this name");
+        }
+        let differs = |i: &usize| visited.get(*i) != read.get(*i);
+        if let Some(i) = (0..visited.len().max(read.len())).find(differs) {
+            let (name, _) = visited.get(i).unwrap_or_else(|| &read[i]);
+            return unfit(name, "Module::visit and Module::read do not tell of the same parameters");
+        }
+        Ok(Chain { nodes, ..self })
     }
 
     /// What describes its layers, if it is the whole of a network.
@@ -46,7 +63,7 @@ impl Chain {
         &self.nodes
     }
 
-    /// The group that its layers work on.
+    /// The group of the network that its layers belong to.
     pub fn group(&self) -> Group {
         self.group
     }
@@ -76,7 +93,7 @@ impl Module for Chain {
     }
 
     // What its layers do, they say themselves.
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -86,7 +103,9 @@ impl Module for Chain {
         }
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        self.links.iter().find_map(|link| link.module.parameter_device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        for link in &self.links {
+            link.module.read_as(&link.name, f);
+        }
     }
 }

@@ -5,8 +5,8 @@ use crate::{
     export::{Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{self as kernels, Group};
+use quarterturn_core::{Result, Shape};
+use quarterturn_kernels::{self as kernels, Cosets};
 
 /// `y = norm(conv(x))`, with the ReLU and dropout of the norm, and the max pooling behind it, if any. In training one
 /// operation; in evaluation without gradients, one but for the pooling.
@@ -89,7 +89,7 @@ impl Module for ConvNorm {
     }
 
     // What its layers do, they say themselves.
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -98,7 +98,8 @@ impl Module for ConvNorm {
         self.norm.visit_as(&self.names[1], f);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        self.conv.parameter_device()
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        self.conv.read_as(&self.names[0], f);
+        self.norm.read_as(&self.names[1], f);
     }
 }

@@ -70,8 +70,7 @@ impl Description {
     pub fn build(&self, layers: &Layers, mut init: Init, device: &Device) -> Result<Chain> {
         let mut site = Site::new(self.group, self.in_channels, layers, &mut init, device)?;
         let plans = self.layers.iter().map(Plan::of).collect();
-        let chain = assemble(plans, &mut site)?;
-        Ok(chain.described(self.layers.clone()))
+        assemble(plans, &mut site)?.described(self.layers.clone())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape, Stream};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::Cosets;
 
 /// The first of the streams that it draws from; each layer adds its number.
 const STREAM: u32 = u32::from_be_bytes(*b"maps");
@@ -53,7 +53,7 @@ impl Module for DropoutMaps {
         Ok(x)
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 

@@ -3,13 +3,11 @@
 use crate::{
     Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
+    nn::conv_settings::ConvSettings,
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
-
-/// The taps of a described filter are at most so far apart: what lies between them takes memory too.
-const FURTHEST: usize = 64;
+use quarterturn_kernels::{Conv, Cosets, Group, Window, filter_orbit};
 
 /// `y = weight ⋆ x + bias`. Weight `[C_out, C_in, G_in, k, k]`, one bias per output channel.
 #[derive(Debug)]
@@ -95,14 +93,6 @@ impl GroupConv {
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }
     }
 
-    /// The dilation that a description asks for, 1 if it does not mention it.
-    pub(crate) fn dilation(node: &Node, site: &Site<'_>) -> Result<usize> {
-        match node.setting_or("dilation", 1)? {
-            dilation if (1..=FURTHEST).contains(&dilation) => Ok(dilation),
-            dilation => Err(site.unfit(format!("expected a dilation of 1 to {FURTHEST}, not {dilation}"))),
-        }
-    }
-
     /// The convolution, by a window that slides otherwise.
     pub(crate) fn apply_with<'t>(&self, x: Var<'t>, window: Window) -> Var<'t> {
         let tape = x.tape();
@@ -149,21 +139,14 @@ impl Layer for GroupConv {
 
     /// On the group; lifting, if the group has not been reached yet.
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "bias"])?;
-        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
-        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
-        let Window { kernel_size, stride, padding } = node.window()?;
-        let dilation = Self::dilation(node, site)?;
-        site.makes(out_channels, group.order())?;
+        let ConvSettings { in_channels, elements, out_channels, kernel_size, conv, bias } =
+            ConvSettings::of(node, &[], site)?;
         site.expect("weight", &[out_channels, in_channels, elements, kernel_size, kernel_size])?;
         if bias {
             site.expect("bias", &[out_channels])?;
         }
-        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
-        let layer = match elements {
-            1 => GroupConv::lifting(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
-            _ => GroupConv::new(in_channels, out_channels, kernel_size, conv, site.init(), device)?,
-        };
+        let (device, init) = (site.device(), site.init());
+        let layer = Self::with_group_axis(in_channels, elements, out_channels, kernel_size, conv, init, device)?;
         Ok(if bias { layer } else { layer.without_bias() })
     }
 }
@@ -188,10 +171,10 @@ impl Module for GroupConv {
         self.export_with(x, self.window(), plain)
     }
 
-    fn symmetry(&self, _: Shape, group: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, axis: Cosets) -> Symmetry {
         match self.conv.group {
-            own if own == group => Symmetry::Windowed,
-            own => Symmetry::Breaks(format!("it convolves on {own}, in a network on {group}")),
+            own if axis.group() == own.into() => Symmetry::Windowed,
+            own => Symmetry::Breaks(format!("it convolves on {own}, in a network on {}", axis.group())),
         }
     }
 
@@ -202,7 +185,10 @@ impl Module for GroupConv {
         }
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.weight.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("weight", &self.weight);
+        if let Some(bias) = &self.bias {
+            f("bias", bias);
+        }
     }
 }

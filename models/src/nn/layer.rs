@@ -2,11 +2,11 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, CosetMax, CosetMean,
-    DropoutMaps, GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, SeparableConv, SpatialMax,
-    SpatialMean, TransposedConv, Upsample,
+    DropoutMaps, GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, Restrict, SeparableConv,
+    SpatialMax, SpatialMean, SubgroupMax, SubgroupMean, TransposedConv, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{Cosets, Group};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -17,7 +17,7 @@ use std::{
 /// ```
 /// use quarterturn_autograd::{Param, Var};
 /// use quarterturn_core::{Device, Result, Shape};
-/// use quarterturn_kernels::Group;
+/// use quarterturn_kernels::{Cosets, Group};
 /// use quarterturn_models::{
 ///     Builder, Checkpoint, Init, Layer, Layers, Module, Network, Node, Pass, Sequential, Site, Symmetry, Trace, checkpoint,
 /// };
@@ -43,7 +43,7 @@ use std::{
 ///         Ok(x)
 ///     }
 ///
-///     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+///     fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
 ///         Symmetry::Commutes
 ///     }
 ///
@@ -54,9 +54,9 @@ use std::{
 /// let layers = Layers::standard().with::<Scale>();
 /// let scale = Node::new(Scale::KIND, "half").with("factor", 0.5);
 /// let builder = Builder::new(Group::C4, 1, Init::new(0), &Device::Cpu).with_layers(layers.clone());
-/// let mut network = Sequential::new("mine", builder.described(scale).spatial_mean().coset_max().linear("linear", 2).build()?);
+/// let network = Sequential::new("mine", builder.described(scale).spatial_mean().coset_max().linear("linear", 2).build()?);
 /// let file = std::env::temp_dir().join("own-layer.safetensors");
-/// checkpoint::save(&file, &mut network)?;
+/// checkpoint::save(&file, &network)?;
 ///
 /// // The file describes the network; `layers` says how to make what it names.
 /// let loaded = Checkpoint::read(&file)?.network_of(&layers, &Device::Cpu)?;
@@ -93,6 +93,7 @@ impl Layers {
         let layers =
             layers.with::<MaxPool>().with::<AvgPool>().with::<BlurPool>().with::<SpatialMean>().with::<SpatialMax>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
+        let layers = layers.with::<Restrict>().with::<SubgroupMax>().with::<SubgroupMean>();
         let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>().with::<DropoutMaps>();
         let layers = layers.with::<TransposedConv>().with::<SeparableConv>();
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
@@ -154,8 +155,8 @@ pub struct Site<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Place {
     pub channels: usize,
-    /// Extent of the group axis: 1 before lifting and behind the maximum over the group.
-    pub elements: usize,
+    /// What the group axis stands for: the single coset of the whole group before lifting and behind the maximum over the group.
+    pub axis: Cosets,
 }
 
 impl<'a> Site<'a> {
@@ -170,7 +171,7 @@ impl<'a> Site<'a> {
         init: &'a mut Init,
         device: &'a Device,
     ) -> Result<Self> {
-        let place = Place { channels: in_channels, elements: 1 };
+        let place = Place { channels: in_channels, axis: Cosets::one(group) };
         let (path, names) = (vec!["in_channels".to_string()], BTreeSet::new());
         let mut site = Site { group, device, init, layers, place, path, names, norms: 0, map_dropouts: 0 };
         site.check_channels(in_channels)?;
@@ -178,8 +179,32 @@ impl<'a> Site<'a> {
         Ok(site)
     }
 
+    /// What the group axis of what the layer reads stands for, and with it the group: the network's, or the one that a layer before has
+    /// restricted maps to.
+    pub fn axis(&self) -> Cosets {
+        self.place.axis
+    }
+
+    /// The group that a convolution works on here.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where maps were restricted to a group without convolutions, or were pooled over a part of the group.
+    pub fn group(&self) -> Result<Group> {
+        let axis = self.axis();
+        let Some(group) = axis.group().group() else {
+            return Err(self.unfit(format!("there are no convolutions on {}", axis.group())));
+        };
+        if axis.order() == 1 || axis == Cosets::elements(group) {
+            return Ok(group);
+        }
+        Err(self.unfit(format!(
+            "what was pooled over {} is no map on {group}, so that it cannot be convolved on it; restrict it first",
+            axis.pooled()
+        )))
+    }
+
     /// The network's group.
-    pub fn group(&self) -> Group {
+    pub(crate) fn network_group(&self) -> Group {
         self.group
     }
 
@@ -190,7 +215,7 @@ impl<'a> Site<'a> {
 
     /// Extent of the group axis of what the layer reads: 1 before lifting, and behind a pool over the group.
     pub fn elements(&self) -> usize {
-        self.place.elements
+        self.place.axis.order()
     }
 
     /// Where parameters belong.
@@ -203,14 +228,22 @@ impl<'a> Site<'a> {
         self.init
     }
 
-    /// The layer makes maps of these channels and this group axis.
+    /// The layer makes maps of these channels, with a group axis that stands for this.
     ///
     /// # Errors
     /// [`Error::Invalid`] unless there are 1 to 65,536 channels.
-    pub fn makes(&mut self, channels: usize, elements: usize) -> Result<()> {
+    pub fn makes(&mut self, channels: usize, axis: Cosets) -> Result<()> {
         self.check_channels(channels)?;
-        self.place = Place { channels, elements };
+        self.place = Place { channels, axis };
         Ok(())
+    }
+
+    /// The layer makes something of these channels that has a group axis of 1 or none, as a pool over the group.
+    ///
+    /// # Errors
+    /// As [`Site::makes`].
+    pub fn makes_invariant(&mut self, channels: usize) -> Result<()> {
+        self.makes(channels, Cosets::one(self.axis().group()))
     }
 
     /// Refuses a parameter that is not in the file which the network's values will be taken from, before memory is taken for it.

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::Cosets;
 
 /// `y = x · weightᵀ + bias`, weight `[out, in]`. Reads `[N, in]`, or means over space `[N, C, G]` of a map on the group, with a
 /// weight for each element (in = C · G).
@@ -44,7 +44,7 @@ impl Layer for Linear {
         node.knows_only(&["out_features"])?;
         let out_features = node.setting("out_features")?;
         let in_features = site.channels() * site.elements();
-        site.makes(out_features, 1)?;
+        site.makes_invariant(out_features)?;
         site.expect("weight", &[out_features, in_features])?;
         site.expect("bias", &[out_features])?;
         let device = site.device();
@@ -79,7 +79,7 @@ impl Module for Linear {
         Ok(plain.push(Op::Linear { weight, bias }, &[x], made))
     }
 
-    fn symmetry(&self, x: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, x: Shape, _: Cosets) -> Symmetry {
         match *x.dims() {
             [_, _, elements] if elements > 1 => Symmetry::Breaks(
                 "it has a weight for each element of the group; take the maximum over the group first".into(),
@@ -93,7 +93,8 @@ impl Module for Linear {
         f("bias", &mut self.bias);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.weight.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("weight", &self.weight);
+        f("bias", &self.bias);
     }
 }

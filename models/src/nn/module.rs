@@ -6,8 +6,8 @@ use crate::{
     export::{Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape, Tensor};
-use quarterturn_kernels::{GridChoice, Group};
+use quarterturn_core::{Result, Shape, Tensor};
+use quarterturn_kernels::{Cosets, GridChoice};
 use std::collections::BTreeMap;
 
 /// What a forward pass is for.
@@ -27,7 +27,7 @@ pub enum Mode {
 /// Something with parameters that maps a value to a value: a layer, a block or a network.
 ///
 /// A layer implements the views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes,
-/// [`Module::symmetry`] for the checker, [`Module::export`] for other programs, and [`Module::visit`] on parameters. What is made of layers ([`crate::Chain`],
+/// [`Module::symmetry`] for the checker, [`Module::export`] for other programs, [`Module::visit`] and [`Module::read`] on parameters. What is made of layers ([`crate::Chain`],
 /// [`crate::Parallel`]) passes each of them on.
 ///
 /// A layer of one's own, without parameters:
@@ -35,7 +35,7 @@ pub enum Mode {
 /// ```
 /// use quarterturn_autograd::{Param, Var};
 /// use quarterturn_core::{Device, Result, Shape};
-/// use quarterturn_kernels::{Group, Window};
+/// use quarterturn_kernels::{Cosets, Group, Window};
 /// use quarterturn_models::{Builder, Exactness, Init, Module, Pass, Sequential, Symmetry, Trace, Verdict};
 ///
 /// /// `y = 2x`.
@@ -51,7 +51,7 @@ pub enum Mode {
 ///     }
 ///
 ///     // Every value is treated alike. Without this method, the verdict below would be `Unknown`.
-///     fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+///     fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
 ///         Symmetry::Commutes
 ///     }
 ///
@@ -79,12 +79,13 @@ pub trait Module: Send + Sync {
     /// [`quarterturn_core::Error::Invalid`], naming the layer that does not fit.
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape>;
 
-    /// Whether it commutes with the elements of `group`, for an input of shape `x`: what [`crate::Exactness`] asks. A layer that does
-    /// not say is not known to, and neither is a network that has it.
+    /// Whether it commutes with the elements of the group, for an input of shape `x`: what [`crate::Exactness`] asks. `axis` tells
+    /// the group ([`Cosets::group`]), and what the group axis of `x` stands for. A layer that does not say is not known to commute, and
+    /// neither is a network that has it.
     ///
     /// It speaks for itself alone: layers inside, which [`Trace::through`] walks through, are asked on their own.
-    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
-        let _ = (x, group);
+    fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
+        let _ = (x, axis);
         Symmetry::Unknown
     }
 
@@ -101,9 +102,10 @@ pub trait Module: Send + Sync {
     /// Calls `f` with each parameter and its name, always in the same order.
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param));
 
-    /// Where its parameters are, if it has any.
-    fn parameter_device(&self) -> Option<Device> {
-        None
+    /// As [`Module::visit`], for who only looks. A layer that has parameters implements both; [`crate::Builder::build`] refuses one
+    /// that does not tell of the same parameters in both.
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        let _ = f;
     }
 
     /// The output, with nobody watching.
@@ -120,6 +122,14 @@ pub trait Module: Send + Sync {
             return self.visit(f);
         }
         self.visit(&mut |name, param| f(&format!("{prefix}.{name}"), param));
+    }
+
+    /// Reads with `prefix.` before each name.
+    fn read_as(&self, prefix: &str, f: &mut dyn FnMut(&str, &Param)) {
+        if prefix.is_empty() {
+            return self.read(f);
+        }
+        self.read(&mut |name, param| f(&format!("{prefix}.{name}"), param));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use quarterturn_autograd::{Kind, Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::{Cosets, Group};
 use std::{collections::BTreeMap, str::FromStr};
 
 /// A network's settings by name, as a checkpoint keeps them.
@@ -46,7 +46,11 @@ pub trait Network: Module {
 
     /// Where its parameters are.
     fn device(&self) -> Device {
-        self.layers().parameter_device().unwrap_or(Device::Cpu)
+        let mut device = None;
+        self.layers().read(&mut |_, param| {
+            device.get_or_insert_with(|| param.value().device());
+        });
+        device.unwrap_or(Device::Cpu)
     }
 
     /// The shape of the logits for images of shape `images`.
@@ -92,9 +96,9 @@ pub trait Network: Module {
     }
 
     /// Number of trained values; buffers do not count.
-    fn parameters(&mut self) -> usize {
+    fn parameters(&self) -> usize {
         let mut count = 0;
-        self.visit(&mut |_, param| {
+        self.read(&mut |_, param| {
             if param.kind() == Kind::Weight {
                 count += param.value().len();
             }
@@ -131,7 +135,7 @@ impl<N: Network> Module for N {
     }
 
     // What its layers do, they say themselves.
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -139,8 +143,8 @@ impl<N: Network> Module for N {
         self.layers_mut().visit(f);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        self.layers().parameter_device()
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        self.layers().read(f);
     }
 }
 

@@ -5,8 +5,8 @@ use crate::{
     export::{Op, Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::Group;
+use quarterturn_core::{Result, Shape};
+use quarterturn_kernels::Cosets;
 
 /// The axis of channels.
 const CHANNELS: usize = 1;
@@ -89,10 +89,14 @@ impl Module for Parallel {
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
+        let (start, mut end) = (trace.axis(), None::<Cosets>);
         let mut results = Vec::with_capacity(self.branches.len());
         for branch in &self.branches {
+            trace.set_axis(start);
             results.push(trace.through(shown(branch), &branch.1, x)?);
+            end = end.map_or(Some(trace.axis()), |end| end.in_sum(trace.axis()).or(Some(end)));
         }
+        trace.set_axis(end.unwrap_or(start));
         let joined = |shape: &Shape| match (self.join, shape.dims()) {
             (Join::Sum, dims) => dims.to_vec(),
             // All but the channels.
@@ -132,7 +136,7 @@ impl Module for Parallel {
     }
 
     // What its layers do, they say themselves.
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -142,7 +146,9 @@ impl Module for Parallel {
         }
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        self.branches.iter().find_map(|(_, branch)| branch.parameter_device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        for (name, branch) in &self.branches {
+            branch.read_as(name, f);
+        }
     }
 }

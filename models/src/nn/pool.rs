@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::{Group, Window};
+use quarterturn_kernels::{Cosets, Window};
 
 /// The maximum of each window.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl Layer for CosetMax {
 
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&[])?;
-        site.makes(site.channels(), 1)?;
+        site.makes_invariant(site.channels())?;
         Ok(CosetMax)
     }
 }
@@ -101,7 +101,7 @@ impl Layer for CosetMean {
 
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&[])?;
-        site.makes(site.channels(), 1)?;
+        site.makes_invariant(site.channels())?;
         Ok(CosetMean)
     }
 }
@@ -120,7 +120,7 @@ impl Module for MaxPool {
         Ok(plain.push(Op::MaxPool(self.0), &[x], made))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Windowed
     }
 
@@ -141,7 +141,7 @@ impl Module for AvgPool {
         Ok(plain.push(Op::AvgPool(self.0), &[x], made))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Windowed
     }
 
@@ -167,7 +167,7 @@ impl Module for BlurPool {
         Ok(plain.push(Op::Conv { weight, bias: None, stride, padding, dilation: 1, groups }, &[x], made))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Windowed
     }
 
@@ -196,7 +196,7 @@ impl Module for SpatialMean {
         Ok(plain.push(Op::Mean(vec![2, 3]), &[x], without_space(x)))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -217,7 +217,7 @@ impl Module for SpatialMax {
         Ok(plain.push(Op::Max(vec![2, 3]), &[x], without_space(x)))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -248,8 +248,8 @@ impl Module for CosetMax {
         Ok(export_coset(x, Op::Max(vec![2]), plain))
     }
 
-    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
-        coset_symmetry(x, group)
+    fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
+        coset_symmetry(x, axis)
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
@@ -268,8 +268,8 @@ impl Module for CosetMean {
         Ok(export_coset(x, Op::Mean(vec![2]), plain))
     }
 
-    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
-        coset_symmetry(x, group)
+    fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
+        coset_symmetry(x, axis)
     }
 
     fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
@@ -292,9 +292,9 @@ fn trace_coset(x: Shape, trace: &mut Trace) -> Result<Shape> {
     }
 }
 
-fn coset_symmetry(x: Shape, group: Group) -> Symmetry {
+fn coset_symmetry(x: Shape, axis: Cosets) -> Symmetry {
     match x.dims() {
-        [_, _, elements, ..] if *elements == group.order() || *elements == 1 => Symmetry::Commutes,
-        _ => Symmetry::Breaks(format!("it pools over a group axis of {x:?}, in a network on {group}")),
+        [_, _, elements, ..] if *elements == axis.order() || *elements == 1 => Symmetry::Commutes,
+        _ => Symmetry::Breaks(format!("it pools over a group axis of {x:?}, in a network on {}", axis.group())),
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::Group;
+use quarterturn_kernels::Cosets;
 
 /// `y = max(x, 0)`.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ impl Module for Relu {
         Ok(plain.push(Op::Function("relu"), &[x], x))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 

@@ -3,10 +3,11 @@
 use crate::{
     GroupConv, Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
+    nn::conv_settings::ConvSettings,
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
+use quarterturn_kernels::{Conv, Cosets, Window, filter_orbit};
 
 /// `y = pointwise ⋆ (depthwise ⋆ x) + bias`: each channel by a filter of its own, which is turned for each element
 /// ([`quarterturn_kernels::depthwise_conv`]), then a convolution with 1×1 filters. Takes `k² + C_out·G` multiplications for each
@@ -60,19 +61,15 @@ impl Layer for SeparableConv {
 
     /// On the group; lifting, if the group has not been reached yet.
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "bias"])?;
-        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
-        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
-        let Window { kernel_size, stride, padding } = node.window()?;
-        let dilation = GroupConv::dilation(node, site)?;
-        site.makes(out_channels, group.order())?;
+        let ConvSettings { in_channels, elements, out_channels, kernel_size, conv, bias } =
+            ConvSettings::of(node, &[], site)?;
         site.expect("depthwise.weight", &[in_channels, 1, 1, kernel_size, kernel_size])?;
-        site.expect("pointwise.weight", &[out_channels, in_channels, group.order(), 1, 1])?;
+        site.expect("pointwise.weight", &[out_channels, in_channels, conv.group.order(), 1, 1])?;
         if bias {
             site.expect("pointwise.bias", &[out_channels])?;
         }
-        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
-        let layer = Self::new(in_channels, elements, out_channels, kernel_size, conv, site.init(), device)?;
+        let (device, init) = (site.device(), site.init());
+        let layer = Self::new(in_channels, elements, out_channels, kernel_size, conv, init, device)?;
         Ok(if bias { layer } else { layer.without_bias() })
     }
 }
@@ -113,8 +110,8 @@ impl Module for SeparableConv {
         plain.through("pointwise", &self.pointwise, filtered)
     }
 
-    fn symmetry(&self, x: Shape, group: Group) -> Symmetry {
-        self.pointwise.symmetry(x, group)
+    fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
+        self.pointwise.symmetry(x, axis)
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
@@ -122,7 +119,8 @@ impl Module for SeparableConv {
         self.pointwise.visit_as("pointwise", f);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.depthwise.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("depthwise.weight", &self.depthwise);
+        self.pointwise.read_as("pointwise", f);
     }
 }

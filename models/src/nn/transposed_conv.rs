@@ -1,12 +1,13 @@
 //! The transposed convolution layer: larger maps, by learned filters.
 
 use crate::{
-    GroupConv, Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
+    nn::conv_settings::ConvSettings,
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, dilated_extent, transposed_extent};
-use quarterturn_kernels::{Conv, Group, Window, filter_orbit};
+use quarterturn_kernels::{Conv, Cosets, Window, filter_orbit};
 
 /// No described layer makes a map larger by more, nor higher or wider than this.
 const LARGEST: usize = 64;
@@ -61,11 +62,9 @@ impl Layer for TransposedConv {
 
     /// On the group; lifting, if the group has not been reached yet.
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self> {
-        node.knows_only(&["out_channels", "kernel_size", "stride", "padding", "dilation", "output_padding", "bias"])?;
-        let (out_channels, bias) = (node.setting("out_channels")?, node.setting("bias")?);
-        let (group, in_channels, elements) = (site.group(), site.channels(), site.elements());
-        let Window { kernel_size, stride, padding } = node.window()?;
-        let (dilation, output_padding) = (GroupConv::dilation(node, site)?, node.setting_or("output_padding", 0)?);
+        let ConvSettings { in_channels, elements, out_channels, kernel_size, conv, bias } =
+            ConvSettings::of(node, &["output_padding"], site)?;
+        let (stride, output_padding) = (conv.stride, node.setting_or("output_padding", 0)?);
         if stride > LARGEST {
             return Err(site.unfit(format!("expected a stride of 1 to {LARGEST}, not {stride}")));
         }
@@ -73,13 +72,11 @@ impl Layer for TransposedConv {
             let message = format!("expected an output padding below the stride {stride}, not {output_padding}");
             return Err(site.unfit(message));
         }
-        site.makes(out_channels, group.order())?;
         site.expect("weight", &[in_channels, out_channels, elements, kernel_size, kernel_size])?;
         if bias {
             site.expect("bias", &[out_channels])?;
         }
-        let (conv, device) = (Conv { group, stride, padding, dilation }, site.device());
-        let init = site.init();
+        let (device, init) = (site.device(), site.init());
         let layer = Self::new(in_channels, elements, out_channels, kernel_size, conv, output_padding, init, device)?;
         Ok(if bias { layer } else { layer.without_bias() })
     }
@@ -144,9 +141,11 @@ impl Module for TransposedConv {
         Ok(plain.push(op, &[x], Value { channels: outputs, elements: order, ..made }))
     }
 
-    fn symmetry(&self, _: Shape, group: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, axis: Cosets) -> Symmetry {
         match self.conv.group {
-            own if own != group => Symmetry::Breaks(format!("it convolves on {own}, in a network on {group}")),
+            own if axis.group() != own.into() => {
+                Symmetry::Breaks(format!("it convolves on {own}, in a network on {}", axis.group()))
+            }
             _ if self.output_padding > 0 => Symmetry::Breaks(format!(
                 "its output padding, {}, adds rows and columns at the bottom and on the right alone",
                 self.output_padding
@@ -162,7 +161,10 @@ impl Module for TransposedConv {
         }
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.weight.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("weight", &self.weight);
+        if let Some(bias) = &self.bias {
+            f("bias", bias);
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::{Group, nearest_commutes, nearest_pixels};
+use quarterturn_kernels::{Cosets, nearest_commutes, nearest_pixels};
 use std::{fmt, str::FromStr};
 
 /// How a place between pixels gets its value.
@@ -115,7 +115,7 @@ impl Module for Upsample {
         Ok(plain.push(op, &[x], Value { extents, ..x }))
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes
     }
 
@@ -161,7 +161,7 @@ impl Module for Resize {
         Ok(plain.push_as("columns", Op::Select { axis: 3, indices: nearest_pixels(width, self.extent) }, &[rows], made))
     }
 
-    fn symmetry(&self, x: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, x: Shape, _: Cosets) -> Symmetry {
         let to = self.extent;
         match x.dims() {
             [.., height, width] if self.interpolation == Interpolation::Nearest => {

@@ -157,8 +157,8 @@ impl Module for Idle {
         f("weight", &mut self.0);
     }
 
-    fn parameter_device(&self) -> Option<Device> {
-        Some(self.0.value().device())
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("weight", &self.0);
     }
 }
 

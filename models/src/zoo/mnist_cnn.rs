@@ -161,9 +161,7 @@ impl MnistCnn {
     /// See [`Checkpoint`].
     pub fn restored(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = MnistCnnConfig::from_config(checkpoint.config())?;
-        let mut network = Self::with_init(config, Init::restoring(checkpoint), device)?;
-        checkpoint.restore(&mut network)?;
-        Ok(network)
+        checkpoint.fill(|init| Self::with_init(config, init, device))
     }
 
     /// Its settings.
@@ -213,7 +211,7 @@ mod tests {
             (MnistCnnConfig { in_channels: 3, ..MnistCnnConfig::z2cnn() }, 25_570),
             (MnistCnnConfig::p4mcnn(), 24_202),
         ] {
-            let mut network = MnistCnn::new(config, 1, &Device::Cpu).unwrap();
+            let network = MnistCnn::new(config, 1, &Device::Cpu).unwrap();
             assert_eq!((network.parameters(), config.parameters()), (count, count as u64), "{config:?}");
         }
     }

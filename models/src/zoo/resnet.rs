@@ -258,9 +258,7 @@ impl ResNet {
     /// See [`Checkpoint`].
     pub fn restored(checkpoint: &Checkpoint, device: &Device) -> Result<Self> {
         let config = ResNetConfig::from_config(checkpoint.config())?;
-        let mut network = Self::new(config, Init::restoring(checkpoint), device)?;
-        checkpoint.restore(&mut network)?;
-        Ok(network)
+        checkpoint.fill(|init| Self::new(config, init, device))
     }
 
     /// Its settings.
@@ -460,7 +458,7 @@ mod tests {
             // PyTorch's ResNet-18.
             (ResNetConfig::resnet18(C1), 11_689_512),
         ] {
-            let mut network = ResNet::new(config.clone(), Init::new(1), &Device::Cpu).unwrap();
+            let network = ResNet::new(config.clone(), Init::new(1), &Device::Cpu).unwrap();
             assert_eq!(network.parameters(), count, "{config:?}");
         }
     }

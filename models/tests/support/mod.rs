@@ -1,7 +1,7 @@
 //! Random networks, which several tests try.
 
 use quarterturn_core::{Device, Stream, Tensor};
-use quarterturn_kernels::{Group, SILU, Window};
+use quarterturn_kernels::{Group, SILU, Subgroup, TANH, Window};
 use quarterturn_models::{Builder, Init, Interpolation, Network, Sequential};
 use std::cell::Cell;
 
@@ -78,6 +78,38 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x
 }
 
+/// Layers that take only a part of the group into account, and layers on what is left of it; and whether there still is a group axis.
+fn on_a_subgroup(x: Builder, draw: &Draw, group: Group, channels: usize) -> (Builder, bool) {
+    let parts = Subgroup::ALL.into_iter().filter(|&part| Subgroup::from(group).contains(part));
+    let of_group: Vec<Subgroup> = parts.collect();
+    let restricted = |x: Builder, to: Subgroup| {
+        let x = x.restrict("restrict", to);
+        let conv = |x: Builder| x.chain("restricted", |x| body(x, draw, channels, 1));
+        if to == Subgroup::P2 { x.avg_pool("smooth", draw.window()) } else { conv(x) }
+    };
+    let x = match draw.below(4) {
+        0 => {
+            let to = of_group[draw.below(of_group.len())];
+            let has_way = !matches!(to, Subgroup::PM | Subgroup::P2MM);
+            restricted(x, if has_way { to } else { Subgroup::P4 })
+        }
+        1 if group == Group::D4 => restricted(x.subgroup_max("pool", Subgroup::PM), Subgroup::P4),
+        // A branch on a subgroup beside one on the whole group.
+        2 => {
+            let to = if group == Group::D4 { Subgroup::P4 } else { Subgroup::from(group) };
+            let point = Window { kernel_size: 1, stride: 1, padding: 0 };
+            let branch = |x: Builder| x.restrict("restrict", to).conv("conv", 2, point).coset_max();
+            return (x.concat("heads", |x| x.coset_max(), branch), false);
+        }
+        way => {
+            let part = of_group[draw.below(of_group.len())];
+            let x = if way == 1 { x.subgroup_max("part", part) } else { x.subgroup_mean("part", part) };
+            x.norm("pooled").relu().max_pool("after", draw.window())
+        }
+    };
+    (x, true)
+}
+
 /// The random network of this number, and the extent of images that fit it.
 pub fn network(number: u32) -> (Sequential, usize) {
     let draw = Draw { stream: Stream::new(2026, number, 0), drawn: Cell::new(0) };
@@ -85,14 +117,24 @@ pub fn network(number: u32) -> (Sequential, usize) {
     let builder = Builder::new(group, 1 + draw.below(2), Init::kaiming(u64::from(number)), &Device::Cpu);
     let channels = 1 + draw.below(3);
     let mut x = body(builder, &draw, channels, 0);
+    let mut has_axis = true;
+    if draw.below(3) == 0 {
+        (x, has_axis) = on_a_subgroup(x, &draw, group, channels);
     // Only as the last: a window of stride 2 behind it may leave over just what an output padding adds.
-    if draw.below(4) == 0 {
+    } else if draw.below(4) == 0 {
         let doubling = Window { kernel_size: 3, stride: 2, padding: 1 };
         x = x.transposed_conv("last", channels, doubling, draw.below(2));
     }
     if draw.below(4) > 0 {
-        x = if draw.below(2) == 0 { x.spatial_mean().coset_max() } else { x.coset_mean().spatial_mean() };
-        x = x.linear("linear", 3);
+        x = match draw.below(2) {
+            _ if !has_axis => x.spatial_mean(),
+            0 => x.spatial_mean().coset_max(),
+            _ => x.coset_mean().spatial_mean(),
+        };
+        x = match draw.below(3) {
+            0 => x.concat("outputs", |x| x.linear("classes", 3), |x| x.linear("numbers", 2).activation(&TANH)),
+            _ => x.linear("linear", 3),
+        };
     }
     (Sequential::new(&format!("random network {number}"), x.build().unwrap()), 17 + draw.below(8))
 }

@@ -55,6 +55,27 @@ impl Module for Own {
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
         f("c.bias", &mut self.0);
     }
+
+    fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
+        f("c.bias", &self.0);
+    }
+}
+
+/// A layer whose parameter only training would see, and no file.
+struct Unread(Own);
+
+impl Module for Unread {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        x
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        Ok(x)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
+        self.0.visit(f);
+    }
 }
 
 #[test]
@@ -62,4 +83,11 @@ fn two_parameters_of_one_name_are_refused() {
     let own = || Own(Param::weight(Tensor::full([1], 0.0, &Device::Cpu).unwrap()));
     refused(builder().conv("c", 1, KEEPING).layer("", own()), "c.bias: two parameters have this name");
     builder().conv_without_bias("c", 1, KEEPING).layer("", own()).build().unwrap();
+}
+
+#[test]
+fn a_parameter_that_no_file_would_keep_is_refused() {
+    let unread = Unread(Own(Param::weight(Tensor::full([1], 0.0, &Device::Cpu).unwrap())));
+    let message = "own.c.bias: Module::visit and Module::read do not tell of the same parameters";
+    refused(builder().conv("c", 1, KEEPING).layer("own", unread), message);
 }

@@ -107,7 +107,7 @@ fn a_state_of_other_settings_or_with_a_broken_tensor_is_refused_by_name() {
     std::fs::write(&path, bad).unwrap();
     refused(training.clone(), "optimizer.moment2.norm1.bias");
     // The network's checkpoint alone is no state.
-    crate::checkpoint::save(&path, &mut small()).unwrap();
+    crate::checkpoint::save(&path, &small()).unwrap();
     refused(training, "training.epochs");
 }
 
