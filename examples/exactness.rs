@@ -1,13 +1,13 @@
-//! Says whether a network is exactly equivariant at an input size, which layers break the symmetry if it is not, and the
-//! nearest sizes at which it is.
+//! Says what a network is made of, whether it is exactly equivariant at an input size, which layers break the symmetry if it is not,
+//! and the nearest sizes at which it is.
 
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     core::{Device, Error, Result, Stream, Tensor},
     kernels::Group,
     models::{
-        DepthError, EquivarianceError, Exactness, Init, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig,
-        Verdict, WindowedLayer,
+        DepthError, EquivarianceError, Init, LayerSummary, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig,
+        Standing, Summary, Verdict, WindowedLayer,
     },
 };
 use quarterturn_examples::{args, device, input::Input, onnx_report, say, table, weights::NameArgs};
@@ -121,15 +121,15 @@ fn run(args: &Args) -> Result<()> {
     let Some(input) = args.input.map(|input| input.0).or(usual) else {
         return Err(Error::Invalid(format!("{name}: the file does not say the size of its images; --input does")));
     };
-    let mut exactness = Exactness::of(&*network, input)?;
-    exactness.model = name;
+    let mut summary = Summary::of(&*network, input)?;
+    summary.exactness.model = name;
     let measured = if args.measure { Some(measure(&*network, input, args, &device)?) } else { None };
     if args.json {
-        let report = Report::new(&exactness, measured.as_deref());
+        let report = Report::new(&summary, measured.as_deref());
         let text = serde_json::to_string_pretty(&report).map_err(|error| Error::Invalid(error.to_string()))?;
         say::result(text);
     } else {
-        print_geometry(&exactness);
+        print_summary(&summary);
         if let Some(measured) = &measured {
             print_measured(measured, args.images);
         }
@@ -174,30 +174,10 @@ fn measure(
     Ok(error.depths())
 }
 
-fn print_geometry(exactness: &Exactness) {
-    let each = |two: [usize; 2]| if two[0] == two[1] { two[0].to_string() } else { format!("{}, {}", two[0], two[1]) };
-    let rows: Vec<Vec<String>> = exactness
-        .layers
-        .iter()
-        .map(|layer| {
-            let window = layer.window;
-            vec![
-                layer.name.clone(),
-                layer.kind.to_string(),
-                format!("{}×{}", layer.input[0], layer.input[1]),
-                window.kernel_size.to_string(),
-                window.stride.to_string(),
-                window.padding.to_string(),
-                layer.dilation.to_string(),
-                each(layer.residual),
-                if layer.is_exact() { "exact".into() } else { "inexact".into() },
-            ]
-        })
-        .collect();
-    table::print(&["layer", "kind", "input", "k", "s", "p", "d", "left over", ""], &rows);
-    let (inexact, steps) = exactness.subsampling();
-    say::result(exactness);
-    if exactness.verdict() == Verdict::Inexact && inexact > 0 {
+fn print_summary(summary: &Summary) {
+    say::result(summary);
+    let (inexact, steps) = summary.exactness.subsampling();
+    if summary.exactness.verdict() == Verdict::Inexact && inexact > 0 {
         say::result(format_args!("{inexact} of {steps} subsampling stages leave samples over"));
     }
 }
@@ -232,7 +212,16 @@ struct Report<'a> {
     input: [usize; 2],
     exact: bool,
     verdict: &'static str,
+    symmetry: &'static str,
+    parameters: usize,
+    /// Multiplications of one forward pass, over irreps and as a dense sum.
+    multiply_adds: u64,
+    multiply_adds_dense: u64,
+    /// Bytes that training keeps for each image, at most.
+    training_bytes: usize,
+    /// The layers with a window, and all of them.
     layers: Vec<LayerReport<'a>>,
+    summary: Vec<RowReport<'a>>,
     /// Layers that commute at no size, with the reason, and layers that do not say.
     breaking: Vec<String>,
     unknown: &'a [String],
@@ -251,6 +240,18 @@ struct LayerReport<'a> {
     padding: usize,
     dilation: usize,
     residual: [usize; 2],
+    exact: bool,
+}
+
+#[derive(Serialize)]
+struct RowReport<'a> {
+    name: &'a str,
+    kind: &'a str,
+    output: Vec<usize>,
+    parameters: usize,
+    multiply_adds: u64,
+    multiply_adds_dense: u64,
+    training_bytes: usize,
     exact: bool,
 }
 
@@ -279,7 +280,8 @@ struct DepthReport<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn new(exactness: &'a Exactness, measured: Option<&'a [DepthError]>) -> Self {
+    fn new(summary: &'a Summary, measured: Option<&'a [DepthError]>) -> Self {
+        let (exactness, work) = (&summary.exactness, summary.multiply_adds());
         let square = exactness.input[0] == exactness.input[1];
         let size = |size: [usize; 2]| if square { Size::Square(size[0]) } else { Size::Rectangle(size) };
         let depth = |depth: &'a DepthError| DepthReport {
@@ -298,9 +300,30 @@ impl<'a> Report<'a> {
             verdict: exactness.verdict().name(),
             breaking: exactness.breaking.iter().map(ToString::to_string).collect(),
             unknown: &exactness.unknown,
+            symmetry: exactness.symmetry.name(),
+            parameters: summary.parameters(),
+            multiply_adds: work.computed,
+            multiply_adds_dense: work.dense,
+            training_bytes: summary.bytes(),
             layers: exactness.layers.iter().map(LayerReport::new).collect(),
+            summary: summary.layers.iter().map(RowReport::new).collect(),
             nearest_exact: Nearest { below: exactness.below.map(size), above: exactness.above.map(size) },
             measured: measured.map(|measured| measured.iter().map(depth).collect()),
+        }
+    }
+}
+
+impl<'a> RowReport<'a> {
+    fn new(layer: &'a LayerSummary) -> Self {
+        RowReport {
+            name: &layer.name,
+            kind: &layer.kind,
+            output: layer.output.dims().to_vec(),
+            parameters: layer.parameters,
+            multiply_adds: layer.multiply_adds.computed,
+            multiply_adds_dense: layer.multiply_adds.dense,
+            training_bytes: layer.bytes,
+            exact: layer.standing == Standing::Exact,
         }
     }
 }

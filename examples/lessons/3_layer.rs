@@ -8,7 +8,7 @@ use quarterturn::{
     autograd::{Optimizer, Param, Schedule, Var},
     core::{Device, Result, Shape},
     data::{Split, digits},
-    kernels::{Elementwise, Group, Window, transform_plane},
+    kernels::{Cosets, Elementwise, Group, Window, transform_plane},
     models::{
         Builder, Checkpoint, Exactness, Init, Layer, Layers, Module, Network, Node, Pass, Sequential, Site, Symmetry,
         Trace, Verdict, checkpoint,
@@ -39,7 +39,7 @@ impl Module for Squash {
         Ok(x) // the shape of the output
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         Symmetry::Commutes // every value is treated alike, wherever it is
     }
 
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
 
     // A file is read back by whoever knows the layer, and a turned image has the same logits in every bit.
     let file = std::env::temp_dir().join("lesson3.safetensors");
-    checkpoint::save(&file, &mut network)?;
+    checkpoint::save(&file, &network)?;
     let loaded = Checkpoint::read(&file)?.network_of(&layers, &device)?;
     let (images, _) = data.batches(8).next().expect("256 images")?.into_pair();
     let logits = network.predict(&images)?.to_vec()?;

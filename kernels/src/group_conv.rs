@@ -50,6 +50,23 @@ impl Conv {
     }
 }
 
+impl Conv {
+    /// Multiplications for one channel of the input, one of the result and one place of it, all elements of the group together:
+    /// `[of the formula, of the sum over irreps]`. `g_in` is the extent of the input's group axis: 1 when lifting, where the sum over
+    /// irreps has a term for each orbit of taps under turns.
+    pub fn products(self, g_in: usize, kernel_size: usize) -> [usize; 2] {
+        let taps = kernel_size * kernel_size;
+        let formula = taps * g_in * self.group.order();
+        let of_term = match self.group {
+            Group::C1 => return [formula; 2],
+            Group::C4 => 6,
+            Group::D4 => 12,
+        };
+        let lifts = g_in == 1;
+        [formula, of_term * if lifts { taps.div_ceil(4) } else { taps }]
+    }
+}
+
 /// The extents of one convolution, checked against each other.
 #[derive(Clone, Copy, Debug)]
 struct Extents {

@@ -29,7 +29,8 @@ mod zoo;
 #[cfg(feature = "onnx")]
 pub use check::onnx::{JudgedLayer, Judgement, OnnxExactness, OnnxModel};
 pub use check::{
-    BreakingLayer, DepthError, EquivarianceError, Exactness, LayerKind, Symmetry, Trace, Verdict, WindowedLayer,
+    BreakingLayer, DepthError, EquivarianceError, Exactness, LayerKind, LayerSummary, MultiplyAdds, Standing, Summary,
+    Symmetry, Trace, Verdict, WindowedLayer,
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{

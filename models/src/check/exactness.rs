@@ -1,6 +1,6 @@
 //! Whether a network is exactly equivariant at an input size, and at which sizes nearby its windows are.
 
-use crate::{BreakingLayer, Network, Trace, WindowedLayer};
+use crate::{BreakingLayer, Network, Trace, WindowedLayer, nn::CHAIN};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Group, Subgroup};
 use std::{collections::BTreeSet, fmt};
@@ -237,9 +237,17 @@ impl fmt::Display for Exactness {
 
 /// What the layers say, and the shape of the output.
 pub(super) fn trace<N: Network + ?Sized>(network: &N, [height, width]: [usize; 2]) -> Result<(Trace, Shape)> {
-    let mut trace = Trace::new(network.group());
+    trace_with(network, Trace::new(network.group()), [height, width])
+}
+
+/// As [`trace`], with a walk that has been begun.
+pub(super) fn trace_with<N: Network + ?Sized>(
+    network: &N,
+    mut trace: Trace,
+    [height, width]: [usize; 2],
+) -> Result<(Trace, Shape)> {
     let image = Shape::from([1, network.in_channels(), 1, height, width]);
-    let output = trace.through("", network.layers(), image)?;
+    let output = trace.through_kind("", CHAIN, network.layers(), image)?;
     Ok((trace, output))
 }
 

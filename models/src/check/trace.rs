@@ -1,6 +1,9 @@
 //! A network's geometry: what its layers make of shapes, and what each of them says of its symmetry on the way.
 
-use crate::{Module, nn::Path};
+use crate::{
+    LayerSummary, Module, Standing,
+    nn::{CHAIN, OWN, Path},
+};
 use quarterturn_core::{Error, Result, Shape, dilated_extent, window_extent, window_residual};
 use quarterturn_kernels::{Cosets, Group, Window};
 use std::{collections::BTreeMap, fmt};
@@ -142,6 +145,8 @@ pub struct Trace {
     /// Choices that adaptive layers share, and the extents of the maps that they are made for.
     grids: BTreeMap<String, [usize; 2]>,
     lone_norm: Option<String>,
+    /// What a summary says of each layer, if there is to be one.
+    pub(super) rows: Option<Vec<LayerSummary>>,
 }
 
 impl Trace {
@@ -158,7 +163,13 @@ impl Trace {
             axes: vec![],
             grids: BTreeMap::new(),
             lone_norm: None,
+            rows: None,
         }
+    }
+
+    /// The same walk, with a summary of each layer.
+    pub(super) fn with_summary(self) -> Self {
+        Trace { rows: Some(Vec::new()), ..self }
     }
 
     /// The shape of the output of `module`, a layer inside of another that is called `name`; the counterpart of
@@ -167,22 +178,49 @@ impl Trace {
     /// # Errors
     /// What [`Module::trace`] reports.
     pub fn through(&mut self, name: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
+        self.through_kind(name, OWN, module, x)
+    }
+
+    /// As [`Trace::through`], of a layer that descriptions call `kind`.
+    pub(crate) fn through_kind(&mut self, name: &str, kind: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
         if name.is_empty() {
-            return self.judged(module, x);
+            return self.summed(kind, module, x);
         }
         self.path.enter(name);
-        let y = self.judged(module, x)?;
+        let y = self.summed(kind, module, x)?;
         self.outputs.push((self.path.as_str().into(), y));
         self.axes.push(self.axis);
         self.path.leave();
         Ok(y)
     }
 
-    /// As [`Trace::through`], of a layer of whose output [`crate::Pass`] does not tell.
-    pub(crate) fn through_untold(&mut self, name: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
+    /// As [`Trace::through_kind`], of a layer of whose output [`crate::Pass`] does not tell.
+    pub(crate) fn through_untold(&mut self, name: &str, kind: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
         self.path.enter(name);
-        let y = self.judged(module, x)?;
+        let y = self.summed(kind, module, x)?;
         self.path.leave();
+        Ok(y)
+    }
+
+    /// As [`Trace::judged`], with a row of the summary, if there is to be one.
+    fn summed(&mut self, kind: &str, module: &dyn Module, x: Shape) -> Result<Shape> {
+        let (windows, breaking, unknown) = (self.windows.len(), self.breaking.len(), self.unknown.len());
+        let inner = self.rows.as_ref().map(Vec::len);
+        let y = self.judged(module, x)?;
+        let Some(rows) = &mut self.rows else { return Ok(y) };
+        // What a chain is, its layers say.
+        if kind == CHAIN {
+            return Ok(y);
+        }
+        let is_leaf = inner == Some(rows.len());
+        let standing = match is_leaf {
+            true if self.breaking.len() > breaking => Standing::Breaks,
+            true if self.unknown.len() > unknown => Standing::Unknown,
+            true if self.windows[windows..].iter().any(|window| !window.is_exact()) => Standing::LeavesOver,
+            _ => Standing::Exact,
+        };
+        let window = self.windows.get(windows).filter(|_| is_leaf).cloned();
+        rows.push(LayerSummary::of(self.path.as_str(), kind, module, [x, y], is_leaf, window, standing));
         Ok(y)
     }
 

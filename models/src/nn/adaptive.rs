@@ -5,7 +5,7 @@
 //! down. A name stands for one choice in a whole network. For the rule see [`quarterturn_kernels::choose_grid`].
 
 use crate::{
-    GroupConv, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    GroupConv, Layer, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
     export::{Grid, Op, Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
@@ -167,6 +167,10 @@ impl Module for AdaptiveConv {
             Symmetry::Windowed => Symmetry::Commutes,
             other => other,
         }
+    }
+
+    fn multiply_adds(&self, x: Shape, y: Shape) -> MultiplyAdds {
+        self.conv.multiply_adds(x, y)
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -5,7 +5,7 @@ use crate::{
     BatchNorm, Chain, ConvNorm, GroupConv, Layer, MaxPool, Module, Node, Parallel, Relu, Site,
     nn::chain::Link,
     nn::description::{DEEPEST, is_name},
-    nn::layer::Place,
+    nn::layer::{OWN, Place},
     nn::parallel::Join,
 };
 use quarterturn_core::Result;
@@ -87,7 +87,7 @@ impl Assembly {
             if let Some(channels) = channels {
                 site.makes(channels, site.axis())?;
             }
-            self.push(node.name, module);
+            self.push(node.name, OWN, module);
             return Ok(());
         }
         match node.kind.as_str() {
@@ -114,17 +114,18 @@ impl Assembly {
                 let pool = MaxPool::make(&node, site)?;
                 match self.last.take() {
                     Some((empty, Open::ConvNorm(both))) => {
-                        self.links.push(Link { name: empty, module: Box::new(both.with_pool(&node.name, pool)) });
+                        let module = Box::new(both.with_pool(&node.name, pool));
+                        self.links.push(Link { name: empty, kind: CHAIN.into(), module });
                     }
                     last => {
                         self.last = last;
-                        self.push(node.name, Box::new(pool));
+                        self.push(node.name, MaxPool::KIND, Box::new(pool));
                     }
                 }
             }
             CHAIN => {
                 let chain = assemble(children, site)?;
-                self.push(node.name, Box::new(chain));
+                self.push(node.name, CHAIN, Box::new(chain));
             }
             kind if kind == Join::Sum.kind() => {
                 let sum = Parallel::new(branches(children, Join::Sum, site)?, Join::Sum);
@@ -136,7 +137,7 @@ impl Assembly {
             }
             _ => {
                 let module = site.layers().make(&node, site)?;
-                self.push(node.name, module);
+                self.push(node.name, &node.kind, module);
             }
         }
         Ok(())
@@ -149,7 +150,7 @@ impl Assembly {
             Some((name, Open::Parallel(block))) => Some((name, Open::Parallel(block.with_relu()))),
             last => {
                 self.last = last;
-                self.push(name, Box::new(Relu));
+                self.push(name, Relu::KIND, Box::new(Relu));
                 None
             }
         }
@@ -180,21 +181,21 @@ impl Assembly {
     }
 
     /// A layer as it is.
-    fn push(&mut self, name: String, module: Box<dyn Module>) {
+    fn push(&mut self, name: String, kind: &str, module: Box<dyn Module>) {
         self.settle();
-        self.links.push(Link { name, module });
+        self.links.push(Link { name, kind: kind.into(), module });
     }
 
     /// The last layer stays as it is.
     fn settle(&mut self) {
         if let Some((name, open)) = self.last.take() {
-            let module: Box<dyn Module> = match open {
-                Open::Conv(conv) => Box::new(conv),
-                Open::ConvNorm(both) => Box::new(both),
-                Open::Norm(norm) => Box::new(norm),
-                Open::Parallel(block) => Box::new(block),
+            let (kind, module): (&str, Box<dyn Module>) = match open {
+                Open::Conv(conv) => (GroupConv::KIND, Box::new(conv)),
+                Open::ConvNorm(both) => (CHAIN, Box::new(both)),
+                Open::Norm(norm) => (BatchNorm::KIND, Box::new(norm)),
+                Open::Parallel(block) => (block.join().kind(), Box::new(block)),
             };
-            self.links.push(Link { name, module });
+            self.links.push(Link { name, kind: kind.into(), module });
         }
     }
 }

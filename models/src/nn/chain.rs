@@ -19,9 +19,10 @@ pub struct Chain {
     nodes: Vec<Node>,
 }
 
-/// A layer or block and its name, which is empty if it is part of what it stands in.
+/// A layer or block, its name, which is empty if it is part of what it stands in, and what descriptions call its type.
 pub(crate) struct Link {
     pub name: String,
+    pub kind: String,
     pub module: Box<dyn Module>,
 }
 
@@ -85,7 +86,7 @@ impl Module for Chain {
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        self.links.iter().try_fold(x, |x, link| trace.through(&link.name, &*link.module, x))
+        self.links.iter().try_fold(x, |x, link| trace.through_kind(&link.name, &link.kind, &*link.module, x))
     }
 
     fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {

@@ -1,7 +1,7 @@
 //! A convolution and the batch norm behind it, which are computed together.
 
 use crate::{
-    BatchNorm, GroupConv, MaxPool, Mode, Module, Pass, Symmetry, Trace,
+    BatchNorm, GroupConv, Layer, MaxPool, Mode, Module, Pass, Symmetry, Trace,
     export::{Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
@@ -71,10 +71,10 @@ impl Module for ConvNorm {
     }
 
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape> {
-        let y = trace.through(&self.names[0], &self.conv, x)?;
-        trace.through_untold(&self.names[1], &self.norm, y)?;
+        let y = trace.through_kind(&self.names[0], GroupConv::KIND, &self.conv, x)?;
+        trace.through_untold(&self.names[1], BatchNorm::KIND, &self.norm, y)?;
         match &self.pool {
-            Some((name, pool)) => trace.through(name, pool, y),
+            Some((name, pool)) => trace.through_kind(name, MaxPool::KIND, pool, y),
             None => Ok(y),
         }
     }

@@ -1,7 +1,7 @@
 //! The convolution layer: plain, lifting or on the group.
 
 use crate::{
-    Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
+    Init, Layer, LayerKind, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
     nn::conv_settings::ConvSettings,
 };
@@ -176,6 +176,11 @@ impl Module for GroupConv {
             own if axis.group() == own.into() => Symmetry::Windowed,
             own => Symmetry::Breaks(format!("it convolves on {own}, in a network on {}", axis.group())),
         }
+    }
+
+    fn multiply_adds(&self, _: Shape, y: Shape) -> MultiplyAdds {
+        let w = self.weight.value().shape();
+        MultiplyAdds::new(w[0] * w[1] * y[0] * y[3] * y[4], self.conv.products(w[2], w[3]))
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

@@ -1,7 +1,7 @@
 //! The linear layer.
 
 use crate::{
-    Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    Init, Layer, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
@@ -86,6 +86,10 @@ impl Module for Linear {
             ),
             _ => Symmetry::Commutes,
         }
+    }
+
+    fn multiply_adds(&self, x: Shape, _: Shape) -> MultiplyAdds {
+        MultiplyAdds::new(x[0] * self.weight.value().len(), [1; 2])
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

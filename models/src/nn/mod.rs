@@ -28,6 +28,7 @@ mod upsample;
 
 pub use activation::Activation;
 pub use adaptive::{AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, GridUpsample};
+pub(crate) use assembly::CHAIN;
 pub use batch_norm::BatchNorm;
 pub use builder::Builder;
 pub use chain::Chain;
@@ -36,6 +37,7 @@ pub use description::{Description, Node};
 pub use dropout_maps::DropoutMaps;
 pub use group_conv::GroupConv;
 pub use init::{Init, Scheme};
+pub(crate) use layer::OWN;
 pub use layer::{Layer, Layers, Site};
 pub use linear::Linear;
 pub(crate) use module::Path;

@@ -2,7 +2,7 @@
 //! of parameters come.
 
 use crate::{
-    Symmetry, Trace,
+    MultiplyAdds, Symmetry, Trace,
     export::{Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
@@ -97,6 +97,13 @@ pub trait Module: Send + Sync {
     fn export(&self, x: Value, plain: &mut Plain) -> Result<Value> {
         let _ = x;
         Err(plain.refused("this type of layer does not say one (Module::export)"))
+    }
+
+    /// The multiplications, each with an addition, that make an output of shape `y` of an input of shape `x`: what
+    /// [`crate::Summary`] adds up. Of the layer alone, without those that [`Trace::through`] walks through.
+    fn multiply_adds(&self, x: Shape, y: Shape) -> MultiplyAdds {
+        let _ = (x, y);
+        MultiplyAdds::default()
     }
 
     /// Calls `f` with each parameter and its name, always in the same order.

@@ -3,6 +3,7 @@
 use crate::{
     Chain, Module, Pass, Symmetry, Trace,
     export::{Op, Plain, Value},
+    nn::assembly::CHAIN,
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
@@ -49,6 +50,11 @@ impl Parallel {
         Parallel { branches, join, relu: false }
     }
 
+    /// What becomes of the results.
+    pub(crate) fn join(&self) -> Join {
+        self.join
+    }
+
     /// Followed by a ReLU.
     #[must_use]
     pub fn with_relu(mut self) -> Self {
@@ -93,7 +99,7 @@ impl Module for Parallel {
         let mut results = Vec::with_capacity(self.branches.len());
         for branch in &self.branches {
             trace.set_axis(start);
-            results.push(trace.through(shown(branch), &branch.1, x)?);
+            results.push(trace.through_kind(shown(branch), CHAIN, &branch.1, x)?);
             end = end.map_or(Some(trace.axis()), |end| end.in_sum(trace.axis()).or(Some(end)));
         }
         trace.set_axis(end.unwrap_or(start));

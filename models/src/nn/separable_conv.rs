@@ -1,7 +1,7 @@
 //! The separable convolution layer: over space within each channel, then over channels and group at each place.
 
 use crate::{
-    GroupConv, Init, Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
+    GroupConv, Init, Layer, LayerKind, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
     nn::conv_settings::ConvSettings,
 };
@@ -112,6 +112,12 @@ impl Module for SeparableConv {
 
     fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
         self.pointwise.symmetry(x, axis)
+    }
+
+    fn multiply_adds(&self, x: Shape, y: Shape) -> MultiplyAdds {
+        let w = self.depthwise.value().shape();
+        let filtered = MultiplyAdds::new(w[0] * y[0] * y[2] * y[3] * y[4], [w[3] * w[3]; 2]);
+        filtered + self.pointwise.multiply_adds(x, y)
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {

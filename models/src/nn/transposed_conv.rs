@@ -1,7 +1,7 @@
 //! The transposed convolution layer: larger maps, by learned filters.
 
 use crate::{
-    Init, Layer, Module, Node, Pass, Site, Symmetry, Trace,
+    Init, Layer, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
     export::{Array, Op, Plain, Value},
     nn::conv_settings::ConvSettings,
 };
@@ -152,6 +152,14 @@ impl Module for TransposedConv {
             )),
             _ => Symmetry::Commutes,
         }
+    }
+
+    // Element by element, unless it is at once the convolution with turned filters.
+    fn multiply_adds(&self, x: Shape, _: Shape) -> MultiplyAdds {
+        let w = self.weight.value().shape();
+        let [formula, irreps] = self.conv.products(w[2], w[3]);
+        let computed = if self.conv.stride == 1 && w[2] > 1 { irreps } else { formula };
+        MultiplyAdds::new(w[0] * w[1] * x[0] * x[3] * x[4], [formula, computed])
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param)) {
