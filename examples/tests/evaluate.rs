@@ -73,7 +73,7 @@ fn masks_turn_with_their_images() {
     let folder = folder("masks");
     folders::write_masks(&outlines::generate(1, Split::Test, 12, 24).unwrap(), &folder).unwrap();
     let config = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![2, 3] };
-    let mut network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
+    let network = unet(&config, Init::kaiming(1), &Device::Cpu).unwrap();
     let notes = notes("normalize 0.3 0.25", "outside\ninside");
     checkpoint::save_with(folder.join("network.safetensors"), &network, &notes).unwrap();
     let output = evaluate(&folder, &["--images", "images", "--masks", "masks"]);

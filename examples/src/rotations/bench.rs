@@ -284,7 +284,7 @@ impl Experiment for Bench<'_> {
 
     fn run(&self, trial: &Trial, context: &mut Context) -> Result<Option<Tested>> {
         let speed = self.speed(trial.subject)?;
-        let Some((mut network, epoch)) = self.train(trial, speed, context)? else { return Ok(None) };
+        let Some((network, epoch)) = self.train(trial, speed, context)? else { return Ok(None) };
         let Some(counts) = self.test(&*network, trial, speed.testing, context)? else { return Ok(None) };
         let Counts { correct, unanswered, exact, derived } = counts;
         let parameters = network.parameters() as u64;

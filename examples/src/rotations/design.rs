@@ -3,7 +3,7 @@
 use quarterturn::{
     autograd::{Param, Var},
     core::{Device, Result, Shape},
-    kernels::{Group, Padding, Window},
+    kernels::{Cosets, Group, Padding, Window},
     models::{
         Builder, Init, MnistCnn, MnistCnnConfig, Module, Network, Pass, Sequential, Subsampling, Symmetry, Trace,
     },
@@ -130,7 +130,7 @@ impl Module for Pad {
         }
     }
 
-    fn symmetry(&self, _: Shape, _: Group) -> Symmetry {
+    fn symmetry(&self, _: Shape, _: Cosets) -> Symmetry {
         // All four sides are treated alike.
         Symmetry::Commutes
     }

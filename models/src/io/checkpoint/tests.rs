@@ -261,7 +261,7 @@ fn weights_in_f16_take_half_the_file_and_come_back_rounded() {
     let [full, half] = ["full", "half"].map(|name| folder.file(&format!("{name}.safetensors")));
     let config = MnistCnnConfig { width: 20, ..small() };
     let mut original = MnistCnn::new(config, 7, &Device::Cpu).unwrap();
-    save(&full, &mut original).unwrap();
+    save(&full, &original).unwrap();
     crate::checkpoint::save_half(&half, &mut original, &Default::default()).unwrap();
     let bytes = |path| std::fs::metadata(path).unwrap().len() as f64;
     assert!(bytes(&half) < 0.6 * bytes(&full), "{} of {}", bytes(&half), bytes(&full));
