@@ -15,7 +15,7 @@ use quarterturn::{
         unet,
     },
 };
-use quarterturn_examples::{figure, palette, raster};
+use quarterturn_examples::{figure, files, palette, raster};
 use std::path::Path;
 
 /// Height and width of the images.
@@ -54,6 +54,7 @@ fn main() -> Result<()> {
     let titles = ["image", "its mask", "turned image", "its mask"];
     let [step, top] = [3.0 * SIZE as f64 + 12.0, 40.0];
     let maps = pictured.iter().flatten().map(Tensor::to_vec).collect::<Result<Vec<_>>>()?;
+    files::create_folder(Path::new("out/lessons"))?;
     figure::save(Path::new("out/lessons/segmentation"), (4.0 * step + 12.0, 2.0 * step + top), |area| {
         for (column, (title, map)) in titles.iter().zip(&maps).enumerate() {
             let x = 12.0 + step * column as f64;
