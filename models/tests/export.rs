@@ -169,13 +169,15 @@ fn write_cases(folder: &Path) {
     }
 }
 
-/// PyTorch by `plain.py`, and onnxruntime, make the same of the same images, to 1e-5 of the largest.
+const NO_PYTHON: &str = "QUARTERTURN_PYTHON names no Python with numpy, safetensors, onnx and onnxruntime";
+
+/// onnxruntime, and PyTorch by `plain.py` where there is one, make the same of the same images, to 1e-5 of the largest.
 #[test]
 fn other_programs_compute_the_same() {
     let Some(python) = env::var_os("QUARTERTURN_PYTHON") else {
         let required = env::var_os("REQUIRE_PYTHON").is_some();
-        assert!(!required, "QUARTERTURN_PYTHON names no Python with torch, safetensors, onnx and onnxruntime");
-        eprintln!("LEFT OUT: QUARTERTURN_PYTHON names no Python with torch, safetensors, onnx and onnxruntime");
+        assert!(!required, "{NO_PYTHON}");
+        eprintln!("LEFT OUT: {NO_PYTHON}");
         return;
     };
     let folder = env::temp_dir().join(format!("quarterturn-export-{}", std::process::id()));
