@@ -245,7 +245,7 @@ fn two_processes_and_changed_settings_are_kept_out() {
     child.wait().unwrap();
 
     fails(fig6(&out, &[]), "epochs was \"1000\", now it is \"2\"");
-    fails(fig6(&out, &["--epochs", "1000", "--protocol", "published"]), "protocol was \"paper\"");
+    fails(fig6(&out, &["--epochs", "1000", "--protocol", "published"]), "init was not set, now it is \"published\"");
     fails(fig6(&out, &["--epochs", "1000", "--lr", "0.1"]), "lr was \"0.01\"");
     // More seeds, networks or trainings are more runs, not other settings.
     let other = folder.join("other");
@@ -556,7 +556,7 @@ fn logits_that_are_no_numbers_are_no_answers() {
     let small = ["--size", "12", "--angles", "4", "--test", "20", "--checkpoint", file.to_str().unwrap()];
     let output = text(&succeeds(example("evaluate", &folder.join("out"), &small)).stdout);
     assert!(
-        output.contains("the logits of 80 of 80 turned digits (up to 20 of 20 at one angle) are not numbers"),
+        output.contains("the logits of 80 of 80 turned images (up to 20 of 20 at one angle) are not numbers"),
         "{output}"
     );
     assert!(output.contains("\nnot exact: where there is no answer") && output.contains(" 0.00 %"), "{output}");

@@ -5,32 +5,23 @@ use std::{env, path::PathBuf, process::Command, sync::LazyLock};
 /// The examples' folder. Cargo builds them for a whole `cargo test`, but not for `cargo test --test runner`.
 pub static EXAMPLES: LazyLock<PathBuf> = LazyLock::new(|| {
     let mut build = Command::new(env::var("CARGO").unwrap_or("cargo".into()));
-    build.args([
-        "build",
-        "--quiet",
-        "--example",
-        "fig5",
-        "--example",
-        "fig6",
-        "--example",
-        "table1",
-        "--example",
-        "table2",
-        "--example",
-        "evaluate",
-        "--example",
-        "exactness",
-    ]);
-    build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    // As this test is built itself.
+    build.args(["build", "--quiet"]);
+    build.args(["fig5", "fig6", "table1", "table2", "evaluate", "exactness"].map(|name| format!("--example={name}")));
+    // For the whole workspace and with the features of this test, to the name, so that a `cargo test` has built it all.
+    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    if !cfg!(feature = "default") {
+        build.arg("--no-default-features");
+    }
     let features = [
         ("gpu", cfg!(feature = "gpu")),
-        ("images", cfg!(feature = "images")),
-        ("hdf5", cfg!(feature = "hdf5")),
+        ("formats", cfg!(feature = "formats")),
+        ("images", cfg!(feature = "images") && !cfg!(any(feature = "formats", feature = "default"))),
+        ("hdf5", cfg!(feature = "hdf5") && !cfg!(feature = "formats")),
         ("download", cfg!(feature = "download")),
     ];
-    let features = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
-    build.args(["--no-default-features", "--features", &features.collect::<Vec<_>>().join(",")]);
+    for (name, _) in features.iter().filter(|(_, is_on)| *is_on) {
+        build.arg(format!("--features={name}"));
+    }
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
