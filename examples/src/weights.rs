@@ -19,7 +19,7 @@ const LONGEST: u64 = 1 << 24;
 /// How PyTorch's batch norms count what they have seen; of no use here.
 const COUNTER: &str = ".num_batches_tracked";
 
-/// What the help of an example says of [`NameArgs::names`].
+/// What the help of an example says of `--names`.
 pub const NAMES_HELP: &str = "A file for --names is JSON such as {\"settings\": {\"model\": \"mnist_cnn\", \"group\": \"p4\", \
      \"width\": \"10\", \"in_channels\": \"3\", \"classes\": \"10\", \"dropout\": \"0.3\"}, \
      \"names\": {\"bn1\": \"norm1\", \"fc.weight\": \"linear.weight\"}}: a tensor's name, or all before one of its points, and \
