@@ -46,7 +46,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use waiting::Lookout;
+use waiting::{Lookout, Submission};
 
 /// Launches and copies that are recorded or under way at most, for each thread that records.
 pub const LAUNCHES_IN_FLIGHT: usize = (BATCHES_AHEAD + 1) * LAUNCHES_PER_BATCH;
@@ -79,6 +79,8 @@ struct State {
     batch: Batch,
     pipelines: Pipelines,
     uniform_group: wgpu::BindGroup,
+    /// Full batches that may be under way: [`BATCHES_AHEAD`], or fewer in a test.
+    batches_ahead: usize,
 }
 
 impl State {
@@ -86,6 +88,11 @@ impl State {
     fn trim(&mut self) {
         self.pipelines.forget_bind_groups();
         self.pool.trim();
+    }
+
+    /// The submission to wait for, so that there is room for so many full batches more.
+    fn too_far(&mut self, room: usize) -> Option<Submission> {
+        self.batch.too_far(self.batches_ahead.saturating_sub(room))
     }
 }
 
@@ -133,7 +140,13 @@ impl Gpu {
             memory_limit: options.memory_limit.unwrap_or(u64::MAX),
             description,
             failure,
-            state: Mutex::new(State { pool: Pool::default(), batch, pipelines, uniform_group }),
+            state: Mutex::new(State {
+                pool: Pool::default(),
+                batch,
+                pipelines,
+                uniform_group,
+                batches_ahead: BATCHES_AHEAD,
+            }),
             lookout: Mutex::default(),
             remembered: Mutex::default(),
             launches: AtomicU64::new(0),
@@ -213,7 +226,7 @@ impl Gpu {
         loop {
             self.check()?;
             // A statement of its own, so that the lock is not held while waiting. Room is left for a batch.
-            let behind = self.state().batch.too_far(BATCHES_AHEAD - 1);
+            let behind = self.state().too_far(1);
             let Some(behind) = behind else { return Ok(()) };
             self.wait_async(behind).await?;
         }
@@ -498,7 +511,7 @@ impl Gpu {
         if cfg!(target_arch = "wasm32") {
             return;
         }
-        let behind = state.batch.too_far(BATCHES_AHEAD);
+        let behind = state.too_far(0);
         drop(state);
         if let Some(behind) = behind {
             // A loss is noted by `wait` and reported by whatever is called next.

@@ -34,6 +34,19 @@ fn what_is_in_flight_is_bounded() {
     assert_eq!(gpu.statistics().in_flight, 0);
 }
 
+/// A driver that waits for all but the last batch by itself, as software does, hides whether recording waits. Where not
+/// even the last batch may be under way, it cannot.
+#[test]
+fn recording_waits_for_what_is_under_way() {
+    let Some(gpu) = own(&GpuOptions::default()) else { return };
+    let x = gpu.upload(&[0.5; 640]).unwrap();
+    gpu.state().batches_ahead = 0;
+    for _ in 0..3 {
+        drop(slow(&x, LAUNCHES_PER_BATCH, || ()));
+        assert_eq!(gpu.statistics().in_flight, 0);
+    }
+}
+
 #[test]
 fn uploads_are_submitted_without_launches() {
     let Some(gpu) = own(&GpuOptions::default()) else { return };
