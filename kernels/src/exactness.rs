@@ -76,12 +76,31 @@ impl fmt::Display for BitExactness {
 pub fn bit_exactness(gpu: &Gpu) -> Result<Arc<BitExactness>> {
     gpu.remember(|| {
         let device = Device::Gpu(gpu.clone());
-        let layers = layers(0).iter().map(|layer| layer.judge(&device)).collect::<Result<_>>()?;
-        // One more row and column than the strides can use.
-        let strided: Vec<Layer> = layers_with_stride(1);
-        let controls = strided.iter().map(|layer| layer.judge(&device)).collect::<Result<_>>()?;
+        let judge = |layer: &Layer| layer.judge(&device);
+        let layers = layers(0).iter().map(judge).collect::<Result<_>>()?;
+        let controls = controls().iter().map(judge).collect::<Result<_>>()?;
         Ok(BitExactness { adapter: gpu.to_string(), layers, controls })
     })
+}
+
+/// As [`bit_exactness`], without blocking.
+///
+/// # Errors
+/// Whatever the GPU reports.
+pub async fn bit_exactness_async(gpu: &Gpu) -> Result<Arc<BitExactness>> {
+    if let Some(known) = gpu.remembered() {
+        return Ok(known);
+    }
+    let device = Device::Gpu(gpu.clone());
+    let mut judged = [Vec::new(), Vec::new()];
+    for (layers, judged) in [layers(0), controls()].iter().zip(&mut judged) {
+        for layer in layers {
+            let results = layer.results(&device)?;
+            judged.push(layer.compare(results.dims(), &results.to_vec_async().await?)?);
+        }
+    }
+    let [layers, controls] = judged;
+    gpu.remember(|| Ok(BitExactness { adapter: gpu.to_string(), layers, controls }))
 }
 
 /// How the group acts.
@@ -116,20 +135,27 @@ struct Layer {
 }
 
 impl Layer {
-    /// All transforms of one input are one batch, which lie in different places of the tiles.
     fn judge(&self, device: &Device) -> Result<LayerExactness> {
+        let results = self.results(device)?;
+        self.compare(results.dims(), &results.to_vec()?)
+    }
+
+    /// What it makes of an input and all its transforms, which are one batch, and so lie in different places of the tiles.
+    fn results(&self, device: &Device) -> Result<Tensor> {
         let [channels, axis, extent] = self.input;
         let one = Shape::from([1, channels, axis, extent, extent]);
         let x = random(one, 1, &Device::Cpu)?;
-        let order = self.group.order();
         let inputs = self.group.elements().map(|g| self.before.apply(&x, g, self.group).to_vec());
         let inputs = inputs.collect::<Result<Vec<_>>>()?.concat();
-        let inputs = Tensor::from_vec([order, channels, axis, extent, extent], inputs, device)?;
-        let y = (self.run)(&inputs)?;
-        let mut dims = y.dims().to_vec();
+        let inputs = Tensor::from_vec([self.group.order(), channels, axis, extent, extent], inputs, device)?;
+        (self.run)(&inputs)
+    }
+
+    /// How far its results, of these `dims`, are from transforms of the first of them.
+    fn compare(&self, dims: &[usize], results: &[f32]) -> Result<LayerExactness> {
+        let mut dims = dims.to_vec();
         dims[0] = 1;
-        let y = y.to_vec()?;
-        let results: Vec<&[f32]> = y.chunks(y.len() / order).collect();
+        let results: Vec<&[f32]> = results.chunks(results.len() / self.group.order()).collect();
         let upright = Tensor::from_vec(&dims[..], results[0].to_vec(), &Device::Cpu)?;
         let mut difference = 0f32;
         for (g, got) in self.group.elements().zip(&results) {
@@ -237,6 +263,11 @@ fn layers_with_stride(extra: usize) -> Vec<Layer> {
     layers
 }
 
+/// One more row and column than the strides can use.
+fn controls() -> Vec<Layer> {
+    layers_with_stride(1)
+}
+
 /// Every layer. Channels choose tiles: of four vectors and of five, in one row and in several, with a rest and without.
 fn layers(extra: usize) -> Vec<Layer> {
     let mut layers = layers_with_stride(extra);
@@ -280,10 +311,15 @@ mod tests {
     #[test]
     fn the_adapter_is_exact_and_asked_once() {
         let Some(gpu) = testing::gpu() else { return };
-        let report = bit_exactness(&gpu).unwrap();
+        let report = pollster::block_on(bit_exactness_async(&gpu)).unwrap();
         assert!(report.is_exact(), "{report}: {report:#?}");
         assert!(report.layers.len() >= 20 && report.to_string().contains("equivariant to the last bit"), "{report}");
         assert!(Arc::ptr_eq(&report, &bit_exactness(&gpu).unwrap()));
+        assert!(Arc::ptr_eq(&report, &pollster::block_on(bit_exactness_async(&gpu)).unwrap()));
+        for (layers, awaited) in [(layers(0), &report.layers), (controls(), &report.controls)] {
+            let blocking = layers.iter().map(|layer| layer.judge(&Device::Gpu(gpu.clone())).unwrap());
+            assert!(blocking.eq(awaited.iter().cloned()), "{awaited:#?}");
+        }
     }
 
     /// What the CPU promises is judged by the same comparison.
@@ -292,7 +328,7 @@ mod tests {
         for layer in layers(0) {
             assert_eq!(layer.judge(&Device::Cpu).unwrap().difference, 0.0, "{}", layer.name);
         }
-        for layer in layers_with_stride(1) {
+        for layer in controls() {
             assert!(layer.judge(&Device::Cpu).unwrap().difference > 1e-3, "{}", layer.name);
         }
     }

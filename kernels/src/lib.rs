@@ -56,7 +56,7 @@ pub use cross_entropy::*;
 pub use dropout::*;
 pub use elementwise::*;
 #[cfg(feature = "gpu")]
-pub use exactness::{BitExactness, LayerExactness, bit_exactness};
+pub use exactness::{BitExactness, LayerExactness, bit_exactness, bit_exactness_async};
 pub use filter_orbit::*;
 pub use group::Group;
 pub use group_conv::*;

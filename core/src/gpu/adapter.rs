@@ -37,7 +37,9 @@ impl AdapterDescription {
         let software = info.device_type == wgpu::DeviceType::Cpu
             // Not every driver owns up to it.
             || ["llvmpipe", "swiftshader", "basic render"].iter().any(|s| info.name.to_lowercase().contains(s));
-        AdapterDescription { name: info.name, backend: info.backend.to_string(), software }
+        // Browsers need not tell.
+        let name = if info.name.is_empty() { "unnamed adapter".into() } else { info.name };
+        AdapterDescription { name, backend: info.backend.to_string(), software }
     }
 
     fn is(&self, wanted: &str) -> bool {
@@ -129,6 +131,8 @@ async fn choose(wanted: Option<&str>) -> Result<wgpu::Adapter> {
             Some("software") => format!("there is no software adapter; {found}"),
             Some(name) => format!("no adapter is named '{name}'; {found}"),
             None if names.is_empty() => found,
+            // A browser has no environment variables.
+            None if cfg!(target_arch = "wasm32") => format!("{found}; it is used where `GpuOptions` name it"),
             None => format!("{found}; {CHOICE}=software uses it"),
         })
     })

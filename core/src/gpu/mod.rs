@@ -178,17 +178,20 @@ impl Gpu {
     /// # Errors
     /// Whatever `make` returns; nothing is kept then.
     pub fn remember<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let remembered = || self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = remembered().get(&TypeId::of::<T>()).cloned();
-        let known = match known {
-            Some(known) => known,
-            None => {
-                // Not under the lock, since making may ask for other things. Of two who make it, the first counts.
-                let made: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
-                remembered().entry(TypeId::of::<T>()).or_insert(made).clone()
-            }
-        };
+        if let Some(known) = self.remembered() {
+            return Ok(known);
+        }
+        // Not under the lock, since making may ask for other things. Of two who make it, the first counts.
+        let made: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
+        let mut kept = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept.entry(TypeId::of::<T>()).or_insert(made).clone();
         Ok(known.downcast().expect("kept under its own type"))
+    }
+
+    /// What [`Gpu::remember`] keeps of type `T`, if anything.
+    pub fn remembered<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let kept = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&TypeId::of::<T>()).cloned().map(|known| known.downcast().expect("kept under its own type"))
     }
 
     /// Counts of work and memory.
