@@ -35,7 +35,7 @@ mod device {
 
 use quarterturn::{
     core::Device,
-    models::{Checkpoint, Description, Init, Layers},
+    models::{Checkpoint, Description, Init, Layers, OnnxModel},
 };
 use std::{
     fs,
@@ -44,7 +44,7 @@ use std::{
 };
 
 pub use grid::{merged, results};
-pub use readers::{cifar, gzip, hdf5, idx, image, mat5 as matlab};
+pub use readers::{amat, cifar, gzip, hdf5, idx, image, mat5 as matlab, npz};
 pub use resume::resume;
 
 /// A reader, by name.
@@ -65,8 +65,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "matlab", run: matlab, seeds: seeds::matlab },
     Target { name: "hdf5", run: hdf5, seeds: seeds::hdf5 },
     Target { name: "image", run: image, seeds: seeds::image },
+    Target { name: "npz", run: npz, seeds: seeds::npz },
+    Target { name: "amat", run: amat, seeds: seeds::amat },
     Target { name: "safetensors", run: safetensors, seeds: seeds::safetensors },
     Target { name: "description", run: description, seeds: seeds::description },
+    Target { name: "onnx", run: onnx, seeds: seeds::onnx },
     Target { name: "resume", run: resume, seeds: seeds::resume },
     Target { name: "results", run: results, seeds: grid::results_seeds },
     Target { name: "merge", run: merged, seeds: grid::merged_seeds },
@@ -92,6 +95,15 @@ pub fn description(bytes: &[u8]) {
     // A description alone may ask for gigabytes of weights, and rightly; as part of a file it may not, which `safetensors` tries.
     if text.split(|c: char| !c.is_ascii_digit()).all(|number| number.len() < 3) {
         let _ = description.build(&Layers::standard(), Init::new(0), &Device::Cpu);
+    }
+}
+
+/// Models of other programs, judged at a small size and at the one that they declare.
+pub fn onnx(bytes: &[u8]) {
+    let Ok(model) = OnnxModel::from_bytes(bytes, INPUT) else { return };
+    let declared = model.declared_size().ok().flatten();
+    for size in declared.into_iter().chain([[28, 28]]) {
+        let _ = model.exactness(size);
     }
 }
 

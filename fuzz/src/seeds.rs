@@ -5,7 +5,7 @@ use image::{DynamicImage, ImageFormat};
 use quarterturn::{
     core::Device,
     kernels::Group,
-    models::{Init, MnistCnn, MnistCnnConfig, Network, UNetConfig, checkpoint, unet},
+    models::{Init, MnistCnn, MnistCnnConfig, Network, UNetConfig, checkpoint, export::Plain, unet},
 };
 use std::{
     fs,
@@ -62,6 +62,16 @@ pub fn gzip() -> Vec<Vec<u8>> {
 /// The files that the reader's own tests use: images, labels, and every kind of index.
 pub fn hdf5() -> Vec<Vec<u8>> {
     fixtures("", |name| name.ends_with(".h5"))
+}
+
+/// Two parts in MedMNIST's form, as NumPy writes them.
+pub fn npz() -> Vec<Vec<u8>> {
+    fixtures("", |name| name.ends_with(".npz"))
+}
+
+/// Two rows of four pixels and a label.
+pub fn amat() -> Vec<Vec<u8>> {
+    vec![b"0 0.25 0.5 1 3\n1 1 0 0.125 7\n".to_vec(), b"   0.0000000e+00   1.0000000e+00   1   0   2\n".to_vec()]
 }
 
 /// Files of the reader's own tests, in the order of their names.
@@ -135,6 +145,17 @@ pub fn safetensors() -> Vec<Vec<u8>> {
 /// What those are made of.
 pub fn description() -> Vec<Vec<u8>> {
     small().map(|network| network.description().to_string().into_bytes()).to_vec()
+}
+
+/// The same as models for other programs.
+pub fn onnx() -> Vec<Vec<u8>> {
+    let path = crate::scratch("seeds").join("network.onnx");
+    let exported = |network: Box<dyn Network>| {
+        let plain = Plain::of(&*network, Some([28, 28])).expect("layers that can be taken out");
+        plain.save_onnx(&path, &checkpoint::Notes::new()).expect("a sound network");
+        fs::read(&path).expect("the file was written")
+    };
+    small().map(exported).to_vec()
 }
 
 /// Changes of a sound state: none, of the metadata, of values and of names.

@@ -90,3 +90,10 @@ fn what_is_no_model_is_an_error_with_the_files_name() {
         assert!(error.contains("x.onnx") && error.contains("no ONNX model"), "{error}");
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn what_never_ends_is_not_read() {
+    let error = OnnxModel::read("/dev/zero").unwrap_err().to_string();
+    assert!(error.contains("/dev/zero") && error.contains("no regular file"), "{error}");
+}

@@ -4,9 +4,9 @@
 
 use flate2::Crc;
 use quarterturn_data::{
-    Samples, cifar, idx,
+    Samples, amat, cifar, idx,
     image_file::{self, MAX_PIXELS},
-    mat5,
+    mat5, medmnist,
     pcam::Pcam,
 };
 use std::{
@@ -22,8 +22,16 @@ use std::{
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them; the names are those of the fuzz targets.
-pub const ALL: [Reader; 6] =
-    [("cifar", cifar), ("gzip", gzip), ("hdf5", hdf5), ("idx", idx), ("image", image), ("matlab", mat5)];
+pub const ALL: [Reader; 8] = [
+    ("amat", amat),
+    ("cifar", cifar),
+    ("gzip", gzip),
+    ("hdf5", hdf5),
+    ("idx", idx),
+    ("image", image),
+    ("matlab", mat5),
+    ("npz", npz),
+];
 
 /// An array agrees with its own header, and nothing of the file is left.
 pub fn idx(bytes: &[u8]) {
@@ -111,6 +119,29 @@ pub fn mat5(bytes: &[u8]) {
     }
     assert!(matrices.iter().map(|matrix| matrix.values.len()).sum::<usize>() <= 1 << 21);
     assert_eq!(matrices.iter().map(|matrix| &matrix.name).collect::<HashSet<_>>().len(), matrices.len());
+}
+
+/// Rows of text: a byte of memory for each pixel.
+pub fn amat(bytes: &[u8]) {
+    let file = folder().join("changed.amat");
+    fs::write(&file, bytes).unwrap();
+    if let Ok(digits) = amat::load(&file) {
+        assert!(digits.labels().iter().all(|&label| usize::from(label) < digits.classes()));
+        assert!((0..digits.len()).map(|index| digits.image(index).len()).sum::<usize>() <= bytes.len());
+    }
+}
+
+/// An archive in MedMNIST's form: images and targets can be read.
+pub fn npz(bytes: &[u8]) {
+    let file = folder().join("changed.npz");
+    fs::write(&file, bytes).unwrap();
+    let Ok(parts) = medmnist::load(&file) else { return };
+    for part in [Some(parts.train), parts.validation, parts.test].into_iter().flatten() {
+        for index in 0..part.len().min(100) {
+            part.target(index).unwrap();
+            part.decode(index).unwrap();
+        }
+    }
 }
 
 /// As images and as labels: what can be opened can be read.

@@ -25,7 +25,7 @@
 mod names;
 
 use super::{
-    preparation,
+    preparation, regular,
     safetensors::{self, Archive, Entry},
     save,
 };
@@ -34,7 +34,6 @@ use half::{bf16, f16};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io::{self, Read},
     iter,
     path::Path,
@@ -86,7 +85,7 @@ impl Checkpoint {
     /// safetensors file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (mut file, length) = open_regular(path).map_err(|error| Error::io(path, &error))?;
+        let (mut file, length) = regular::open(path, LARGEST_FILE).map_err(|error| Error::io(path, &error))?;
         let mut bytes = Vec::new();
         // In parts, so that memory for the whole is only taken once the header says that it is a sound file.
         let mut read_to = |bytes: &mut Vec<u8>, end: u64| {
@@ -356,21 +355,6 @@ fn put<N: Network + ?Sized>(network: &mut N, mut values: BTreeMap<String, Tensor
 
 fn corrupt(path: &Path, error: safetensors::Malformed) -> Error {
     Error::Corrupt { path: path.into(), offset: error.offset as u64, message: error.message }
-}
-
-/// The file at `path` and its length; opening what is no file, such as a pipe, could wait for ever, and reading it never end.
-fn open_regular(path: &Path) -> io::Result<(File, u64)> {
-    let length = |metadata: fs::Metadata| match metadata.len() {
-        _ if !metadata.is_file() => Err(io::Error::other("this is no regular file")),
-        length if length > LARGEST_FILE || usize::try_from(length).is_err() => {
-            Err(io::Error::other(format!("the file has {length} bytes, more than the {LARGEST_FILE} that are read")))
-        }
-        length => Ok(length),
-    };
-    length(fs::metadata(path)?)?;
-    let file = File::open(path)?;
-    let length = length(file.metadata()?)?;
-    Ok((file, length))
 }
 
 /// That a file with tensors of these names has no tensor `name`, and which of them might be meant: those that end like it.

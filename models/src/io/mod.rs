@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod preparation;
+pub(crate) mod regular;
 pub(crate) mod safetensors;
 mod save;
 

@@ -1,7 +1,10 @@
 //! A plain network as an ONNX model.
 
-use super::proto::{
-    self, Attribute, Dim, Entry, Model, Node, OperatorSet, Shape, TensorType, Type, ValueInfo, attribute, element,
+use super::{
+    LARGEST_FILE,
+    proto::{
+        self, Attribute, Dim, Entry, Model, Node, OperatorSet, Shape, TensorType, Type, ValueInfo, attribute, element,
+    },
 };
 use crate::{
     checkpoint::Notes,
@@ -16,9 +19,6 @@ use std::{collections::BTreeSet, f32::consts::FRAC_1_SQRT_2, f64::consts::LN_2, 
 const OPSET: i64 = 18;
 /// The version of the format that came with them.
 const IR_VERSION: i64 = 8;
-/// Other programs read no larger file, in bytes: 2 GiB.
-const LARGEST: usize = (1 << 31) - 1;
-
 impl Plain {
     /// Writes the network as an ONNX model, operator set 18: images `images` `[batch, C, height, width]` → `result`, `f32`. The batch
     /// may be of any size, and so may height and width unless [`Plain::only_size`]. `notes` become the model's metadata.
@@ -29,8 +29,8 @@ impl Plain {
     pub fn save_onnx(&self, path: impl AsRef<Path>, notes: &Notes) -> Result<()> {
         let model = self.to_onnx(notes)?;
         let length = model.encoded_len();
-        if length > LARGEST {
-            let message = format!("{length} bytes, more than the {LARGEST} that other programs read");
+        if length as u64 > LARGEST_FILE {
+            let message = format!("{length} bytes, more than the {LARGEST_FILE} that other programs read");
             return Err(Error::Checkpoint { name: "file".into(), message });
         }
         let bytes = model.encode_to_vec();

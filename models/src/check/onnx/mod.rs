@@ -7,10 +7,17 @@ mod tests;
 mod walk;
 mod windows;
 
-use crate::onnx::proto::Model;
+use crate::{
+    io::regular,
+    onnx::{LARGEST_FILE, proto::Model},
+};
 use prost::Message;
 use quarterturn_core::{Error, Result};
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt,
+    io::{self, Read},
+    path::Path,
+};
 use walk::Walk;
 
 /// No exact size is looked for further away than this.
@@ -74,10 +81,15 @@ impl OnnxModel {
     /// Reads the file at `path`. Parameters in files beside it are not needed.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] if it is no ONNX model.
+    /// [`Error::Io`], for other than regular files of at most 2 GiB too; [`Error::Corrupt`] if it is no ONNX model.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|error| Error::io(path, &error))?;
+        let read = || {
+            let (file, length) = regular::open(path, LARGEST_FILE)?;
+            let mut bytes = Vec::with_capacity(length as usize);
+            file.take(length).read_to_end(&mut bytes).map(|_| bytes)
+        };
+        let bytes = read().map_err(|error: io::Error| Error::io(path, &error))?;
         Self::from_bytes(&bytes, path)
     }
 

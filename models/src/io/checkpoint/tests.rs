@@ -4,7 +4,11 @@ use super::{super::Encoder, *};
 use crate::{Builder, Init, MnistCnnConfig, Module, Pass, ResNetConfig, Sequential, Trace};
 use quarterturn_autograd::{Param, Var};
 use quarterturn_kernels::{Group, Window};
-use std::{path::PathBuf, thread};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    thread,
+};
 
 /// A folder that is removed when dropped.
 pub(crate) struct Folder(PathBuf);
