@@ -2,10 +2,8 @@
 //! row and a column over, on digits whose classes need to know which way is up (6 and 9 are each other's half turn), on digits that
 //! do not (3 and 4), and on digits that are turned by any angle, where no way is up.
 
-use clap::Parser;
 use quarterturn::core::Result;
 use quarterturn_examples::{
-    args,
     dot_chart::{self, Dots},
     figure, files,
     rotations::{
@@ -32,27 +30,21 @@ const TASKS: [(Task, &str); 6] = [
     (Task { turns: UNIFORM, classes: Classes::of(&[3, 4]) }, "3 or 4, any angle"),
 ];
 
-/// Figure 10: equivariance that training breaks, by what the data ask for
-#[derive(Parser)]
-#[command(
-    after_help = "Made for the built-in digits; of MNIST there are too few of two classes for --train 2000 and above. \
-                        The same command goes on where the last one was stopped."
-)]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
+/// What the help ends with.
+const AFTER_HELP: &str = "Made for the built-in digits; of MNIST there are too few of two classes for --train 2000 and above. \
+                          The same command goes on where the last one was stopped.";
 
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let tasks = TASKS.map(|(task, _)| task);
-    let sizes = Sizes { seeds: 3, full_seeds: 10 };
-    let plan = Plan { name: "fig10", args, networks: &NETWORKS, tasks: &tasks, sizes, measure: Some(&MEASURE) };
-    let findings = rotations::run(&plan)?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let args = RotationArgs::read("Figure 10: equivariance that training breaks, by what the data ask for", AFTER_HELP);
+    let plan = Plan {
+        name: "fig10",
+        args: &args,
+        networks: &NETWORKS,
+        tasks: &TASKS.map(|(task, _)| task),
+        sizes: Sizes { seeds: 3, full_seeds: 10 },
+        measure: Some(&MEASURE),
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn measure(sample: &Sample) -> Result<Measured> {

@@ -24,7 +24,7 @@ use quarterturn_examples::{
     device,
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
     files,
-    image_setting::{Plan, Protocol, Setting, title, widths},
+    image_setting::{Plan, Setting, SettingArgs, title},
     images::{ImageArgs, Images},
     palette, preparation,
     runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
@@ -46,30 +46,14 @@ struct Args {
     images: ImageArgs,
     #[command(flatten)]
     device: args::DeviceArgs,
-    /// Whose choices are followed where the paper and its published code differ
-    #[arg(long, value_enum, default_value_t = Protocol::Paper)]
-    protocol: Protocol,
+    #[command(flatten)]
+    setting: SettingArgs,
     /// The network's group: p4 or p4m
     #[arg(long, default_value = "p4")]
     group: Group,
     /// Input sizes, separated by commas: one run and one panel each [default: the inexact and the exact one of Table 2]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     input: Vec<usize>,
-    /// Channels of the first stage on p4; each stage doubles them, p4m takes √2 fewer [default: the paper's; textures 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
-    width: Option<u32>,
-    /// Blocks of each stage [default: the paper's; textures 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
-    blocks: Option<u32>,
-    /// Passes over the training images [default: the paper's; textures 12]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    epochs: Option<u32>,
-    /// Images per training step [default: the paper's; textures 32]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
-    batch: Option<u32>,
-    /// The highest learning rate of the schedule [default: the paper's; textures 0.01]
-    #[arg(long, value_name = "RATE")]
-    lr: Option<f64>,
     /// Test images on which the error is measured, rounded up to whole batches
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     measured: u32,
@@ -117,15 +101,12 @@ fn run(args: &Args) -> Result<ExitCode> {
     if args.group == Group::C1 {
         return Err(Error::Invalid("--group: z2 promises no symmetry to measure; take p4 or p4m".into()));
     }
-    if let Some(lr) = args.lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
-        return Err(Error::Invalid(format!("--lr: expected a positive number, found {lr}")));
-    }
     let setting = Setting::of(args.images.format);
     let sizes = if args.input.is_empty() { setting.sizes().to_vec() } else { args.input.clone() };
     let device = device::open(args.device.device)?;
     let folder = args.out.folder("fig4")?;
     let images = Images::open(&args.images, sizes[0], args.seed)?;
-    let plan = setting.plan(args.epochs, args.batch, args.lr);
+    let plan = args.setting.plan(setting);
     let bench = Bench { args, setting, plan, device: &device, classes: images.train.classes() };
     let grid = Grid {
         name: "fig4",
@@ -154,7 +135,7 @@ fn run(args: &Args) -> Result<ExitCode> {
                     rms,
                     accuracy,
                     &images.name,
-                    &args.protocol,
+                    &args.setting.protocol,
                     &origin.device(),
                     &origin.commit(),
                 ]);
@@ -176,7 +157,7 @@ fn write_figure(bench: &Bench, sizes: &[usize], name: &str, report: &Report<Vec<
         "{}, channels {:?}, {} protocol  ·  {name}  ·  seed {}  ·  {}",
         title(&bench.config()),
         bench.config().widths,
-        args.protocol,
+        args.setting.protocol,
         args.seed,
         report.devices()
     );
@@ -223,7 +204,7 @@ impl Bench<'_> {
         let (args, config) = (self.args, self.config());
         Ok(Settings::default()
             .with("network", title(&config))
-            .with("protocol", args.protocol)
+            .with("protocol", args.setting.protocol)
             .with("widths", format!("{:?}", config.widths))
             .with("blocks", format!("{:?}", config.blocks))
             .with("epochs", self.plan.epochs)
@@ -241,20 +222,11 @@ impl Bench<'_> {
     }
 
     fn config(&self) -> ResNetConfig {
-        let Bench { args, classes, .. } = *self;
-        let mut config = self.setting.network(args.protocol, args.group);
-        let stages = config.widths.len();
-        if let Some(width) = args.width {
-            config.widths = widths(width as usize, args.group, stages);
-        }
-        if let Some(blocks) = args.blocks {
-            config.blocks = vec![blocks as usize; stages];
-        }
-        ResNetConfig { classes, ..config }
+        self.args.setting.network(self.setting, self.args.group, self.classes)
     }
 
     fn create(&self, device: &Device) -> Result<ResNet> {
-        ResNet::new(self.config(), self.args.protocol.init(self.args.seed), device)
+        ResNet::new(self.config(), self.args.setting.protocol.init(self.args.seed), device)
     }
 
     fn training(&self) -> Training {

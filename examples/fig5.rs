@@ -3,35 +3,30 @@
 //!
 //! What is trained and tested, and how an image is prepared: `src/rotations`.
 
-use clap::Parser;
 use quarterturn::core::Result;
 use quarterturn_examples::{
-    angle_chart, args,
+    angle_chart,
     digits::Digits,
     figure,
-    rotations::{self, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Turns},
+    rotations::{self, BUILT_IN_AND_RESUMED, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Turns},
     say, table,
 };
 use std::process::ExitCode;
 
-/// Figure 5: Z2CNN and P4CNN, trained on upright digits, tested on rotated ones
-#[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
-
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let (tasks, sizes) = ([Turns::UPRIGHT.into()], Sizes { seeds: 1, full_seeds: 10 });
-    let findings =
-        rotations::run(&Plan { name: "fig5", args, networks: &PAPERS, tasks: &tasks, sizes, measure: None })?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let args = RotationArgs::read(
+        "Figure 5: Z2CNN and P4CNN, trained on upright digits, tested on rotated ones",
+        BUILT_IN_AND_RESUMED,
+    );
+    let plan = Plan {
+        name: "fig5",
+        args: &args,
+        networks: &PAPERS,
+        tasks: &[Turns::UPRIGHT.into()],
+        sizes: Sizes { seeds: 1, full_seeds: 10 },
+        measure: None,
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {

@@ -11,7 +11,7 @@ use quarterturn_examples::{
     digits::Digits,
     figure::{self, bold, from_left, write},
     files,
-    rotations::{self, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Task, Turns},
+    rotations::{self, BUILT_IN_AND_RESUMED, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Task, Turns},
     say, table,
 };
 use std::process::ExitCode;
@@ -27,8 +27,7 @@ const HEAD: f64 = 88.0;
 
 /// Figure 6: Z2CNN and P4CNN, trained on digits turned by angles around 45°, tested on all angles
 #[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
+#[command(after_help = BUILT_IN_AND_RESUMED)]
 struct Args {
     /// How the training digits are turned, one panel each: upright, uniform, rotmnist (uniform, each digit by one angle
     /// throughout), normal:MEAN:STD in degrees; separated by commas. The protocol says how often an angle is drawn, unless

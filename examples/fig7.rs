@@ -3,14 +3,14 @@
 //!
 //! At 28 nothing is left over, and the adaptive network is the plain one, bit for bit: it is trained once.
 
-use clap::Parser;
 use quarterturn::core::Result;
 use quarterturn_examples::{
-    angle_chart, args,
+    angle_chart,
     dot_chart::{self, Dots},
     figure, files,
     rotations::{
-        self, Findings, Measure, Measured, Outcome, Plan, RotationArgs, Sample, Sizes, Turns, shift_consistency,
+        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Sizes,
+        Turns, shift_consistency,
     },
     say, table,
 };
@@ -21,27 +21,18 @@ const CONSISTENCY: &str = "same answer after a shift by one pixel, percent";
 const MEASURE: Measure = Measure { digits: 1000, of: measure };
 const NETWORKS: [&str; 5] = ["p4:27", "p4:27:adaptive", "p4:28", "p4:29", "p4:29:adaptive"];
 
-/// One number for each seed.
-type Values = fn(&Outcome) -> Vec<f64>;
-
-/// Figure 7: adaptive subsampling, on rotated and on shifted digits
-#[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
-
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let (tasks, sizes) = ([Turns::UPRIGHT.into()], Sizes { seeds: 3, full_seeds: 10 });
-    let plan = Plan { name: "fig7", args, networks: &NETWORKS, tasks: &tasks, sizes, measure: Some(&MEASURE) };
-    let findings = rotations::run(&plan)?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let args =
+        RotationArgs::read("Figure 7: adaptive subsampling, on rotated and on shifted digits", BUILT_IN_AND_RESUMED);
+    let plan = Plan {
+        name: "fig7",
+        args: &args,
+        networks: &NETWORKS,
+        tasks: &[Turns::UPRIGHT.into()],
+        sizes: Sizes { seeds: 3, full_seeds: 10 },
+        measure: Some(&MEASURE),
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn measure(sample: &Sample) -> Result<Measured> {
@@ -52,7 +43,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let outcomes = rotations::outcomes(findings, Turns::UPRIGHT.into());
     let series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
     let subtitle = findings.subtitle(args.seed, "upright");
-    let panels: [(&str, &str, Values); 3] = [
+    let panels: [(&str, &str, PerSeed); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
         ("Shifts by one pixel", "Same answer as without (%)", |outcome| outcome.measured(CONSISTENCY, 0)),

@@ -2,17 +2,16 @@
 //! between them. P4CNN at 28 with zeros, no padding, circular padding and reflection, and with zeros in some layers only; and where
 //! in its last padded map it responds, by distance from the border.
 
-use clap::Parser;
 use plotters::prelude::PathElement;
 use quarterturn::core::{Result, Tensor};
 use quarterturn_examples::{
-    angle_chart, args,
+    angle_chart,
     dot_chart::{self, Dots},
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
     files, palette,
     rotations::{
-        self, CONVS, Design, Findings, Measure, Measured, Outcome, Plan, RotationArgs, Sample, Settings, Sizes, Turns,
-        relative_change, rings, statistics,
+        self, BUILT_IN_AND_RESUMED, CONVS, Design, Findings, Measure, Measured, Outcome, Plan, RotationArgs, Sample,
+        Settings, Sizes, Turns, relative_change, rings, statistics,
     },
     say, table,
 };
@@ -29,24 +28,17 @@ const MEASURE: Measure = Measure { digits: 500, of: measure };
 const NETWORKS: [&str; 6] =
     ["p4:28", "p4:28:zero-4", "p4:28:zero-2", "p4:28:zero-0", "p4:28:circular-6", "p4:28:reflection-6"];
 
-/// Figure 8: padding, on rotated digits
-#[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
-
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let (tasks, sizes) = ([Turns::UPRIGHT.into()], Sizes { seeds: 3, full_seeds: 10 });
-    let plan = Plan { name: "fig8", args, networks: &NETWORKS, tasks: &tasks, sizes, measure: Some(&MEASURE) };
-    let findings = rotations::run(&plan)?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let args = RotationArgs::read("Figure 8: padding, on rotated digits", BUILT_IN_AND_RESUMED);
+    let plan = Plan {
+        name: "fig8",
+        args: &args,
+        networks: &NETWORKS,
+        tasks: &[Turns::UPRIGHT.into()],
+        sizes: Sizes { seeds: 3, full_seeds: 10 },
+        measure: Some(&MEASURE),
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn measure(sample: &Sample) -> Result<Measured> {

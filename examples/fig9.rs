@@ -2,14 +2,14 @@
 //! and at which it costs on turned ones. P4CNN with three poolings at 31×31, each of which would leave a row and a column over. One
 //! alone samples as everybody does, the others the grid that the map chooses, and are exact; beside them none, and all three.
 
-use clap::Parser;
 use quarterturn::core::Result;
 use quarterturn_examples::{
-    angle_chart, args,
+    angle_chart,
     dot_chart::{self, Dots},
     figure, files,
     rotations::{
-        self, Findings, Measure, Measured, Outcome, Plan, RotationArgs, Sample, Sizes, Turns, equivariance_errors,
+        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Sizes,
+        Turns, equivariance_errors,
     },
     say, table,
 };
@@ -21,27 +21,17 @@ const DEPTHS: [&str; 4] = ["pool2", "pool4", "pool6", "linear"];
 const MEASURE: Measure = Measure { digits: 500, of: measure };
 const NETWORKS: [&str; 5] = ["p4:31:break-0", "p4:31:break-1", "p4:31:break-2", "p4:31:break-3", "p4:31:break-123"];
 
-/// One number for each seed.
-type Values = fn(&Outcome) -> Vec<f64>;
-
-/// Figure 9: equivariance broken at one depth alone
-#[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
-
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let (tasks, sizes) = ([Turns::UPRIGHT.into()], Sizes { seeds: 3, full_seeds: 10 });
-    let plan = Plan { name: "fig9", args, networks: &NETWORKS, tasks: &tasks, sizes, measure: Some(&MEASURE) };
-    let findings = rotations::run(&plan)?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let args = RotationArgs::read("Figure 9: equivariance broken at one depth alone", BUILT_IN_AND_RESUMED);
+    let plan = Plan {
+        name: "fig9",
+        args: &args,
+        networks: &NETWORKS,
+        tasks: &[Turns::UPRIGHT.into()],
+        sizes: Sizes { seeds: 3, full_seeds: 10 },
+        measure: Some(&MEASURE),
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn measure(sample: &Sample) -> Result<Measured> {
@@ -54,7 +44,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let mut series: Vec<_> = outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect();
     series.iter_mut().zip(&outcomes).for_each(|(series, outcome)| series.label = label(outcome));
     let subtitle = findings.subtitle(args.seed, "upright");
-    let panels: [(&str, &str, Values); 3] = [
+    let panels: [(&str, &str, PerSeed); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
         ("Learnt equivariance error", "Of the logits (% of their size)", |outcome| {

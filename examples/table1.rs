@@ -4,15 +4,14 @@
 //!
 //! What is trained and tested, and how an image is prepared: `src/rotations`.
 
-use clap::Parser;
 use quarterturn::{core::Result, kernels::Group};
 use quarterturn_examples::{
-    args,
     csv::Csv,
     digits::Digits,
     files,
     rotations::{
-        self, Angles, Drawn, Findings, Outcome, PAPERS, Plan, Protocol, RotationArgs, Sizes, Subject, Turns, statistics,
+        self, Angles, BUILT_IN_AND_RESUMED, Drawn, Findings, Outcome, PAPERS, Plan, Protocol, RotationArgs, Sizes,
+        Subject, Turns, statistics,
     },
     say,
     significance::{Welch, interval95, welch},
@@ -42,25 +41,18 @@ const PAPER: [Published; 4] = [
 /// Group, input size, and the accuracies.
 type Published = (Group, usize, [(f64, f64); 2]);
 
-/// Table 1: Z2CNN and P4CNN on MNIST and RotMNIST, over many seeds
-#[derive(Parser)]
-#[command(after_help = "Without --data or --download, built-in digits stand in for MNIST. The same command goes on \
-                        where the last one was stopped.")]
-struct Args {
-    #[command(flatten)]
-    rotations: RotationArgs,
-}
-
 fn main() -> ExitCode {
-    args::exit(run(&Args::parse().rotations))
-}
-
-fn run(args: &RotationArgs) -> Result<ExitCode> {
-    let tasks = trainings(args.protocol).map(|(turns, _)| turns.into());
-    let sizes = Sizes { seeds: 3, full_seeds: 100 };
-    let findings =
-        rotations::run(&Plan { name: "table1", args, networks: &PAPERS, tasks: &tasks, sizes, measure: None })?;
-    Ok(findings.report.finish(|| draw(&findings, args)))
+    let about = "Table 1: Z2CNN and P4CNN on MNIST and RotMNIST, over many seeds";
+    let args = RotationArgs::read(about, BUILT_IN_AND_RESUMED);
+    let plan = Plan {
+        name: "table1",
+        args: &args,
+        networks: &PAPERS,
+        tasks: &trainings(args.protocol).map(|(turns, _)| turns.into()),
+        sizes: Sizes { seeds: 3, full_seeds: 100 },
+        measure: None,
+    };
+    rotations::main(&plan, |findings| draw(findings, &args))
 }
 
 fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {

@@ -16,7 +16,7 @@ use quarterturn_examples::{
     answers, args,
     csv::Csv,
     device, files,
-    image_setting::{Plan, Protocol, Setting, title, widths},
+    image_setting::{Plan, Setting, SettingArgs, title},
     images::{Format, ImageArgs, Images},
     preparation,
     rotations::statistics,
@@ -52,28 +52,11 @@ struct Args {
     compare: Option<PaperRow>,
     #[command(flatten)]
     device: args::DeviceArgs,
-    /// Whose choices are followed where the paper and its published code differ
-    #[arg(long, value_enum, default_value_t = Protocol::Paper)]
-    protocol: Protocol,
+    #[command(flatten)]
+    setting: SettingArgs,
     /// Networks as group:size, separated by commas [default: p4 at the inexact and the exact size, z2 at the former]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     networks: Vec<Subject>,
-    /// Channels of the first stage on p4; each stage doubles them, z2 and p4m take √|G| more or fewer [default: the
-    /// paper's; textures 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
-    width: Option<u32>,
-    /// Blocks of each stage [default: the paper's; textures 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
-    blocks: Option<u32>,
-    /// Passes over the training images [default: the paper's; textures 12]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    epochs: Option<u32>,
-    /// Images per training step [default: the paper's; textures 32]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
-    batch: Option<u32>,
-    /// The highest learning rate of the schedule [default: the paper's; textures 0.01]
-    #[arg(long, value_name = "RATE")]
-    lr: Option<f64>,
     /// Runs of each network, with seeds counted up from --seed
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     seeds: u32,
@@ -240,7 +223,7 @@ fn write_csv(bench: &Bench, trials: &[Trial], results: &[Option<Finished<Tested>
         let [upright, quarter, half, three] = &found.correct;
         csv.row(&[
             &bench.name,
-            &bench.args.protocol,
+            &bench.args.setting.protocol,
             &title(&bench.config(subject.group)),
             &subject.group,
             &subject.size,
@@ -321,9 +304,6 @@ struct Speed {
 
 impl<'a> Bench<'a> {
     fn new(args: &'a Args) -> Result<Self> {
-        if let Some(lr) = args.lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
-            return Err(Error::Invalid(format!("--lr: expected a positive number, found {lr}")));
-        }
         let setting = Setting::of(args.images.format);
         let [approximate, exact] = setting.sizes();
         let subjects = if args.networks.is_empty() {
@@ -332,7 +312,7 @@ impl<'a> Bench<'a> {
         } else {
             args.networks.clone()
         };
-        let plan = setting.plan(args.epochs, args.batch, args.lr);
+        let plan = args.setting.plan(setting);
         let device = device::open(args.device.device)?;
         let images = Images::open(&args.images, subjects[0].size, args.seed)?;
         let counts = [images.train.len(), images.validation.as_ref().map_or(0, |part| part.len()), images.test.len()];
@@ -364,7 +344,7 @@ impl<'a> Bench<'a> {
             .with("validation", self.counts[1])
             .with("test", self.counts[2])
             .with("seed", self.args.seed)
-            .with("protocol", self.args.protocol)
+            .with("protocol", self.args.setting.protocol)
             .with("widths on p4", format!("{:?}", config.widths))
             .with("blocks", format!("{:?}", config.blocks))
             .with("block", format!("{:?}", config.block))
@@ -377,19 +357,11 @@ impl<'a> Bench<'a> {
     }
 
     fn config(&self, group: Group) -> ResNetConfig {
-        let mut config = self.setting.network(self.args.protocol, group);
-        let stages = config.widths.len();
-        if let Some(width) = self.args.width {
-            config.widths = widths(width as usize, group, stages);
-        }
-        if let Some(blocks) = self.args.blocks {
-            config.blocks = vec![blocks as usize; stages];
-        }
-        ResNetConfig { classes: self.classes, ..config }
+        self.args.setting.network(self.setting, group, self.classes)
     }
 
     fn create(&self, trial: Trial, device: &Device) -> Result<ResNet> {
-        ResNet::new(self.config(trial.subject.group), self.args.protocol.init(trial.seed), device)
+        ResNet::new(self.config(trial.subject.group), self.args.setting.protocol.init(trial.seed), device)
     }
 
     /// Whether no window of the network leaves anything over at this size.
@@ -549,14 +521,15 @@ impl<'a> Bench<'a> {
 
     /// The line that says what was done.
     fn subtitle(&self, devices: &str) -> String {
-        let Args { seeds, seed, protocol, .. } = self.args;
+        let Args { seeds, seed, setting, .. } = self.args;
         let [train, validation, test] = self.counts;
         let validation = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
         let seeds = if *seeds == 1 { format!("seed {seed}") } else { format!("{seeds} seeds") };
         format!(
-            "{}: {train} images to train on{validation}, {test} to test on  ·  {}, {seeds}, {protocol} protocol  ·  {}",
+            "{}: {train} images to train on{validation}, {test} to test on  ·  {}, {seeds}, {} protocol  ·  {}",
             self.name,
             say::counted(self.plan.epochs.into(), "epoch"),
+            setting.protocol,
             devices
         )
     }
@@ -736,7 +709,7 @@ fn write_summary(rows: &[Row], bench: &Bench, folder: &Path) -> Result<()> {
         let paper = |turns: usize| row.paper.map(|values| values[turns]);
         csv.row(&[
             &bench.name,
-            &bench.args.protocol,
+            &bench.args.setting.protocol,
             &row.model,
             &row.subject.group,
             &row.subject.size,

@@ -33,6 +33,14 @@ pub fn seeds(first: u64, count: u64) -> Result<RangeInclusive<u64>> {
     last.map(|last| first..=last).ok_or_else(|| Error::Invalid(format!("--seed {first}: no {count} seeds begin there")))
 }
 
+/// Reads a number above 0, such as a learning rate.
+///
+/// # Errors
+/// For anything else.
+pub fn positive(text: &str) -> std::result::Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0).ok_or("expected a positive number".into())
+}
+
 /// What computes.
 #[derive(Args)]
 pub struct DeviceArgs {

@@ -1,7 +1,7 @@
 //! How the paper trains a ResNet on each data set (Table 2 of Edixhoven et al. 2023), with what its published code adds.
 
-use super::images::Format;
-use clap::ValueEnum;
+use super::{args::positive, images::Format};
+use clap::{Args, ValueEnum};
 use quarterturn::{
     autograd::{Optimizer, Rule, Schedule},
     kernels::Group,
@@ -29,6 +29,50 @@ pub enum Setting {
     Flowers,
     Pcam,
     ImageNet,
+}
+
+/// Network and training, as far as they may differ from the paper's.
+#[derive(Args)]
+pub struct SettingArgs {
+    /// Whose choices are followed where the paper and its published code differ
+    #[arg(long, value_enum, default_value_t = Protocol::Paper)]
+    pub protocol: Protocol,
+    /// Channels of the first stage on p4; each stage doubles them, z2 and p4m take √|G| more or fewer [default: the
+    /// paper's; textures 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    width: Option<u32>,
+    /// Blocks of each stage [default: the paper's; textures 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    blocks: Option<u32>,
+    /// Passes over the training images [default: the paper's; textures 12]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    epochs: Option<u32>,
+    /// Images per training step [default: the paper's; textures 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4096))]
+    batch: Option<u32>,
+    /// The highest learning rate of the schedule [default: the paper's; textures 0.01]
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    lr: Option<f64>,
+}
+
+impl SettingArgs {
+    /// The network on `group`.
+    pub fn network(&self, setting: Setting, group: Group, classes: usize) -> ResNetConfig {
+        let mut config = setting.network(self.protocol, group);
+        let stages = config.widths.len();
+        if let Some(width) = self.width {
+            config.widths = widths(width as usize, group, stages);
+        }
+        if let Some(blocks) = self.blocks {
+            config.blocks = vec![blocks as usize; stages];
+        }
+        ResNetConfig { classes, ..config }
+    }
+
+    /// The training run.
+    pub fn plan(&self, setting: Setting) -> Plan {
+        setting.plan(self.epochs, self.batch, self.lr)
+    }
 }
 
 /// The numbers of a training run.
@@ -62,7 +106,7 @@ impl Setting {
 
     /// The network on `group`. Textures get ResNet-14, a ResNet-44 with two blocks per stage in place of seven, 4 channels
     /// in its first stage on p4.
-    pub fn network(self, protocol: Protocol, group: Group) -> ResNetConfig {
+    fn network(self, protocol: Protocol, group: Group) -> ResNetConfig {
         let published = protocol == Protocol::Published;
         let config = match self {
             Setting::Textures => {
@@ -82,7 +126,7 @@ impl Setting {
 
     /// The training run; what is `None` is the paper's. Milestones move with the number of epochs, ImageNet's learning
     /// rate with the batch.
-    pub fn plan(self, epochs: Option<u32>, batch: Option<u32>, lr: Option<f64>) -> Plan {
+    fn plan(self, epochs: Option<u32>, batch: Option<u32>, lr: Option<f64>) -> Plan {
         let (papers_epochs, papers_batch) = match self {
             Setting::Textures => (12, 32),
             Setting::Cifar | Setting::Flowers => (200, 256),
@@ -127,7 +171,7 @@ impl Protocol {
 
 /// Channels of each stage, doubling: `first` for the first on p4, and on z2 and p4m so many more or fewer (√|G| each, rounded)
 /// that the networks have about as many parameters.
-pub fn widths(first: usize, group: Group, stages: usize) -> Vec<usize> {
+fn widths(first: usize, group: Group, stages: usize) -> Vec<usize> {
     let scale = (4.0 / group.order() as f64).sqrt();
     (0..stages).map(|stage| (((first << stage) as f64 * scale).round() as usize).max(1)).collect()
 }

@@ -2,13 +2,17 @@
 
 use super::{Protocol, Subject, TestedEpoch};
 use crate::{
-    args::{DataArgs, DeviceArgs, OutArgs},
+    args::{DataArgs, DeviceArgs, OutArgs, positive},
     runner::RunnerArgs,
 };
-use clap::Args;
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+/// What the help of these experiments ends with.
+pub const BUILT_IN_AND_RESUMED: &str = "Without --data or --download, built-in digits stand in for MNIST. The same command \
+                                         goes on where the last one was stopped.";
 
 /// Data, networks, and the size of the experiment.
-#[derive(Args)]
+#[derive(Parser)]
 pub struct RotationArgs {
     #[command(flatten)]
     pub out: OutArgs,
@@ -54,7 +58,7 @@ pub struct RotationArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one())]
     pub halve_every: Option<u64>,
     /// The first learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = rate)]
+    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = positive)]
     pub lr: f64,
     /// A run of seconds, to see that everything works
     #[arg(long, conflicts_with = "full")]
@@ -66,10 +70,15 @@ pub struct RotationArgs {
     pub runner: RunnerArgs,
 }
 
-fn at_least_one() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=1_000_000)
+impl RotationArgs {
+    /// The options of a program that takes no others, as `clap::Parser::parse` reads them; its help begins and ends with
+    /// these words.
+    pub fn read(about: &'static str, after_help: &'static str) -> Self {
+        let matches = Self::command().about(about).after_help(after_help).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or("expected a positive number".into())
+fn at_least_one() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=1_000_000)
 }

@@ -19,7 +19,7 @@ mod testing;
 mod trial;
 mod turns;
 
-pub use args::RotationArgs;
+pub use args::{BUILT_IN_AND_RESUMED, RotationArgs};
 pub use bench::{Bench, Measure, Sample};
 pub use classes::Classes;
 pub use design::{CONVS, Design, POOLS};
@@ -27,7 +27,7 @@ pub use measures::{equivariance_errors, relative_change, rings, shift_consistenc
 pub use protocol::{Protocol, TestedEpoch};
 pub use settings::{Settings, Sizes};
 pub use subject::Subject;
-pub use summary::{Outcome, outcomes, percent, statistics};
+pub use summary::{Outcome, PerSeed, outcomes, percent, statistics};
 pub use trial::{Measured, Task, Tested, Trial};
 pub use turns::{Angles, Drawn, Turns};
 
@@ -38,7 +38,10 @@ use super::{
     runner::{Finished, Grid, Report, Run},
 };
 use quarterturn::core::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// What an experiment has found.
 pub struct Findings {
@@ -105,6 +108,11 @@ pub fn run(plan: &Plan) -> Result<Findings> {
         write_csv(&folder.join(format!("{name}.csv")), &digits, &settings, &trials, results)
     })?;
     Ok(Findings { folder, digits, settings, trials, report })
+}
+
+/// The `main` of an experiment: carries out the plan and, if no run is missing, draws; the exit code.
+pub fn main(plan: &Plan, draw: impl FnOnce(&Findings) -> Result<()>) -> ExitCode {
+    super::args::exit(run(plan).map(|findings| findings.report.finish(|| draw(&findings))))
 }
 
 /// Rows of all finished runs, in the order of the plan.

@@ -58,6 +58,9 @@ pub fn statistics(values: &[f64]) -> (f64, f64) {
     (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
 }
 
+/// What is drawn of an outcome: one number for each seed.
+pub type PerSeed = fn(&Outcome) -> Vec<f64>;
+
 /// Mean and standard deviation for a table, of one value that alone.
 pub fn percent(values: &[f64]) -> String {
     match (statistics(values), values.len()) {
