@@ -1,16 +1,17 @@
-//! Where a tensor lives and computes.
+//! The devices that tensors live on.
 
 #[cfg(feature = "gpu")]
 use crate::gpu::Gpu;
 use std::fmt;
 
-/// A place that stores and computes. A device is a value that each kernel matches once, in its own file.
+/// A device that stores tensors and computes, as `torch.device`. An operation runs on the device of its operands, which
+/// must be the same.
 #[derive(Clone, Default)]
 pub enum Device {
     /// `f32` on the CPU's cores: the fast path.
     #[default]
     Cpu,
-    /// The plain formula in `f64` on one core: the oracle of every test.
+    /// `f64` on one core, by the plain formula of each operation. It is slow; tests compare the other devices with it.
     Reference,
     /// `f32` on a GPU through WGSL compute shaders.
     #[cfg(feature = "gpu")]
@@ -18,7 +19,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Whether both are the same place.
+    /// Whether both are the same device.
     pub fn same(&self, other: &Device) -> bool {
         match (self, other) {
             (Device::Cpu, Device::Cpu) | (Device::Reference, Device::Reference) => true,

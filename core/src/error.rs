@@ -1,21 +1,21 @@
-//! One error type, with a variant for everything that a caller can react to differently.
+//! One error type. Its variants differ where a caller would react differently.
 
 use std::{fmt, io, path::PathBuf};
 
 /// `Result` with this library's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What the environment or a user's file can cause. A violated contract (shape, axis, device) panics instead.
+/// What a file, a user or the machine can cause. A programming mistake (wrong shape, axis or device) panics instead.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// No adapter of the wanted kind: use the CPU, or install a driver.
+    /// There is no GPU of the wanted kind. Use the CPU, or install a driver.
     NoGpu(String),
     /// The GPU was reset or removed; everything on it is gone. Open a new one.
     DeviceLost(String),
     /// An allocation failed: use a smaller batch.
     OutOfMemory(String),
-    /// A tensor or launch exceeds what this device, or any, can address.
+    /// A tensor or a kernel launch is larger than the device can address.
     TooLarge(String),
     /// The driver or the shader compiler refused something; please report it.
     Gpu(String),
@@ -26,11 +26,11 @@ pub enum Error {
         /// What the system said.
         message: String,
     },
-    /// A file's content is not what its format demands.
+    /// A file's content violates its format.
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// Where in the (decompressed) content, in bytes.
+        /// Position in the (decompressed) content, in bytes.
         offset: u64,
         /// What was expected and what was found.
         message: String,
@@ -42,7 +42,7 @@ pub enum Error {
         /// What was expected and what was found.
         message: String,
     },
-    /// A user's value is out of range: a setting, an image of the wrong size.
+    /// A value that a user gave does not fit: a setting out of range, an image of the wrong size.
     Invalid(String),
     /// Fetching a data set failed from every mirror.
     Download(String),

@@ -1,5 +1,5 @@
-//! Files that are whole or not there: content is written under a temporary name beside its place, flushed to the disk and
-//! then renamed. So no reader ever sees half a file, and a failure leaves the former one as it was.
+//! Atomic writing of files. Content is written to a temporary file in the same folder, flushed to the disk and then
+//! renamed. So no reader ever sees half a file, and a failure leaves the former file as it was.
 
 use crate::{Error, Result, testing::faults};
 use std::{
@@ -13,10 +13,10 @@ use std::{
 /// How temporary names end. What comes before it is the final name, the process and a number.
 const SUFFIX: &str = ".part";
 
-/// Puts a file at `path` with the content that `write` produces, or leaves what was there.
+/// Writes a file at `path` with the content that `write` produces. If that fails, the former file stays.
 ///
-/// Any number of threads and processes may write to one path: the last to finish wins, and every reader meets one of their
-/// files, whole. Where `path` is a link, the link is replaced, never the file that it points to.
+/// Any number of threads and processes may write to one path. The last to finish wins, and every reader sees one
+/// complete file. Where `path` is a link, the link is replaced, never the file that it points to.
 ///
 /// # Errors
 /// [`Error::Io`] with `path`: when the disk is full, the folder is missing or read-only, or `write` fails.
@@ -33,8 +33,8 @@ pub fn replace_file(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
     }
 }
 
-/// A file that is being written, and gets its name when it is [finished](NewFile::finish). Dropped before that, it is removed.
-/// For content that comes in pieces; see [`replace_file`] for the rest.
+/// A file that is being written in pieces. It gets its name when it is [finished](NewFile::finish); if it is dropped
+/// before that, it is removed. Otherwise as [`replace_file`].
 #[derive(Debug)]
 pub struct NewFile {
     target: PathBuf,
@@ -67,11 +67,11 @@ impl NewFile {
         }
     }
 
-    /// Makes the content durable, then the name.
+    /// Flushes the content to the disk, then gives the file its name.
     ///
     /// # Errors
-    /// [`Error::Io`] with the final name. A former file is unharmed, unless it is only the folder that could not be flushed:
-    /// then the new file stands, but might not survive a power cut.
+    /// [`Error::Io`] with the final name. A former file is unharmed, with one exception: if only the folder could not
+    /// be flushed, the new file is in place, but might not survive a power cut.
     pub fn finish(mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let renamed = faults::tick().and_then(|()| file.sync_all()).and_then(|()| {
@@ -111,7 +111,8 @@ impl Drop for NewFile {
     }
 }
 
-/// The final name, if `file_name` is one that [`NewFile`] gives to what is not finished yet: what a killed process leaves.
+/// If `file_name` is a temporary name of an unfinished [`NewFile`], which a killed process leaves behind: the final
+/// name.
 pub fn unfinished_name(file_name: &str) -> Option<&str> {
     let (name, tag) = file_name.strip_suffix(SUFFIX)?.rsplit_once('.')?;
     let (process, number) = tag.split_once('-')?;
@@ -119,7 +120,8 @@ pub fn unfinished_name(file_name: &str) -> Option<&str> {
     (!name.is_empty() && is_number(process) && is_number(number)).then_some(name)
 }
 
-/// Makes names in the folder of `path` durable: those of files that were just created, renamed or removed there.
+/// Flushes the folder of `path` to the disk, so that files just created, renamed or removed there stay so after a power
+/// cut.
 ///
 /// # Errors
 /// [`Error::Io`] with the folder. File systems that cannot do it, and systems other than Unix, are no error.

@@ -1,4 +1,19 @@
-//! Where Quarterturn's numbers live: shapes, tensors, devices, the GPU runtime, random numbers and errors.
+//! Tensors and the devices that they live on; shapes, the GPU runtime, random numbers and errors.
+//!
+//! ```
+//! use quarterturn_core::{Device, Tensor};
+//!
+//! # fn main() -> quarterturn_core::Result<()> {
+//! let x = Tensor::from_vec([2, 3], vec![1., 2., 3., 4., 5., 6.], &Device::Cpu)?;
+//! assert_eq!(x.reshape([3, 2]).dims(), [3, 2]);
+//! let same = x.to_device(&Device::Reference)?; // PyTorch: x.to(device)
+//! assert_eq!(same.to_vec()?, [1., 2., 3., 4., 5., 6.]); // PyTorch: x.tolist()
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Operations on tensors are functions of `quarterturn_kernels`. With gradients they are methods of
+//! `quarterturn_autograd::Var`.
 
 mod device;
 mod error;

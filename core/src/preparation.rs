@@ -1,12 +1,12 @@
-//! What is done to an image before a network reads it, as text: `data` does it, and a network's file says it.
+//! How images are prepared for a network, as text. `quarterturn_data` carries the steps out; a checkpoint stores them.
 
 use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
-/// The steps between an image and a network, in order. A network that gets images prepared in another way than those that it
-/// was trained on answers worse, and nothing else tells: so the steps belong into its file.
+/// The steps that turn an image into a network's input, in order. A network that gets images prepared in another way
+/// than in training is less accurate, and no error tells. So a checkpoint stores the steps.
 ///
-/// Text form, one line: steps with `; ` between them, each a name and its numbers.
+/// The text form is one line: steps separated by `; `, each a name and its numbers.
 ///
 /// ```
 /// use quarterturn_core::{Preparation, Step};
@@ -33,19 +33,19 @@ pub struct Preparation {
 /// One step of a [`Preparation`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// `channels 3`: a grey image repeated for so many channels; `channels 1`: a colour image as grey.
+    /// `channels 3` copies a grey image into three channels. `channels 1` converts a colour image to grey.
     Channels(usize),
-    /// `resize 28x32`: to this height and width. On pixels with the triangle filter of `quarterturn_data::Transform::Resize`, on
-    /// values bilinearly, as `quarterturn_kernels::resize`.
+    /// `resize 28x32`: to this height and width. Before `normalize` (on 8-bit pixels) with the triangle filter of
+    /// `quarterturn_data::Transform::Resize`; after it bilinearly, with `quarterturn_kernels::resize`.
     Resize([usize; 2]),
-    /// `resize_shorter 256`: to this shorter side, in proportion.
+    /// `resize_shorter 256`: makes the shorter side this long and keeps the proportions.
     ResizeShorter(usize),
     /// `center_crop 224x224`: the middle of this height and width.
     CenterCrop([usize; 2]),
     /// `pad 32x32`: zeros on all sides, up to this height and width.
     Pad([usize; 2]),
-    /// `circle_crop` or `circle_crop 47.5`: zero outside a circle about the centre, of this radius in pixels; the inscribed circle
-    /// if there is none.
+    /// `circle_crop` or `circle_crop 47.5`: sets to zero what lies outside a circle about the centre, of this radius in
+    /// pixels. Without a radius it is the inscribed circle.
     CircleCrop {
         /// In pixels.
         radius: Option<f32>,
@@ -61,7 +61,7 @@ pub enum Step {
 }
 
 impl Preparation {
-    /// The name of the note that holds it.
+    /// The name of the checkpoint's note that holds the text form.
     pub const NOTE: &str = "preparation";
 
     /// Mean and standard deviation of each channel, if the images are normalised.
@@ -72,13 +72,13 @@ impl Preparation {
         })
     }
 
-    /// The steps that are done to 8-bit pixels, [`Step::Normalize`] among them as the last, and those that follow it.
+    /// The steps in two parts: those on 8-bit pixels, up to and including [`Step::Normalize`], and those after it.
     pub fn split(&self) -> (&[Step], &[Step]) {
         let last = self.steps.iter().position(|step| matches!(step, Step::Normalize { .. }));
         self.steps.split_at(last.map_or(self.steps.len(), |last| last + 1))
     }
 
-    /// Height and width of what it makes, if they are the same for every image.
+    /// Height and width of the prepared image, if they are the same for every image.
     pub fn size(&self) -> Option<[usize; 2]> {
         self.steps.iter().fold(None, |size, step| match step {
             Step::Resize(size) | Step::CenterCrop(size) | Step::Pad(size) => Some(*size),

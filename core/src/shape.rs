@@ -1,18 +1,17 @@
-//! Extents of a dense row-major tensor, and the one formula for the output extent of a sliding window.
+//! Shapes of tensors, and the formula for the output size of a sliding window.
 
 use crate::{Error, Result};
 use std::{fmt, ops::Index};
 
-/// Most axes a tensor can have: `[N, C, G, H, W]` and one to spare.
+/// The most axes that a tensor can have.
 pub const MAX_RANK: usize = 6;
 
 /// Most elements of a tensor: their bytes as `f64` can be counted and addressed.
 const MOST_ELEMENTS: usize = isize::MAX as usize / size_of::<f64>();
 
-/// The extents of a dense row-major tensor; the last axis is contiguous.
+/// The extents (lengths of the axes) of a tensor, as `torch.Size`. The last axis is contiguous in memory.
 ///
-/// No product of extents of a shape overflows, nor do the bytes that its elements take: this is checked once, where a
-/// shape is made.
+/// The number of elements and of their bytes does not overflow: this is checked once, where a shape is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     extents: [usize; MAX_RANK],
@@ -29,7 +28,7 @@ impl Shape {
         Self::try_new(extents).unwrap_or_else(|error| panic!("Shape: {error}"))
     }
 
-    /// A shape of these extents, for those that a file or a user gives.
+    /// As [`Shape::new`], with an error in place of the panic: for extents from a file or a user.
     ///
     /// # Errors
     /// [`Error::Invalid`] with more than [`MAX_RANK`] axes; [`Error::TooLarge`] if the extents, an extent of 0 counted
@@ -109,21 +108,22 @@ pub fn window_extent(i: usize, k: usize, s: usize, p: usize) -> Option<usize> {
     free_extent(i, k, p)?.checked_div(s)?.checked_add(1)
 }
 
-/// `(i + 2p − k) mod s`: how many samples the last window leaves over. The layer commutes with quarter turns and
-/// mirroring iff this is 0 on both axes (Eq. 3 of Edixhoven et al. 2023, with padding). `None` as in [`window_extent`].
+/// `(i + 2p − k) mod s`: how many rows (or columns) at the end the last window does not reach. We say that the window
+/// *leaves them over*. The layer commutes with quarter turns and mirroring iff this is 0 on both axes (Eq. 3 of
+/// Edixhoven et al. 2023, with padding). `None` as in [`window_extent`].
 pub fn window_residual(i: usize, k: usize, s: usize, p: usize) -> Option<usize> {
     free_extent(i, k, p)?.checked_rem(s)
 }
 
-/// `d(k − 1) + 1`: samples from the first tap of a window of `k` taps, `d` apart, to its last. `None` if `k` or `d` is zero, or it
-/// overflows.
+/// `d(k − 1) + 1`: how many samples a filter of `k` taps with dilation `d` reaches over. `None` if `k` or `d` is zero,
+/// or on overflow.
 pub fn dilated_extent(k: usize, d: usize) -> Option<usize> {
     if d == 0 { None } else { k.checked_sub(1)?.checked_mul(d)?.checked_add(1) }
 }
 
-/// Samples that a transposed convolution makes of `i`: `s(i − 1) + k − 2p + r`, where `r` is the output padding. For `r` below `s`
-/// they are those of which `k`-wide windows at stride `s` and padding `p` make `i`, and leave `r` over. `None` if there are none,
-/// an operand but `p` and `r` is zero, or it overflows.
+/// The output size of a transposed convolution on `i` samples: `s(i − 1) + k − 2p + r`, where `r` is the output
+/// padding. For `r` below `s`, a convolution with the same window maps this size back to `i`, and leaves `r` over.
+/// `None` if that is below 1, if `i`, `k` or `s` is zero, or on overflow.
 pub fn transposed_extent(i: usize, k: usize, s: usize, p: usize, r: usize) -> Option<usize> {
     if k == 0 || s == 0 {
         return None;

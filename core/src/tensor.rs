@@ -6,6 +6,9 @@ use crate::{Device, Error, HostBuffer, Result, Shape};
 use std::{fmt, sync::Arc};
 
 /// A dense row-major array on one [`Device`]. Cloning shares the storage.
+///
+/// Elements are `f32` on the CPU and on GPUs, and `f64` on [`Device::Reference`]. Feature maps have the axes
+/// `[N, C, G, H, W]`: image, channel, group element, row, column; for images G = 1.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
@@ -57,7 +60,7 @@ impl Tensor {
         }
     }
 
-    /// Every element `value`.
+    /// A tensor with every element `value` (PyTorch: `torch.full`).
     ///
     /// # Errors
     /// As [`Tensor::from_vec`]; [`Error::OutOfMemory`] when the host has no room for it.
@@ -123,7 +126,7 @@ impl Tensor {
         self.shape.is_empty()
     }
 
-    /// Where this tensor lives.
+    /// The device that this tensor is on.
     pub fn device(&self) -> Device {
         match &self.storage {
             Storage::Cpu(_) => Device::Cpu,
@@ -133,7 +136,7 @@ impl Tensor {
         }
     }
 
-    /// Whether the two are one value, not two that may be equal: clones of each other, perhaps under other extents.
+    /// Whether the two share their storage, as clones and reshaped clones do. Elements are not compared.
     pub fn shares_values_with(&self, other: &Tensor) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
@@ -142,7 +145,7 @@ impl Tensor {
         }
     }
 
-    /// The same elements under other extents.
+    /// The same elements with other axes, in row-major order. Shares the storage (PyTorch: `view`).
     ///
     /// # Panics
     /// If the number of elements differs.
@@ -153,7 +156,7 @@ impl Tensor {
         Tensor { shape, storage: self.storage.clone() }
     }
 
-    /// The elements on the CPU.
+    /// The elements of a tensor on the CPU.
     ///
     /// # Panics
     /// If the tensor is on another device; kernels call this after [`common_device`].
@@ -165,7 +168,8 @@ impl Tensor {
         }
     }
 
-    /// The elements on the CPU for writing, copied first if they are shared. For parameters updated in place.
+    /// The elements of a tensor on the CPU, for writing. They are copied first if another tensor shares them. For
+    /// parameters that are updated in place.
     ///
     /// # Panics
     /// If the tensor is on another device.
@@ -178,7 +182,7 @@ impl Tensor {
         }
     }
 
-    /// The elements on the reference device.
+    /// The elements of a tensor on [`Device::Reference`].
     ///
     /// # Panics
     /// If the tensor is on another device.
@@ -190,7 +194,7 @@ impl Tensor {
         }
     }
 
-    /// The buffer on the GPU.
+    /// The buffer of a tensor on a GPU.
     ///
     /// # Panics
     /// If the tensor is on another device.
@@ -240,7 +244,7 @@ impl Tensor {
         }
     }
 
-    /// The same tensor on `device`; shared, not copied, if it is there already.
+    /// The same tensor on `device` (PyTorch: `to`). If it is there already, the storage is shared.
     ///
     /// # Errors
     /// When a GPU on either side fails.
@@ -261,7 +265,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// The device that all operands of `op` share.
+/// The device that all operands of the operation `op` are on. `op` is the name for the panic's message.
 ///
 /// # Panics
 /// If they are on different devices, or there are none.

@@ -16,18 +16,19 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Most bytes of GPU memory to hold; beyond that, allocations fail with [`Error::OutOfMemory`].
     pub memory_limit: Option<u64>,
-    /// Time every kernel: see [`Gpu::take_times`]. Each batch is waited for, so the whole is slower.
+    /// Time every kernel: see [`Gpu::take_times`]. The runtime then waits for each batch of launches, so everything is
+    /// slower.
     pub profile: bool,
 }
 
-/// What an adapter says of itself.
+/// An adapter: a GPU as one of its drivers offers it.
 #[derive(Clone, Debug)]
 pub struct AdapterDescription {
     /// The adapter's name, as its driver gives it.
     pub name: String,
-    /// The interface it is reached through, such as Vulkan.
+    /// The interface through which it is used, such as Vulkan.
     pub backend: String,
-    /// Whether it computes on the CPU.
+    /// Whether it is a software driver, which computes on the CPU.
     pub software: bool,
 }
 

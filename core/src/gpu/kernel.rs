@@ -1,15 +1,15 @@
-//! What a launch runs.
+//! GPU kernels: WGSL source and entry point.
 
-/// An entry point of a WGSL source.
+/// A GPU kernel: a WGSL source and the name of an entry point in it.
 ///
 /// Bindings: group 0 holds the inputs (`var<storage, read>`) from 0 in argument order, then the outputs
 /// (`var<storage, read_write>`); group 1, binding 0 is the uniform. The shader finds its place with the linear index
 /// `(workgroup_id.y · num_workgroups.x + workgroup_id.x) · workgroup size + local_invocation_index`, since a launch
 /// of many groups is folded into y.
 ///
-/// A shader from anywhere may be launched: one that does not compile, or that asks for other bindings than a launch
-/// gives it, is an error (see [`Gpu::prepare`](super::Gpu::prepare)); one that compiles stays within its buffers. A shader
-/// that does not come to an end occupies the GPU until its driver ends it, and is then a lost device.
+/// Any shader may be launched safely. If it does not compile, or needs other bindings than the launch gives it, that is
+/// an error (see [`Gpu::prepare`](super::Gpu::prepare)). Bounds checks keep it within its buffers. A shader that never
+/// ends occupies the GPU until the driver stops it; the device is then lost.
 ///
 /// ```
 /// use quarterturn_core::gpu::{Kernel, Size};
@@ -44,14 +44,14 @@ pub struct Kernel {
     checks: Checks,
 }
 
-/// What is compiled into a shader, to keep it from harm.
+/// The safety checks that are compiled into a shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Checks {
     /// Indices are clamped to their arrays, a counter ends each loop, and workgroup memory begins as zeros.
     All,
     /// Indices are clamped to their arrays.
     Bounds,
-    /// Nothing.
+    /// No checks.
     None,
 }
 
@@ -61,7 +61,7 @@ impl Kernel {
         Kernel { name, source, workgroup_size: 64, workgroup_memory: 0, checks: Checks::All }
     }
 
-    /// The same with workgroups of this size and memory (bytes).
+    /// The same kernel with workgroups of `size` invocations and `memory` bytes of `var<workgroup>`.
     ///
     /// # Panics
     /// If `size` is 0.
@@ -71,11 +71,12 @@ impl Kernel {
         Kernel { workgroup_size: size, workgroup_memory: memory, ..self }
     }
 
-    /// The same with fewer checks, where these cost too much.
+    /// The same kernel with fewer checks, where these cost too much time.
     ///
     /// # Safety
-    /// Of the source, whatever values buffers and uniform have: without [`Checks::All`], every loop ends by itself, and
-    /// workgroup memory is written before it is read; without [`Checks::Bounds`], no index lies outside of its array.
+    /// This must hold for the source, whatever values buffers and uniform have. Without [`Checks::All`]: every loop
+    /// ends by itself, and workgroup memory is written before it is read. With [`Checks::None`], also: no index lies
+    /// outside of its array.
     pub const unsafe fn with_checks(self, checks: Checks) -> Self {
         Kernel { checks, ..self }
     }

@@ -1,16 +1,17 @@
 //! The GPU runtime: adapter, buffer pool, batched launches, compiled pipelines, read-back.
 //!
-//! Launches are recorded in the order of the calls, submitted every so many launches or when a result is read, and run
-//! in that order. A call returns before its work has run, but not arbitrarily long before: at most
-//! [`LAUNCHES_IN_FLIGHT`] launches and [`UPLOADS_IN_FLIGHT`] bytes of uploads are recorded or under way, and who records
-//! more waits for the oldest. A browser lets nobody wait: there, await [`Gpu::ready`] between steps.
+//! Work on a GPU is asynchronous, as in CUDA: a call records a kernel launch and returns before it has run. Launches
+//! run in the order of the calls. They are submitted once enough have gathered, or when a result is read. At most
+//! [`LAUNCHES_IN_FLIGHT`] launches and [`UPLOADS_IN_FLIGHT`] bytes of uploads are recorded or running. A thread that
+//! records more waits for the oldest. A browser does not let a thread wait: there, await [`Gpu::ready`] between steps.
 //!
-//! Nothing here panics for what the machine does. An error belongs to whom it concerns:
-//! - What concerns a call that can fail ([`Gpu::alloc`], [`Gpu::upload`], [`GpuBuffer::read`]) is its result.
-//! - What concerns a buffer marks it as meaningless, and so the outputs of all that reads it; [`GpuBuffer::check`] and
-//!   each of its reads say why. Other buffers are not concerned.
-//! - What concerns the device (it is lost, or the driver refuses work that was recorded; in a browser, any refusal, which
-//!   comes later than the call) makes every later call fail, for ever: [`Gpu::check`] says why. Open a new [`Gpu`].
+//! What the machine does causes errors, not panics. There are three kinds:
+//! - A call that can fail ([`Gpu::alloc`], [`Gpu::upload`], [`GpuBuffer::read`]) returns its error.
+//! - If the launch that writes a buffer fails, the buffer is marked as meaningless. So are the outputs of launches that
+//!   read it. [`GpuBuffer::check`] and every read of the buffer return the error. Other buffers are not affected.
+//! - If the device fails (it is lost, or the driver refuses recorded work), every later call fails, and [`Gpu::check`]
+//!   returns the reason. Open a new [`Gpu`]. In a browser every refused call counts as a failure of the device, since
+//!   the refusal arrives later than the call.
 
 mod adapter;
 mod batch;
@@ -48,10 +49,10 @@ use std::{
 };
 use waiting::{Lookout, Submission};
 
-/// Launches and copies that are recorded or under way at most, for each thread that records.
+/// The most launches and copies that are recorded or running, for each thread that records.
 pub const LAUNCHES_IN_FLIGHT: usize = (BATCHES_AHEAD + 1) * LAUNCHES_PER_BATCH;
-/// Bytes of uploads that the driver keeps a copy of at most, for each thread that records, if no upload is larger than a
-/// third of it; three uploads else.
+/// The most bytes of uploads that the driver holds copies of, for each thread that records. If an upload is larger than
+/// a third of this, the most is three uploads.
 pub const UPLOADS_IN_FLIGHT: u64 = (BATCHES_AHEAD as u64 + 1) * UPLOADS_PER_BATCH;
 
 /// An open GPU. Cloning shares it.
@@ -99,18 +100,18 @@ impl State {
 /// How many invocations a launch needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// At least this many invocations; the shader skips those beyond its data.
+    /// At least this many invocations (CUDA: threads). The shader must skip those beyond its data.
     Threads(usize),
-    /// This many workgroups; the shader skips those beyond its data.
+    /// This many workgroups (CUDA: blocks). The shader must skip those beyond its data.
     Groups(usize),
 }
 
-/// What a [`Gpu`] has done so far, and what it holds.
+/// Counters of a [`Gpu`]'s work, and the memory that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuStatistics {
     /// Kernels launched.
     pub launches: u64,
-    /// Launches and copies that are recorded or under way.
+    /// Launches and copies that are recorded or running.
     pub in_flight: usize,
     /// Batches submitted.
     pub submissions: u64,
@@ -118,9 +119,9 @@ pub struct GpuStatistics {
     pub read_backs: u64,
     /// Pipelines compiled.
     pub pipelines: usize,
-    /// Buffers asked of the driver.
+    /// Buffers allocated by the driver.
     pub buffers: u64,
-    /// Bytes held, used or ready for reuse.
+    /// Bytes of memory held, in use or pooled for reuse.
     pub bytes: u64,
 }
 
@@ -167,16 +168,16 @@ impl Gpu {
         &self.0.description
     }
 
-    /// Bytes of `var<workgroup>` that a workgroup can have.
+    /// The most bytes of `var<workgroup>` (CUDA: shared memory) in a workgroup.
     pub fn workgroup_memory(&self) -> usize {
         self.0.limits.max_compute_workgroup_storage_size as usize
     }
 
-    /// The value of type `T` that is kept with this device: `make` makes it when it is first asked for. For what is found
-    /// out about a device once, such as whether its arithmetic is exact.
+    /// A cached value of type `T`, one for each device. `make` computes it at the first call. For properties of a
+    /// device that are measured once, such as whether its arithmetic is exact.
     ///
     /// # Errors
-    /// Whatever `make` returns; nothing is kept then.
+    /// The error of `make`; nothing is cached then.
     pub fn remember<T: Any + Send + Sync>(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         if let Some(known) = self.remembered() {
             return Ok(known);
@@ -188,7 +189,7 @@ impl Gpu {
         Ok(known.downcast().expect("kept under its own type"))
     }
 
-    /// What [`Gpu::remember`] keeps of type `T`, if anything.
+    /// The value of type `T` that [`Gpu::remember`] has cached, if any.
     pub fn remembered<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let kept = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         kept.get(&TypeId::of::<T>()).cloned().map(|known| known.downcast().expect("kept under its own type"))
@@ -210,18 +211,18 @@ impl Gpu {
         }
     }
 
-    /// Whether the device computes. Does not wait for work under way.
+    /// Whether the device works. Does not wait for running work.
     ///
     /// # Errors
-    /// Once the device has failed, why, again and again: [`Error::DeviceLost`], or what the driver refused.
+    /// Once the device has failed, every call returns the reason: [`Error::DeviceLost`], or what the driver refused.
     pub fn check(&self) -> Result<()> {
         // Lets a loss make itself known.
         self.poll(wgpu::PollType::Poll)
     }
 
-    /// Waits, without blocking, until launches can be recorded without waiting: see the module's documentation. Where
-    /// nobody can wait, as in browsers, await this between the steps of a computation, so that what is in flight stays
-    /// bounded.
+    /// Waits, without blocking, until launches can be recorded without waiting: see the module's documentation. In
+    /// browsers, where threads cannot wait, await this between the steps of a computation. Otherwise the number of
+    /// pending launches grows without bound.
     ///
     /// # Errors
     /// As [`Gpu::check`].
@@ -246,7 +247,7 @@ impl Gpu {
         Ok(self.buffer(len, Ok(slot)))
     }
 
-    /// As [`Gpu::alloc`], for operations, which have no other way to fail: an error marks the buffer.
+    /// As [`Gpu::alloc`], for operations, which return no error: if it fails, the buffer is marked.
     pub fn output(&self, len: usize) -> GpuBuffer {
         self.alloc(len).unwrap_or_else(|error| self.buffer(len, Err(error)))
     }
@@ -272,12 +273,12 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// As [`Gpu::upload`], for operations: an error marks the buffer.
+    /// As [`Gpu::upload`], for operations, which return no error: if it fails, the buffer is marked.
     pub fn constant(&self, values: &[f32]) -> GpuBuffer {
         self.upload(values).unwrap_or_else(|error| self.buffer(values.len(), Err(error)))
     }
 
-    /// A copy of `buffer`, recorded like a launch.
+    /// A copy of `buffer`. It is recorded like a launch.
     ///
     /// # Panics
     /// If the buffer is on another device.
@@ -304,8 +305,8 @@ impl Gpu {
     /// repeated (a kernel that updates in place has its operand among the outputs only). `uniform` is at most 64
     /// words, floats as their bits.
     ///
-    /// Errors mark the outputs, see the module's documentation: that the kernel does not compile, or asks for other
-    /// bindings, more workgroup memory or a longer uniform than it is given; that an input is marked.
+    /// An error marks the outputs, see the module's documentation. Errors are: the kernel does not compile; it needs
+    /// other bindings, more workgroup memory or a longer uniform than it is given; an input is marked.
     ///
     /// # Panics
     /// If a buffer is on another device, an output is bound twice, or the uniform is too long.
@@ -338,8 +339,9 @@ impl Gpu {
         }
     }
 
-    /// Compiles `kernel` for launches with these overrides and numbers of buffers, and says at once what is wrong with it;
-    /// a launch compiles what is not compiled. In a browser, what is wrong makes the device fail, later.
+    /// Compiles `kernel` for launches with these overrides and numbers of buffers, and returns compile errors at once.
+    /// Without this call, the first launch compiles the kernel. In a browser a compile error is no result of this call:
+    /// it makes the device fail later.
     ///
     /// # Errors
     /// [`Error::Gpu`] with the kernel's name: the shader does not compile, or it and the kernel differ (bindings, workgroup
@@ -357,21 +359,22 @@ impl Gpu {
         compiled.map(drop).map_err(|error| self.0.failure.explain(error))
     }
 
-    /// Submits everything recorded. Waits only while too much is under way.
+    /// Submits everything recorded. Waits only while too much is running.
     pub fn flush(&self) {
         let mut state = self.state();
         self.submit_recorded(&mut state);
         self.keep_in_bounds(state);
     }
 
-    /// How long each kernel has run since the last time, the longest first; empty unless [`GpuOptions::profile`] was set.
+    /// The time that each kernel has run since the last call, the longest first. Empty unless [`GpuOptions::profile`]
+    /// was set.
     pub fn take_times(&self) -> Vec<KernelTime> {
         let mut state = self.state();
         self.submit_recorded(&mut state);
         state.batch.profile.as_mut().map_or(Vec::new(), |profile| profile.take())
     }
 
-    /// Frees the pool's unused memory.
+    /// Gives unused memory of the pool back to the driver.
     pub fn trim(&self) {
         self.state().trim();
     }
@@ -565,7 +568,8 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// Floats in the memory of a [`Gpu`]. Cloning shares them; the memory returns to the pool with the last clone.
+/// An array of `f32` in the memory of a [`Gpu`]. Cloning shares it; dropping the last clone returns the memory to the
+/// pool.
 #[derive(Clone)]
 pub struct GpuBuffer(Arc<BufferInner>);
 
@@ -584,25 +588,25 @@ impl GpuBuffer {
         self.0.len
     }
 
-    /// Whether there is none.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.0.len == 0
     }
 
-    /// Where it lives.
+    /// The GPU that it is on.
     pub fn gpu(&self) -> &Gpu {
         &self.0.gpu
     }
 
-    /// Whether nobody else holds this buffer, so that it may be updated in place.
+    /// Whether this is the only clone, so that the buffer may be updated in place.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// Whether the content means something, as far as is known without waiting.
+    /// Whether the content is valid, as far as is known without waiting.
     ///
     /// # Errors
-    /// What went wrong with the launches that it comes from, or when it was to be allocated; again and again.
+    /// The error of its allocation or of the launches that computed it, at every call.
     pub fn check(&self) -> Result<()> {
         self.0.poison.get().map_or(Ok(()), |error| Err(error.clone()))
     }
