@@ -2,13 +2,14 @@
 
 use clap::Parser;
 use quarterturn::{
-    core::{Device, Error, Result, Tensor},
-    data::{Pipeline, image_file},
+    core::{Error, Result, Tensor},
     kernels::{softmax, transform_plane},
-    models::{Checkpoint, Network, checkpoint, checkpoint::Preparation},
+    models::{Network, checkpoint::Preparation},
 };
 use quarterturn_examples::{
-    args, device, say,
+    args, device,
+    reader::Reader,
+    say,
     weights::{NAMES_HELP, NameArgs},
 };
 use serde::Serialize;
@@ -83,11 +84,14 @@ fn run(args: &Args) -> Result<()> {
     let device = device::open(args.device.device)?;
     let checkpoint = args.names.read(&args.checkpoint)?;
     let network = checkpoint.network(&device)?;
-    let reader = Reader::new(args, &checkpoint, &*network)?;
+    let reader = Reader::new(args.preparation.as_ref(), &checkpoint, &args.checkpoint, &*network)?;
+    // Of the classes, if the file says them.
+    let names = checkpoint.notes().get("classes").map(|names| names.lines().map(String::from).collect());
+    let names: Vec<String> = names.unwrap_or_default();
     let mut seen = Vec::new();
     for path in image_paths(&args.images)? {
         let image = reader.read(&path, &device)?;
-        let one = look(&*network, &image, &path, args, &reader.names)?;
+        let one = look(&*network, &image, &path, args, &names)?;
         if args.json { seen.push(one) } else { print(&one) }
     }
     if args.json {
@@ -120,50 +124,6 @@ fn image_paths(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
         paths.extend(inside);
     }
     Ok(paths)
-}
-
-/// From an image file to what the network reads.
-struct Reader {
-    preparation: Preparation,
-    pipeline: Pipeline,
-    /// Of the classes, if the file says them.
-    names: Vec<String>,
-}
-
-impl Reader {
-    fn new(args: &Args, checkpoint: &Checkpoint, network: &dyn Network) -> Result<Self> {
-        let said = checkpoint.preparation()?;
-        let Some(mut preparation) = args.preparation.clone().or(said) else {
-            return Err(Error::Invalid(format!(
-                "{}: the file does not say how images are prepared; --preparation does",
-                args.checkpoint.display()
-            )));
-        };
-        let channels = network.in_channels();
-        let is_said = |step: &checkpoint::Step| matches!(step, checkpoint::Step::Channels(_));
-        // Files are read in colour.
-        if !preparation.steps.iter().any(is_said) {
-            preparation.steps.insert(0, checkpoint::Step::Channels(channels));
-        }
-        let pipeline = Pipeline::of(&preparation, 3)?;
-        let prepared = pipeline.normalization.mean.len();
-        if prepared != channels {
-            return Err(Error::Invalid(format!(
-                "the network takes images of {channels} channels, prepared they have {prepared}: {preparation}"
-            )));
-        }
-        let names = checkpoint.notes().get("classes").map(|names| names.lines().map(String::from).collect());
-        Ok(Reader { preparation, pipeline, names: names.unwrap_or_default() })
-    }
-
-    fn read(&self, path: &Path, device: &Device) -> Result<Tensor> {
-        let named = |error: Error| match error {
-            Error::Invalid(why) => Error::Invalid(format!("{}: {why}", path.display())),
-            other => other,
-        };
-        let image = self.pipeline.prepare(image_file::read(path)?, device).map_err(named)?;
-        checkpoint::finish(&self.preparation, &image)
-    }
 }
 
 fn look(network: &dyn Network, image: &Tensor, path: &Path, args: &Args, names: &[String]) -> Result<Seen> {

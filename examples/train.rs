@@ -1,7 +1,7 @@
 //! Trains a network on images of one's own: a folder of class folders, an `.npz` of MedMNIST's form, or RotMNIST's `.amat`.
 //!
 //! The network of the best epoch lands in `network.safetensors`, with what it is made of, how images are prepared for it and what the
-//! classes are called: `evaluate` and `exactness` read it. The same command goes on where the last one was stopped.
+//! classes are called: `evaluate`, `inspect` and `exactness` read it. The same command goes on where the last one was stopped.
 
 use clap::{Parser, ValueEnum};
 use quarterturn::{

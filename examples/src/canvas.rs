@@ -2,14 +2,17 @@
 //! text is made of the outlines of DejaVu Sans, so that neither fonts of the system nor a renderer of SVG is needed.
 
 use ab_glyph::{Font, FontRef, OutlineCurve};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use plotters::backend::SVGBackend;
 use plotters_backend::{
     BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingBackend, DrawingErrorKind, FontStyle,
     FontTransform,
     text_anchor::{HPos, VPos},
 };
-use std::io;
-use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
+use std::{fmt::Write, io};
+use tiny_skia::{
+    FillRule, FilterQuality, LineCap, LineJoin, Paint, Path, PathBuilder, Pixmap, PixmapPaint, Rect, Stroke, Transform,
+};
 
 /// Plotters' font size of a font of 1 em (its SVG backend divides by this).
 pub const PLOTTERS_EM: f64 = 1.24;
@@ -19,17 +22,41 @@ type Outcome = Result<(), DrawingErrorKind<io::Error>>;
 /// A backend of plotters that draws on both.
 pub struct Canvas<'a> {
     svg: SVGBackend<'a>,
+    /// Elements of the SVG that plotters cannot write.
+    pictures: &'a mut String,
     pixels: &'a mut Pixmap,
     /// From drawing units to pixels.
     to_pixels: Transform,
 }
 
 impl<'a> Canvas<'a> {
-    /// An empty canvas of `size` drawing units. The SVG is in `svg` after [`DrawingBackend::present`].
-    pub fn new(svg: &'a mut String, pixels: &'a mut Pixmap, size: (u32, u32)) -> Self {
+    /// An empty canvas of `size` drawing units. The SVG is in `svg` after [`DrawingBackend::present`]; before its end belongs what is in
+    /// `pictures`.
+    pub fn new(svg: &'a mut String, pictures: &'a mut String, pixels: &'a mut Pixmap, size: (u32, u32)) -> Self {
         let to_pixels =
             Transform::from_scale(pixels.width() as f32 / size.0 as f32, pixels.height() as f32 / size.1 as f32);
-        Canvas { svg: SVGBackend::with_string(svg, size), pixels, to_pixels }
+        Canvas { svg: SVGBackend::with_string(svg, size), pictures, pixels, to_pixels }
+    }
+
+    /// Draws `picture`, stretched to `extent`, with its upper left corner at `corner`; every pixel of it stays a rectangle of one
+    /// colour. In the SVG it lies above all shapes.
+    ///
+    /// # Errors
+    /// If the picture cannot be encoded.
+    pub fn picture(&mut self, picture: &Pixmap, corner: BackendCoord, extent: BackendCoord) -> Outcome {
+        let ((x, y), (width, height)) = (corner, extent);
+        let stretch = (width as f32 / picture.width() as f32, height as f32 / picture.height() as f32);
+        let place = self.to_pixels.pre_translate(x as f32, y as f32).pre_scale(stretch.0, stretch.1);
+        let paint = PixmapPaint { quality: FilterQuality::Nearest, ..PixmapPaint::default() };
+        self.pixels.draw_pixmap(0, 0, picture.as_ref(), &paint, place, None);
+        let png = picture.encode_png().map_err(|error| DrawingErrorKind::DrawingError(io::Error::other(error)))?;
+        let _ = writeln!(
+            self.pictures,
+            "<image x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" preserveAspectRatio=\"none\" \
+             image-rendering=\"optimizeSpeed\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{}\"/>",
+            STANDARD.encode(png)
+        );
+        Ok(())
     }
 
     fn fill(&mut self, path: Option<Path>, color: BackendColor) {
@@ -204,8 +231,8 @@ mod tests {
 
     /// Left, top, right and bottom of what is drawn, in drawing units of which two are a pixel.
     fn ink(draw: impl FnOnce(&mut Canvas)) -> [f64; 4] {
-        let (mut svg, mut pixels) = (String::new(), Pixmap::new(200, 100).unwrap());
-        draw(&mut Canvas::new(&mut svg, &mut pixels, (400, 200)));
+        let (mut svg, mut pictures, mut pixels) = (String::new(), String::new(), Pixmap::new(200, 100).unwrap());
+        draw(&mut Canvas::new(&mut svg, &mut pictures, &mut pixels, (400, 200)));
         let dark: Vec<(f64, f64)> = (0..20_000)
             .filter(|&at| pixels.pixels()[at].alpha() > 127)
             .map(|at| ((at % 200) as f64, (at / 200) as f64))
@@ -216,7 +243,7 @@ mod tests {
             [2.0 * low, 2.0 * high + 2.0]
         };
         let ([left, right], [top, bottom]) = (ends(|at| at.0), ends(|at| at.1));
-        assert!(svg.contains("<text") || svg.contains("<rect"), "{svg}");
+        assert!([&svg, &pictures].iter().any(|svg| ["<text", "<rect", "<image"].iter().any(|tag| svg.contains(tag))));
         [left, top, right, bottom]
     }
 
@@ -251,5 +278,14 @@ mod tests {
     fn a_rectangle_covers_its_pixels() {
         let drawn = ink(|canvas| canvas.draw_rect((20, 40), (60, 100), &BLACK, true).unwrap());
         assert_eq!(drawn, [20.0, 40.0, 60.0, 100.0]);
+    }
+
+    #[test]
+    fn a_picture_is_stretched_over_its_place() {
+        let mut picture = Pixmap::new(2, 1).unwrap();
+        picture.pixels_mut()[1] = tiny_skia::ColorU8::from_rgba(0, 0, 0, 255).premultiply();
+        // Its right half is black, its left half has no colour.
+        let drawn = ink(|canvas| canvas.picture(&picture, (20, 40), (80, 60)).unwrap());
+        assert_eq!(drawn, [60.0, 40.0, 100.0, 100.0]);
     }
 }

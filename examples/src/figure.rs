@@ -100,16 +100,17 @@ pub fn save(stem: &Path, (width, height): (f64, f64), draw: impl FnOnce(&Area) -
     for (style, bytes) in [(FontStyle::Normal, dejavu::sans::regular()), (FontStyle::Bold, dejavu::sans::bold())] {
         plotters::style::register_font(FONT, style, bytes).map_err(|_| failed("font", &FONT))?;
     }
-    let mut svg = String::new();
+    let (mut svg, mut pictures) = (String::new(), String::new());
     let mut pixels = Pixmap::new((width * PIXELS) as u32, (height * PIXELS) as u32)
         .ok_or_else(|| failed("size", &format!("{width} × {height}")))?;
     {
-        let canvas = Canvas::new(&mut svg, &mut pixels, (pt(width) as u32, pt(height) as u32));
+        let canvas = Canvas::new(&mut svg, &mut pictures, &mut pixels, (pt(width) as u32, pt(height) as u32));
         let area = canvas.into_drawing_area();
         area.fill(&WHITE).map_err(|e| failed("background", &e))?;
         draw(&area).map_err(|e| failed("drawing", &e))?;
         area.present().map_err(|e| failed("drawing", &e))?;
     }
+    svg.insert_str(svg.rfind("</svg>").unwrap_or(svg.len()), &pictures);
     // The view box counts drawing units; shown at its size in points.
     let units = format!(r#"<svg width="{}" height="{}""#, pt(width), pt(height));
     let points = format!(r#"<svg width="{width}" height="{height}" stroke-linejoin="round" stroke-linecap="round""#);

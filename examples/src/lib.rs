@@ -17,6 +17,7 @@ pub mod folders;
 pub mod image_setting;
 pub mod images;
 pub mod input;
+pub mod inspection;
 pub mod onnx_report;
 pub mod palette;
 pub mod pictures;
@@ -24,6 +25,8 @@ pub mod preparation;
 pub mod prepared;
 pub mod progress;
 pub mod raster;
+#[cfg(feature = "images")]
+pub mod reader;
 pub mod rotations;
 pub mod runner;
 pub mod say;

@@ -1,8 +1,17 @@
-//! Images inside figures: one rectangle per run of equal pixels.
+//! Images inside figures: bitmaps whose pixels stay squares.
 
-use super::figure::{Area, Drawn, at, frame};
-use super::palette;
-use plotters::prelude::*;
+use super::{
+    canvas::Canvas,
+    figure::{Area, Drawn, at, frame},
+    palette,
+};
+use plotters::{
+    element::{Drawable, PointCollection},
+    style::RGBColor,
+};
+use plotters_backend::{BackendCoord, DrawingErrorKind};
+use std::{array, io};
+use tiny_skia::{ColorU8, Pixmap};
 
 /// Draws a row-major image of `width` columns with its top left corner at a position in points, each pixel a square
 /// of `cell` points, coloured by `color`, in a thin frame.
@@ -11,24 +20,63 @@ use plotters::prelude::*;
 /// If plotters fails.
 pub fn image(
     area: &Area,
-    (x, y): (f64, f64),
+    corner: (f64, f64),
     cell: f64,
     width: usize,
     values: &[f32],
     color: impl Fn(f64) -> RGBColor,
 ) -> Drawn {
-    let height = values.len() / width;
-    for (row, line) in values.chunks_exact(width).enumerate() {
-        let mut col = 0;
-        while col < width {
-            let fill = color(f64::from(line[col]));
-            let run = line[col..].iter().take_while(|&&v| color(f64::from(v)) == fill).count();
-            let top_left = at(x + col as f64 * cell, y + row as f64 * cell);
-            let bottom_right = at(x + (col + run) as f64 * cell, y + (row + 1) as f64 * cell);
-            area.draw(&Rectangle::new([top_left, bottom_right], fill.filled()))?;
-            col += run;
+    let colors: Vec<RGBColor> = values.iter().map(|&value| color(f64::from(value))).collect();
+    let height = colors.len() / width;
+    stretched(area, corner, (width as f64 * cell, height as f64 * cell), width, &colors)
+}
+
+/// The same of colours, stretched to a width and height in points.
+///
+/// # Errors
+/// If plotters fails.
+pub fn stretched(
+    area: &Area,
+    (x, y): (f64, f64),
+    (width, height): (f64, f64),
+    columns: usize,
+    colors: &[RGBColor],
+) -> Drawn {
+    let rows = colors.len() / columns;
+    let mut pixels = Pixmap::new(columns as u32, rows as u32).ok_or_else(|| format!("an image of {columns}×{rows}"))?;
+    let end = (x + width, y + height);
+    for (pixel, RGBColor(r, g, b)) in pixels.pixels_mut().iter_mut().zip(colors) {
+        *pixel = ColorU8::from_rgba(*r, *g, *b, 255).premultiply();
+    }
+    area.draw(&Bitmap { pixels, corners: [at(x, y), at(end.0, end.1)] })?;
+    frame(area, (x, y), end, palette::FAINT_INK, 0.5)
+}
+
+/// Pixels between two corners, in drawing units.
+struct Bitmap {
+    pixels: Pixmap,
+    corners: [(i32, i32); 2],
+}
+
+impl<'a> PointCollection<'a, (i32, i32)> for &'a Bitmap {
+    type Point = (i32, i32);
+    type IntoIter = array::IntoIter<(i32, i32), 2>;
+
+    fn point_iter(self) -> Self::IntoIter {
+        self.corners.into_iter()
+    }
+}
+
+impl Drawable<Canvas<'_>> for Bitmap {
+    fn draw<I: Iterator<Item = BackendCoord>>(
+        &self,
+        mut corners: I,
+        canvas: &mut Canvas<'_>,
+        _: (u32, u32),
+    ) -> Result<(), DrawingErrorKind<io::Error>> {
+        match (corners.next(), corners.next()) {
+            (Some(from), Some(to)) => canvas.picture(&self.pixels, from, (to.0 - from.0, to.1 - from.1)),
+            _ => Ok(()),
         }
     }
-    let end = (x + width as f64 * cell, y + height as f64 * cell);
-    frame(area, (x, y), end, palette::FAINT_INK, 0.5)
 }

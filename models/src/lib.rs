@@ -30,7 +30,7 @@ mod zoo;
 pub use check::onnx::{JudgedLayer, Judgement, OnnxExactness, OnnxModel};
 pub use check::{
     BreakingLayer, DepthError, EquivarianceError, Exactness, LayerKind, LayerSummary, MultiplyAdds, Standing, Summary,
-    Symmetry, Trace, Verdict, WindowedLayer,
+    Symmetry, Trace, Verdict, WindowedLayer, transform_output,
 };
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{

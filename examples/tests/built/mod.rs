@@ -16,6 +16,9 @@ fn build() {
     let mut build = Command::new(env::var("CARGO").unwrap_or("cargo".into()));
     build.args(["build", "--quiet"]);
     build.args(["fig5", "fig6", "table1", "table2", "evaluate", "exactness"].map(|name| format!("--example={name}")));
+    if cfg!(feature = "images") {
+        build.arg("--example=inspect");
+    }
     // For the whole workspace and with the features of this test, so that a `cargo test` has built most of it.
     build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if !cfg!(feature = "default") {

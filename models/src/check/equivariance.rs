@@ -96,7 +96,8 @@ impl<'a> EquivarianceError<'a> {
             network.predict_watched(&transform_plane(images, g), &mut |name, turned| {
                 if (self.wanted)(name) && outcome.is_ok() {
                     let (sums, (_, y)) = depths.next().expect("every pass tells of the same depths");
-                    outcome = sums.add(turned, &act(y, g, axes[name]), turned.dims()[2..].iter().product());
+                    outcome =
+                        sums.add(turned, &transform_output(y, g, axes[name]), turned.dims()[2..].iter().product());
                 }
             })?;
             outcome?;
@@ -168,10 +169,17 @@ impl Sums {
     }
 }
 
-/// `T′`: what a quarter turn or reflection of the image does to what a layer has made of it, by its axes.
-fn act(y: &Tensor, g: usize, axis: Cosets) -> Tensor {
+/// `T′`: what element g, done to the image, does to `y`, which a layer has made of it, by its axes. It moves places of maps, and
+/// entries of a group axis that stands for `axis`, as [`crate::Trace::axes`] says. Where g is not in the group of `axis`, which then
+/// promises nothing, it moves places only. Whether a layer is equivariant is asked by `f(T x) == T′ f(x)`.
+///
+/// # Panics
+/// If g is not below 8.
+#[track_caller]
+pub fn transform_output(y: &Tensor, g: usize, axis: Cosets) -> Tensor {
+    let has_axis = axis.group().elements().contains(&g);
     match *y.dims() {
-        [_, _, extent] | [_, _, extent, _, _] if extent == axis.order() => transform_cosets(y, g, axis),
+        [_, _, extent] | [_, _, extent, _, _] if has_axis && extent == axis.order() => transform_cosets(y, g, axis),
         [_, _, _, _] | [_, _, _, _, _] => transform_plane(y, g),
         _ => y.clone(),
     }

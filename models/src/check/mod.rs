@@ -8,7 +8,7 @@ mod summary;
 mod trace;
 mod warnings;
 
-pub use equivariance::{DepthError, EquivarianceError};
+pub use equivariance::{DepthError, EquivarianceError, transform_output};
 pub use exactness::{Exactness, Verdict};
 pub use summary::{LayerSummary, MultiplyAdds, Standing, Summary};
 pub use trace::{BreakingLayer, LayerKind, Symmetry, Trace, WindowedLayer};
