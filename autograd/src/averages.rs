@@ -1,11 +1,12 @@
-//! The exponential mean of a network's parameters over its training, which often generalises better than the last ones.
+//! The exponential moving average (EMA) of a network's parameters during training.
 
 use crate::{Param, ParamId};
 use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels as kernels;
 use std::collections::{HashMap, hash_map::Entry};
 
-/// `mean ← decay·mean + (1 − decay)·value` for every weight and buffer, beginning with the first value that is seen.
+/// `mean ← decay·mean + (1 − decay)·value` for every weight and buffer, starting with the first value. The averaged
+/// network often generalises better than the last one.
 ///
 /// ```
 /// use quarterturn_autograd::{Averages, Param};
@@ -29,12 +30,12 @@ use std::collections::{HashMap, hash_map::Entry};
 pub struct Averages {
     decay: f64,
     means: HashMap<ParamId, Tensor>,
-    /// Whether the network has the means, and `means` its parameters.
+    /// Whether means and parameters are exchanged at present: the network has the means.
     swapped: bool,
 }
 
 impl Averages {
-    /// Means that have seen nothing. 0.999 looks back over some thousand steps.
+    /// No means yet. With a `decay` of 0.999 they reach back over about a thousand steps.
     ///
     /// # Panics
     /// If `decay` is not from 0 to 1.
@@ -44,7 +45,7 @@ impl Averages {
         Averages { decay, means: HashMap::new(), swapped: false }
     }
 
-    /// Takes the parameters that `visit` reaches into the means: after each step of the optimizer.
+    /// Updates the means with the parameters that `visit` lists. Call it after each step of the optimizer.
     ///
     /// # Panics
     /// If the network has the means at present.
@@ -59,11 +60,11 @@ impl Averages {
         });
     }
 
-    /// Exchanges the parameters that `visit` reaches for their means, or back.
+    /// Puts the means into the network, or, at the second call, the parameters back.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the name of a parameter that has no mean, being of another network; some are then
-    /// exchanged.
+    /// [`Error::Invalid`] with the name of a parameter that has no mean because it is of another network. Some
+    /// parameters may then be exchanged already.
     pub fn swap(&mut self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) -> Result<()> {
         let mut unknown = None;
         visit(&mut |name, param| match self.means.get_mut(&param.id()) {
@@ -77,7 +78,7 @@ impl Averages {
         }
     }
 
-    /// The mean of a parameter; `None` if it has not been seen.
+    /// The mean of a parameter; `None` before its first update.
     ///
     /// # Panics
     /// If the network has the means at present.
@@ -87,7 +88,7 @@ impl Averages {
         self.means.get(&param.id())
     }
 
-    /// Takes over the mean of a parameter, when a run is resumed.
+    /// Sets the mean of a parameter, to resume a run.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it differs from the parameter in shape.

@@ -1,4 +1,4 @@
-//! Checks gradients against central differences.
+//! Compares gradients with finite differences (PyTorch: `torch.autograd.gradcheck`).
 
 use crate::{Tape, Var};
 use quarterturn_core::{Stream, Tensor};
@@ -10,7 +10,7 @@ const EPSILON: f64 = 1e-6;
 /// A gradient that does not agree with the difference quotient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GradientError {
-    /// The derivative along the direction that backward computed.
+    /// The derivative along the random direction, from `backward`.
     pub backward: f64,
     /// The difference quotient.
     pub difference: f64,
@@ -27,8 +27,9 @@ impl fmt::Display for GradientError {
 
 impl std::error::Error for GradientError {}
 
-/// Compares, at `inputs` and for `L(x) = ⟨f(x), r⟩`, the derivative along a direction v: `⟨dL/dx, v⟩` by backward
-/// against `(L(x + εv) − L(x − εv)) / 2ε` with ε = 1e-6; r and v are random with entries of variance 1.
+/// Checks the gradient of `f` at `inputs`. With the scalar `L(x) = ⟨f(x), r⟩`, it compares the derivative along a
+/// direction v: `⟨dL/dx, v⟩` from `backward`, and `(L(x + εv) − L(x − εv)) / 2ε` with ε = 1e-6. r and v are random with
+/// entries of variance 1.
 ///
 /// # Errors
 /// If the two differ by more than `tolerance · max(1, |derivative|)`, or one is not finite.

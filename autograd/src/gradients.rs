@@ -1,11 +1,12 @@
-//! Gradients as values: read, made, summed, scaled and clipped.
+//! The gradients of one backward pass, as a value that can be read and changed.
 
 use crate::{Kind, Param, ParamId, Var, tape::TapeId};
 use quarterturn_core::Tensor;
 use quarterturn_kernels::{self as kernels, Elementwise};
 use std::collections::{BTreeMap, HashMap};
 
-/// What a step yields: the gradients of weights and variables, and the buffers' new values.
+/// The result of [`Var::backward`]: the gradients of weights and variables, and the new values of buffers (running
+/// statistics).
 #[derive(Clone, Debug, Default)]
 pub struct Gradients {
     /// The tape that `variables` were on.
@@ -18,7 +19,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// No gradients: what sums begin with.
+    /// No gradients: the start of a sum.
     pub fn new() -> Self {
         Self::default()
     }
@@ -40,7 +41,7 @@ impl Gradients {
         self.weights.insert(param.id(), gradient);
     }
 
-    /// The gradients of the weights that `visit` reaches, with their names.
+    /// The gradients of the weights that `visit` lists, with their names.
     pub fn named(&self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) -> Vec<(String, Tensor)> {
         let mut named = Vec::new();
         visit(&mut |name, param| named.extend(self.of(param).map(|gradient| (name.to_owned(), gradient.clone()))));
@@ -57,14 +58,14 @@ impl Gradients {
         self.variables.get(&variable.node()?)
     }
 
-    /// The new value that the step noted for a buffer.
+    /// The new value of a buffer, as the forward pass has computed it.
     pub fn buffer(&self, param: &Param) -> Option<&Tensor> {
         self.buffers.get(&param.id())
     }
 
-    /// Gives the buffers that `visit` reaches the values noted for them, and forgets those. [`crate::Optimizer::step`]
-    /// does so too; where gradients of several passes are summed for one step, call this after each pass, so that the
-    /// next one starts from there.
+    /// Stores the new values in the buffers that `visit` lists, and removes them from here. [`crate::Optimizer::step`]
+    /// does so too. If you sum the gradients of several passes for one step, call this after each pass, so that the
+    /// running statistics of the next pass start from there.
     pub fn apply_buffers(&mut self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) {
         visit(&mut |_, param| {
             if let Some(value) = self.buffers.remove(&param.id()) {
@@ -73,10 +74,10 @@ impl Gradients {
         });
     }
 
-    /// `self += other` for the gradients of weights. What [`Gradients::wrt`] tells stays as it is.
+    /// `self += other` for the gradients of weights. Those of variables ([`Gradients::wrt`]) are not changed.
     ///
     /// # Panics
-    /// If both have noted a value of one buffer, of which one would be lost: see [`Gradients::apply_buffers`].
+    /// If both have a new value of the same buffer, one of which would be lost: see [`Gradients::apply_buffers`].
     #[track_caller]
     pub fn add(&mut self, other: &Gradients) {
         for (&param, gradient) in &other.weights {
@@ -96,9 +97,10 @@ impl Gradients {
         }
     }
 
-    /// Clips by norm: scales the gradients of weights by `min(1, max / (‖g‖ + 1e-6))`, where `‖g‖` is the root of the sum
-    /// of all their squares, as PyTorch's `clip_grad_norm_`. Returns `‖g‖` as it was, shape `[]`, on the device, where all
-    /// of this happens; `None` if there is no gradient. With NaN among them, all become NaN.
+    /// Clips by norm, as PyTorch's `clip_grad_norm_`: multiplies the gradients of weights by
+    /// `min(1, max / (‖g‖ + 1e-6))`, where `‖g‖` is the root of the sum of all their squares. Returns the norm `‖g‖`
+    /// before clipping, shape `[]`, on the device; `None` if there is no gradient. If one of them is NaN, all become
+    /// NaN. Nothing is copied to the host.
     ///
     /// # Panics
     /// If the gradients are on two devices.
@@ -113,7 +115,7 @@ impl Gradients {
         Some(norm)
     }
 
-    /// Clips by value: no element of a weight's gradient is below `-limit` or above `limit` after it. NaN stays.
+    /// Clips each element of the weights' gradients to `-limit..=limit`, as PyTorch's `clip_grad_value_`. NaN stays.
     pub fn clip_value(&mut self, limit: f64) {
         for gradient in self.weights.values_mut() {
             *gradient = kernels::map(gradient, &kernels::CLAMP, [-limit, limit]);
@@ -121,7 +123,7 @@ impl Gradients {
     }
 }
 
-/// By what gradients of a norm are multiplied that is to be at most `max`.
+/// The factor for gradients of a given norm, so that the norm is at most `max`.
 static CLIP_FACTOR: Elementwise<1> = Elementwise {
     name: "clip_factor",
     parameters: ["limit"],

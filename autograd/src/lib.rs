@@ -1,9 +1,12 @@
-//! Reverse-mode autodiff: a tape of vector-Jacobian products, parameters, optimizers and the check of gradients.
+//! Automatic differentiation (backpropagation), parameters, optimizers, learning rates, and a check of gradients.
 //!
 //! # A training step
 //!
-//! A [`Tape`] records one step. Parameters and data enter it as [`Var`]s, each method of which computes at once.
-//! [`Var::backward`] yields [`Gradients`], by which an [`Optimizer`] moves the parameters that a `visit` function reaches.
+//! A [`Tape`] records the operations of one step; PyTorch keeps this graph out of sight. A [`Var`] is a tensor on the
+//! tape. Data become `Var`s by [`Tape::constant`], parameters by [`Tape::param`]. Each method of `Var` computes its
+//! result at once. [`Var::backward`] returns [`Gradients`]. [`Optimizer::step`] applies them to the parameters. It
+//! finds these through a function that calls back with each parameter and its name; for a network that function is
+//! `network.visit`.
 //!
 //! ```
 //! use quarterturn_autograd::{Optimizer, Param, Tape};
@@ -22,15 +25,17 @@
 //! # }
 //! ```
 //!
-//! Between the two last lines, gradients are values: several batches are added up by [`Gradients::add`] and
-//! [`Gradients::scale`], clipped by [`Gradients::clip_norm`], or read by a rule of one's own, which sets each
-//! parameter by [`Param::set`]. [`Param::set_frozen`] keeps a weight as it is, and [`Averages`] keeps its mean.
+//! Gradients are values, so you can change them before the step. [`Gradients::add`] and [`Gradients::scale`] accumulate
+//! several batches, [`Gradients::clip_norm`] clips. For an update rule of your own, read them with [`Gradients::of`]
+//! and set each parameter with [`Param::set`]. [`Param::set_frozen`] freezes a weight. [`Averages`] keeps an
+//! exponential moving average of all parameters.
 //!
-//! # An operation of one's own
+//! # An operation of your own
 //!
-//! A function of each element alone is a value, [`quarterturn_kernels::Elementwise`], and `x.map(&IT)` does the rest. Of
-//! other operations, that are no combination of those there are, [`Var::custom`] takes the result and a closure from the
-//! result's gradient to those of the operands. What computes them may be any code; here, one function for each device:
+//! First try to combine the methods of [`Var`]; then the gradient comes for free. An elementwise function is a
+//! [`quarterturn_kernels::Elementwise`], and `x.map(&MY_FUNCTION)` applies it. For any other operation, compute the
+//! result yourself and pass it to [`Var::custom`], together with a closure from the gradient of the result to the
+//! gradients of the operands. Any code may compute them. This example has one branch for each device:
 //!
 //! ```
 //! use quarterturn_autograd::{Tape, Var, gradcheck};
@@ -110,8 +115,8 @@
 //! # }
 //! ```
 //!
-//! `tests/outside` of the repository is a crate of one's own, with this operation, an activation, a loss and an update
-//! rule.
+//! The folder `tests/outside` of the repository is an example crate with this operation, an activation, a loss and an
+//! update rule.
 
 mod averages;
 mod gradcheck;

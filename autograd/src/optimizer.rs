@@ -1,11 +1,11 @@
-//! Optimizers: their state per weight, updated in place.
+//! Optimizers, with their state for each weight.
 
 use crate::{Gradients, Kind, Param, ParamGroup, ParamId};
 use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels::{self as kernels, Adam, Sgd};
 use std::collections::{HashMap, hash_map::Entry};
 
-/// The update rule and its constants; PyTorch's formulas.
+/// The update rule and its constants, by PyTorch's formulas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// Stochastic gradient descent, with the L2 penalty added to the gradient: [`kernels::sgd_step`].
@@ -15,7 +15,7 @@ pub enum Rule {
         /// L2 penalty.
         weight_decay: f64,
     },
-    /// The same with Nesterov's momentum.
+    /// As [`Rule::Sgd`], with Nesterov's momentum.
     Nesterov {
         /// Momentum.
         momentum: f64,
@@ -33,7 +33,7 @@ pub enum Rule {
         /// L2 penalty.
         weight_decay: f64,
     },
-    /// AdamW: Adam whose weight decay does not go through the moments, `w ← (1 − lr·weight_decay)·w` before each step.
+    /// AdamW: Adam with decoupled weight decay, `w ← (1 − lr·weight_decay)·w` before each step.
     AdamW {
         /// Decay of the first moment.
         beta1: f64,
@@ -41,13 +41,13 @@ pub enum Rule {
         beta2: f64,
         /// Added to the root.
         eps: f64,
-        /// What it takes from a weight, as a part of the learning rate.
+        /// Decoupled weight decay, multiplied by the learning rate.
         weight_decay: f64,
     },
 }
 
 impl Rule {
-    /// The names of the tensors it keeps per weight.
+    /// The names of the state tensors for each weight, such as the moments.
     pub fn state_names(&self) -> &'static [&'static str] {
         match self {
             Rule::Sgd { .. } | Rule::Nesterov { .. } => &["velocity"],
@@ -87,7 +87,7 @@ impl Rule {
     }
 }
 
-/// Moves weights along their gradients.
+/// Updates weights by their gradients: [`Optimizer::step`].
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
@@ -106,7 +106,7 @@ struct State {
 }
 
 impl Optimizer {
-    /// An optimizer that has made no step.
+    /// An optimizer with an empty state.
     pub fn new(rule: Rule) -> Self {
         Optimizer { rule, groups: Vec::new(), steps: 0, state: HashMap::new() }
     }
@@ -126,21 +126,21 @@ impl Optimizer {
         Self::new(Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay })
     }
 
-    /// The same with groups of weights that it treats in their own way. A weight belongs to the first group that it
-    /// fits; one that fits none follows the rule.
+    /// The same optimizer with parameter groups, which have their own learning rate or weight decay. A weight belongs
+    /// to the first group that it fits. One that fits none follows the rule.
     #[must_use]
     pub fn with_groups(self, groups: impl IntoIterator<Item = ParamGroup>) -> Self {
         Optimizer { groups: groups.into_iter().collect(), ..self }
     }
 
-    /// One step with learning rate `lr` on every weight that `visit` reaches, that has a gradient and is not frozen;
-    /// buffers take the values that the forward pass noted. Weights are updated in place where no [`crate::Var`] shares
-    /// them any more. `visit` is called twice.
+    /// One step with learning rate `lr`. It updates every weight that `visit` lists, if the weight has a gradient and
+    /// is not frozen. Buffers get the values that the forward pass has computed. A weight is updated in place unless a
+    /// [`crate::Var`] still shares it. `visit` is called twice.
     ///
     /// # Errors
-    /// [`Error::Invalid`], and nothing is changed, if `gradients` has nothing for any of these parameters, being those
-    /// of another network, or if no weight belongs to one of the groups. When the GPU has no room for the state of a new
-    /// weight; the step is then incomplete.
+    /// [`Error::Invalid`] if `gradients` are of another network, so that none of these parameters has one, or if no
+    /// weight belongs to one of the groups. Nothing is changed then. An error of the GPU if it has no room for the
+    /// state of a new weight. The step is then incomplete.
     pub fn step(
         &mut self,
         gradients: &Gradients,
@@ -219,23 +219,22 @@ impl Optimizer {
         self.steps
     }
 
-    /// Continues counting from `steps`, when a run is resumed; before [`Optimizer::set_state`].
+    /// Sets the number of steps, to resume a run. Call it before [`Optimizer::set_state`].
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
 
-    /// What is kept for `param`, in the order of [`Rule::state_names`]; `None` before its first step.
+    /// The state tensors of `param`, in the order of [`Rule::state_names`]; `None` before its first step.
     pub fn state(&self, param: &Param) -> Option<&[Tensor]> {
         Some(&self.state.get(&param.id())?.tensors)
     }
 
-    /// Steps in which `param` had a gradient and was not frozen: fewer than [`Optimizer::steps`] if that was not always so.
+    /// The number of steps that have updated `param`. Steps in which it had no gradient or was frozen do not count.
     pub fn steps_of(&self, param: &Param) -> u64 {
         self.state.get(&param.id()).map_or(0, |state| state.steps)
     }
 
-    /// Takes over the state for `param` when a run is resumed, as of a weight that had a gradient in each of
-    /// [`Optimizer::steps`].
+    /// Sets the state of `param`, to resume a run. The weight counts as updated in each of [`Optimizer::steps`].
     ///
     /// # Errors
     /// [`Error::Invalid`] if the number or the shapes of the tensors do not fit.
@@ -243,7 +242,7 @@ impl Optimizer {
         self.set_state_after(param, tensors, self.steps)
     }
 
-    /// As [`Optimizer::set_state`], of a weight that had a gradient in `steps` steps.
+    /// As [`Optimizer::set_state`], for a weight that was updated in `steps` steps.
     ///
     /// # Errors
     /// As [`Optimizer::set_state`].

@@ -1,4 +1,4 @@
-//! What a network owns between steps: weights that an optimizer moves, and buffers such as running statistics.
+//! Parameters of a network: weights, which an optimizer trains, and buffers, such as running statistics.
 
 use quarterturn_core::{Device, Result, Tensor};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(u64);
 
-/// How a [`Param`] changes.
+/// Whether a [`Param`] is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// By the optimizer, along its gradient.
+    /// Trained: the optimizer updates it by its gradient.
     Weight,
-    /// By the forward pass, as running statistics are; saved with the weights, but not counted among them.
+    /// Not trained: the forward pass updates it, as running statistics. Saved with the weights, but not counted among
+    /// the parameters.
     Buffer,
 }
 
-/// A tensor that outlives a step. Its name is given by the path on which a network's `visit` reaches it.
+/// A tensor that a network owns (PyTorch: `nn.Parameter` or a buffer). It has no name of its own: `visit` of a network
+/// tells the names.
 #[derive(Debug)]
 pub struct Param {
     id: ParamId,
@@ -26,12 +28,12 @@ pub struct Param {
 }
 
 impl Param {
-    /// A trained parameter.
+    /// A trained tensor.
     pub fn weight(value: Tensor) -> Self {
         Self::new(Kind::Weight, value)
     }
 
-    /// A tensor that the forward pass keeps up to date.
+    /// A tensor that the forward pass updates.
     pub fn buffer(value: Tensor) -> Self {
         Self::new(Kind::Buffer, value)
     }
@@ -41,7 +43,7 @@ impl Param {
         Param { id: ParamId(NEXT.fetch_add(1, Ordering::Relaxed)), kind, value, frozen: false }
     }
 
-    /// Its identity.
+    /// Its identifier.
     pub fn id(&self) -> ParamId {
         self.id
     }
@@ -61,13 +63,13 @@ impl Param {
         self.frozen
     }
 
-    /// Freezes a weight: tapes take it for a constant from now on, so that nothing is computed for its gradient, and
-    /// optimizers leave it alone. With `frozen` false, thaws it. Whether a weight is frozen is not saved with it.
+    /// Freezes a weight (PyTorch: `requires_grad = False`). Its gradient is not computed, and optimizers do not change
+    /// it. With `frozen` false, it is trained again. Checkpoints do not store this flag.
     pub fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
     }
 
-    /// The value, for an update in place.
+    /// The value, to be updated in place.
     pub(crate) fn value_mut(&mut self) -> &mut Tensor {
         &mut self.value
     }
@@ -82,7 +84,7 @@ impl Param {
         self.value = value;
     }
 
-    /// Moves the value to `device`; the identity stays.
+    /// Moves the value to `device`; the identifier stays the same.
     ///
     /// # Errors
     /// When a GPU on either side fails.

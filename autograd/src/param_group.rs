@@ -1,8 +1,8 @@
-//! Groups of weights that an optimizer treats in their own way.
+//! Parameter groups: weights with their own learning rate or weight decay.
 
 use crate::Param;
 
-/// Weights for which an [`crate::Optimizer`] departs from its rule and rate.
+/// Weights with their own learning rate or weight decay in an [`crate::Optimizer`], as PyTorch's parameter groups.
 ///
 /// ```
 /// use quarterturn_autograd::{Optimizer, ParamGroup};
@@ -26,7 +26,8 @@ enum Members {
 }
 
 impl ParamGroup {
-    /// The weights whose name, as `visit` tells it, is one of `patterns`; in these `*` stands for any characters, or none.
+    /// The weights whose name matches one of `patterns`, where `*` stands for any characters, or none. Names are those
+    /// of `visit`.
     pub fn named<S: Into<String>>(patterns: impl IntoIterator<Item = S>) -> Self {
         Self::of(Members::Named(patterns.into_iter().map(Into::into).collect()))
     }
@@ -40,13 +41,13 @@ impl ParamGroup {
         ParamGroup { members, lr_factor: 1.0, weight_decay: None }
     }
 
-    /// The same, learning at `factor` times the rate.
+    /// The same group with `factor` times the learning rate.
     #[must_use]
     pub fn with_lr_factor(self, factor: f64) -> Self {
         ParamGroup { lr_factor: factor, ..self }
     }
 
-    /// The same with this weight decay in place of the rule's.
+    /// The same group with this weight decay in place of the rule's.
     #[must_use]
     pub fn with_weight_decay(self, weight_decay: f64) -> Self {
         ParamGroup { weight_decay: Some(weight_decay), ..self }

@@ -1,11 +1,18 @@
-//! Learning rates as functions of the position in the run.
+//! Learning-rate schedules.
 
 use std::{f64::consts::PI, fmt, sync::Arc};
 
-/// How the learning rate changes.
+/// How the learning rate changes during a run.
+///
+/// ```
+/// use quarterturn_autograd::Schedule;
+///
+/// let schedule = Schedule::Step { lr: 0.1, factor: 0.5, every: 10 };
+/// assert_eq!(schedule.lr(25, 0, 50, 100), 0.025); // epoch 25 of 50, step 0 of 100
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
-    /// The same throughout.
+    /// The same rate throughout.
     Constant {
         /// The rate.
         lr: f64,
@@ -57,16 +64,17 @@ pub enum Schedule {
     },
     /// Any function: see [`Schedule::own`].
     Own(OwnRate),
-    /// Linear from `then / epochs` of the first epoch up to `then`, in epochs; after that as `then` says.
+    /// Warm-up: in the first `epochs` epochs the rate of `then` is multiplied by a factor that rises linearly to 1;
+    /// after that it is the rate of `then`.
     WarmUp {
         /// Length of the rise.
         epochs: u32,
-        /// The schedule that it leads into, read at the true epoch.
+        /// The schedule after the warm-up. Its epochs are counted from the start of the run.
         then: Box<Schedule>,
     },
 }
 
-/// A step of a run.
+/// The position of a step in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The epoch, from 0.
@@ -80,8 +88,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// The part of the run that lies before this step, from 0 to 1; counted from the end of the first `after` epochs, and 0
-    /// before that.
+    /// The fraction of the run before this step, from 0 to 1. The first `after` epochs are not counted: during them it
+    /// is 0.
     pub fn progress(&self, after: u32) -> f64 {
         let [epoch, step, epochs, steps] = [self.epoch, self.step, self.epochs, self.steps].map(f64::from);
         let total = (epochs - f64::from(after)) * steps;
@@ -90,7 +98,7 @@ impl Position {
     }
 }
 
-/// A learning rate as a function of one's own, with a name by which runs are compared when one is resumed.
+/// A learning rate of your own: see [`Schedule::own`].
 #[derive(Clone)]
 pub struct OwnRate {
     name: String,
@@ -111,13 +119,14 @@ impl PartialEq for OwnRate {
 }
 
 impl Schedule {
-    /// Linear up to `lr` within `warm_up` epochs, then down to 0 along half a cosine.
+    /// A linear warm-up to `lr` over `warm_up` epochs, then half a cosine down to 0.
     pub fn cosine(lr: f64, warm_up: u32) -> Self {
         let then = Schedule::Cosine { lr, last: 0.0, after: warm_up };
         if warm_up == 0 { then } else { Schedule::WarmUp { epochs: warm_up, then: Box::new(then) } }
     }
 
-    /// `rate` of each step. The name stands for all that decides the rate: a run that is resumed must have the same.
+    /// Any function `rate` from the position in the run to the learning rate. Functions cannot be compared, so a
+    /// resumed run compares the name: choose another name for another function.
     ///
     /// ```
     /// # use quarterturn_autograd::Schedule;

@@ -1,8 +1,8 @@
-//! The tape: what backward needs to know of the operations that forward did.
+//! The tape: the record of the forward pass that the backward pass needs.
 //!
-//! A [`Var`] owns its value; the tape only holds, per operation, the closure that maps the gradient of its result to
-//! those of its operands, with the tensors that it captured. So a value lives as long as someone needs it: in
-//! evaluation until the next layer has read it, in training until backward has passed it.
+//! A [`Var`] owns its value. For each operation the tape holds only a closure, with the tensors that it captured. The
+//! closure maps the gradient of the result to those of the operands. So memory is freed early: in evaluation as soon as
+//! the next layer has read a value, in training as soon as the backward pass has used it.
 
 use crate::{Gradients, Kind, Param, ParamId, Var};
 use quarterturn_core::{Shape, Tensor};
@@ -13,7 +13,20 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Records operations for [`Var::backward`]. One tape serves one step.
+/// Records the operations of one forward pass, for [`Var::backward`]. Make a new tape for each training step.
+///
+/// ```
+/// use quarterturn_autograd::Tape;
+/// use quarterturn_core::{Device, Tensor};
+///
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let tape = Tape::new();
+/// let x = tape.variable(Tensor::full([2], 3.0, &Device::Cpu)?); // PyTorch: requires_grad=True
+/// let gradients = x.mul(&x).sum().backward()?;
+/// assert_eq!(gradients.wrt(&x).unwrap().to_vec()?, [6.0, 6.0]); // PyTorch: x.grad
+/// # Ok(())
+/// # }
+/// ```
 pub struct Tape {
     id: TapeId,
     state: RefCell<State>,
@@ -70,7 +83,7 @@ impl Tape {
         Self::in_state(State::Recording(Record::default()))
     }
 
-    /// A tape that does not record, for evaluation: every value is freed with its last [`Var`].
+    /// A tape that records nothing, for evaluation (PyTorch: `torch.no_grad()`).
     pub fn evaluation() -> Self {
         Self::in_state(State::Evaluating)
     }
@@ -89,12 +102,12 @@ impl Tape {
         matches!(*self.state.borrow(), State::Recording(_))
     }
 
-    /// A value that needs no gradient.
+    /// Puts a tensor that needs no gradient on the tape, such as the images.
     pub fn constant(&self, value: Tensor) -> Var<'_> {
         Var::new(self, value, None)
     }
 
-    /// A value whose gradient [`Gradients::wrt`] will tell.
+    /// Puts a tensor on the tape whose gradient is wanted. [`Gradients::wrt`] returns it.
     ///
     /// # Panics
     /// If backward has consumed the tape.
@@ -104,7 +117,8 @@ impl Tape {
         Var::new(self, value, node)
     }
 
-    /// The parameter's value; tracked if it is a weight and not frozen.
+    /// Puts the value of a parameter on the tape. Its gradient is computed if it is a weight and not frozen.
+    /// [`Gradients::of`] returns it.
     ///
     /// # Panics
     /// If backward has consumed the tape.
@@ -125,9 +139,10 @@ impl Tape {
         Var::new(self, value, node)
     }
 
-    /// Notes the new values of `buffers`, to be applied after the step by [`crate::Optimizer::step`] or
-    /// [`Gradients::apply_buffers`]. `update` maps the present values to the new ones; present are those that an earlier
-    /// update of the same step left, so that a module used twice counts twice, in order. In evaluation nothing happens.
+    /// Records new values of `buffers`, such as running statistics. [`crate::Optimizer::step`] or
+    /// [`Gradients::apply_buffers`] stores them after the step. `update` maps the present values to the new ones. If a
+    /// module is used twice in one step, the second update starts from the values of the first. On a tape for
+    /// evaluation nothing happens.
     ///
     /// # Panics
     /// If a parameter is no buffer, a new value differs in shape, or backward has consumed the tape.

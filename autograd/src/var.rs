@@ -1,10 +1,13 @@
-//! A value on a tape, and the one way by which operations get there.
+//! Tensors on a tape.
 
 use crate::{Gradients, Tape};
 use quarterturn_core::{Result, Shape, Tensor};
 use std::{any::Any, rc::Rc};
 
-/// A value on a tape. Cloning shares it.
+/// A tensor on a [`Tape`], with methods for all differentiable operations. Cloning shares the tensor.
+///
+/// PyTorch's counterpart is a tensor with a gradient function. [`Tape::constant`], [`Tape::variable`] and
+/// [`Tape::param`] make the first ones; every operation makes further ones on the same tape.
 #[derive(Clone)]
 pub struct Var<'t> {
     tape: &'t Tape,
@@ -19,13 +22,15 @@ impl<'t> Var<'t> {
         Var { tape, value, node, note: None }
     }
 
-    /// The result `value` of an operation on `operands`. All operations of this crate are made by this function too.
+    /// Adds an operation of your own to the tape (PyTorch: `torch.autograd.Function`). You have computed its result
+    /// `value` from the values of `operands`; `vjp` computes the gradients. All operations of this crate use this
+    /// function too.
     ///
-    /// Backward calls `vjp` (the vector-Jacobian product) once, with the gradient `dy` of a scalar with respect to the
-    /// result, in the result's shape. It returns the gradients with respect to the operands, in their order and shapes:
-    /// `None` for a constant one, for which [`Var::is_tracked`] is false. `vjp` owns `dy` and whatever tensors it has
-    /// captured, and frees memory early by dropping them early; [`Var::keeps`] helps to capture only what is needed. If
-    /// no operand is tracked, `vjp` is dropped at once. `name` is what panics call the operation.
+    /// The backward pass calls `vjp` (the vector-Jacobian product) once, with the gradient `dy` of the loss with
+    /// respect to the result. It must return the gradients with respect to the operands, in their order and shapes. For
+    /// an operand without gradient ([`Var::is_tracked`] is false) return `None`. The tensors that `vjp` captures stay
+    /// in memory until the backward pass; [`Var::keeps`] helps to capture only those that are needed. If no operand is
+    /// tracked, `vjp` is dropped at once. `name` is the operation's name in the messages of panics.
     ///
     /// ```
     /// # use quarterturn_autograd::{Tape, Var};
@@ -93,17 +98,19 @@ impl<'t> Var<'t> {
         self.value.shape()
     }
 
-    /// Whether a gradient flows here: it is a variable or a weight of a recording tape, or depends on one.
+    /// Whether this has a gradient: it is a variable or a weight on a recording tape, or was computed from one
+    /// (PyTorch: `requires_grad`).
     pub fn is_tracked(&self) -> bool {
         self.node.is_some()
     }
 
-    /// A share of `value` if a gradient flows here: what the gradient with respect to this operand is computed of.
+    /// A clone of `value` if this operand is tracked, else `None`. For `vjp` in [`Var::custom`]: captures a tensor only
+    /// if the gradient of this operand needs it.
     pub fn keeps(&self, value: &Tensor) -> Option<Tensor> {
         self.is_tracked().then(|| value.clone())
     }
 
-    /// The same value as a constant: no gradient flows back from it.
+    /// The same value without gradient (PyTorch: `detach`).
     #[must_use]
     pub fn detach(&self) -> Var<'t> {
         self.tape.constant(self.value.clone())
@@ -123,21 +130,23 @@ impl<'t> Var<'t> {
         self.note.clone()?.downcast().ok()
     }
 
-    /// Gradients of this scalar with respect to every variable and parameter that it depends on. Consumes the record;
-    /// saved tensors are freed as the pass goes.
+    /// Computes the gradients of this scalar (the loss) with respect to all variables and weights that it depends on.
+    /// It can be called once for each tape: tensors that the tape holds are freed on the way.
     ///
     /// # Errors
     /// When the GPU has no room for the first gradient.
     ///
     /// # Panics
-    /// If this is no scalar, depends on nothing tracked, or the tape is one for evaluation or has been consumed already.
+    /// If this is no scalar, depends on no variable or weight, or if the tape is one for evaluation or has been used
+    /// for a backward pass already.
     #[track_caller]
     pub fn backward(&self) -> Result<Gradients> {
         assert_eq!(self.value.len(), 1, "backward: expected one value, got {:?}", self.shape());
         Ok(self.backward_from(Tensor::full(self.shape(), 1.0, &self.value.device())?))
     }
 
-    /// As [`Var::backward`], of `⟨self, dy⟩`.
+    /// As [`Var::backward`], for outputs of any shape whose gradient `dy` you have computed yourself (PyTorch:
+    /// `y.backward(dy)`).
     ///
     /// # Panics
     /// If `dy` differs in shape or device, or as [`Var::backward`].

@@ -1,38 +1,39 @@
-//! Subsampling on the grid that the map chooses, and the way back.
+//! Adaptive subsampling: a feature map chooses the grid of pixels that is kept.
 
 use crate::Var;
 use quarterturn_kernels::{self as kernels, GridChoice, Window};
 
 impl<'t> Var<'t> {
-    /// The grid that each image of this map chooses, a constant to the gradient: [`kernels::choose_grid`].
+    /// The grid that each image of this feature map chooses; no gradient flows through the choice:
+    /// [`kernels::choose_grid`].
     #[track_caller]
     pub fn choose_grid(&self) -> GridChoice {
         kernels::choose_grid(self.value())
     }
 
-    /// The grid that each image chooses for these windows on it, a constant to the gradient:
+    /// The grid that each image chooses for windows of stride 2; no gradient flows through the choice:
     /// [`kernels::choose_grid_of_windows`].
     #[track_caller]
     pub fn choose_grid_of_windows(&self, window: Window) -> GridChoice {
         kernels::choose_grid_of_windows(self.value(), window)
     }
 
-    /// The samples of the chosen grid: [`kernels::subsample`].
+    /// The pixels on the chosen grid: [`kernels::subsample`].
     #[track_caller]
     pub fn subsample(&self, choice: &GridChoice) -> Var<'t> {
         let (y, choice) = (kernels::subsample(self.value(), choice), choice.clone());
         self.unary("subsample", y, move |dy| kernels::upsample(&dy, &choice))
     }
 
-    /// The samples on the chosen grid, zeros elsewhere: [`kernels::upsample`].
+    /// The inverse way: puts the pixels back on the chosen grid, with zeros elsewhere: [`kernels::upsample`].
     #[track_caller]
     pub fn upsample(&self, choice: &GridChoice) -> Var<'t> {
         let (y, choice) = (kernels::upsample(self.value(), choice), choice.clone());
         self.unary("upsample", y, move |dy| kernels::subsample(&dy, &choice))
     }
 
-    /// The map moved so that plain windows are those of the chosen grid, and the window to use on it:
-    /// [`kernels::move_onto_grid`].
+    /// The feature map, shifted so that ordinary windows on it are those of the chosen grid; and the window to use on
+    /// it: [`kernels::move_onto_grid`].
     #[track_caller]
     pub fn move_onto_grid(&self, choice: &GridChoice, window: Window) -> (Var<'t>, Window) {
         let (y, on_grid) = kernels::move_onto_grid(self.value(), choice, window);
@@ -44,7 +45,7 @@ impl<'t> Var<'t> {
         (self.unary("move_onto_grid", y, vjp), on_grid)
     }
 
-    /// The maxima of windows on the grid that they choose, and that: [`kernels::adaptive_max_pool`].
+    /// Max pooling of stride 2 on the grid that the maxima choose, and that grid: [`kernels::adaptive_max_pool`].
     #[track_caller]
     pub fn adaptive_max_pool(&self, window: Window) -> (Var<'t>, GridChoice) {
         let x = self.value().clone();
@@ -54,7 +55,7 @@ impl<'t> Var<'t> {
         (self.unary("adaptive_max_pool", y, vjp), choice)
     }
 
-    /// The means of windows on the grid that they choose, and that: [`kernels::adaptive_avg_pool`].
+    /// Average pooling of stride 2 on the grid that the means choose, and that grid: [`kernels::adaptive_avg_pool`].
     #[track_caller]
     pub fn adaptive_avg_pool(&self, window: Window) -> (Var<'t>, GridChoice) {
         let (y, choice) = kernels::adaptive_avg_pool(self.value(), window);

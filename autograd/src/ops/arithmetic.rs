@@ -1,4 +1,4 @@
-//! Arithmetic of operands that spread over each other's axes of extent 1, as in NumPy.
+//! Arithmetic with broadcasting, as in NumPy and PyTorch.
 
 use crate::Var;
 use quarterturn_core::{Shape, Tensor};
@@ -91,7 +91,7 @@ impl<'t> Var<'t> {
         self.unary("pow", kernels::pow(&x, exponent), move |dy| kernels::pow_vjp(&x, &dy, exponent))
     }
 
-    /// `self` spread over `shape`: [`kernels::broadcast`].
+    /// `self` broadcast to `shape`: [`kernels::broadcast`].
     #[track_caller]
     pub fn broadcast(&self, shape: impl Into<Shape>) -> Var<'t> {
         let before = self.shape();

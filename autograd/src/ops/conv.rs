@@ -4,7 +4,7 @@ use crate::Var;
 use quarterturn_kernels::{self as kernels, Conv, Group};
 
 impl<'t> Var<'t> {
-    /// Plain, lifting or group convolution: [`kernels::group_conv`].
+    /// A plain, lifting or group convolution: [`kernels::group_conv`].
     #[track_caller]
     pub fn group_conv(&self, weight: &Var<'t>, bias: Option<&Var<'t>>, conv: Conv) -> Var<'t> {
         let y = kernels::group_conv(self.value(), weight.value(), bias.map(Var::value), conv);
@@ -20,7 +20,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// Plain, lifting or group convolution, transposed: [`kernels::transposed_group_conv`].
+    /// A transposed plain, lifting or group convolution: [`kernels::transposed_group_conv`].
     #[track_caller]
     pub fn transposed_group_conv(
         &self,
@@ -42,7 +42,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// Each channel by a filter of its own: [`kernels::depthwise_conv`].
+    /// A depthwise convolution, one filter for each channel: [`kernels::depthwise_conv`].
     #[track_caller]
     pub fn depthwise_conv(&self, weight: &Var<'t>, conv: Conv) -> Var<'t> {
         let y = kernels::depthwise_conv(self.value(), weight.value(), conv);
@@ -54,7 +54,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// The orbit of a filter as one dense weight: [`kernels::filter_orbit`].
+    /// The filter in all its orientations, as the weight of one ordinary convolution: [`kernels::filter_orbit`].
     #[track_caller]
     pub fn filter_orbit(&self, group: Group) -> Var<'t> {
         let shape = self.shape();

@@ -20,8 +20,8 @@ struct Norm {
 }
 
 impl<'t> Var<'t> {
-    /// A convolution, the batch norm of its results, and the maxima of those: [`kernels::group_conv_norm_train`]. No gradient
-    /// flows to the convolution's bias: it is 0.
+    /// A convolution, batch norm, and, if wanted, max pooling: [`kernels::group_conv_norm_train`]. The convolution's
+    /// bias gets no gradient, which would be 0.
     #[track_caller]
     pub fn group_conv_norm_train(
         &self,

@@ -34,7 +34,7 @@ impl<'t> Var<'t> {
         self.unary(f.name, kernels::map(&x, &f, parameters), move |dy| kernels::map_vjp(&x, &dy, &f, parameters))
     }
 
-    /// `f(self, other)`, elementwise; the operands spread over each other's axes of extent 1: [`kernels::zip`].
+    /// `f(self, other)`, elementwise, with broadcasting: [`kernels::zip`].
     #[track_caller]
     pub fn zip(&self, other: &Var<'t>, f: &Elementwise2) -> Var<'t> {
         let (a, b, f) = (self.value().clone(), other.value().clone(), *f);

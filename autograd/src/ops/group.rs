@@ -19,14 +19,14 @@ impl<'t> Var<'t> {
         self.unary("coset_mean", y, move |dy| kernels::coset_mean_vjp(&dy, shape))
     }
 
-    /// Turns and flips the two last axes: [`kernels::transform_plane`].
+    /// Turns and flips the two last axes by element `g`: [`kernels::transform_plane`].
     #[track_caller]
     pub fn transform_plane(&self, g: usize) -> Var<'t> {
         let y = kernels::transform_plane(self.value(), g);
         self.unary("transform_plane", y, move |dy| kernels::transform_plane(&dy, Group::D4.inverse(g)))
     }
 
-    /// `T_g` on a feature map: [`kernels::transform_feature_map`].
+    /// Turns and flips a feature map by element `g`, group axis included: [`kernels::transform_feature_map`].
     #[track_caller]
     pub fn transform_feature_map(&self, g: usize, group: Group) -> Var<'t> {
         let y = kernels::transform_feature_map(self.value(), g, group);
@@ -34,7 +34,7 @@ impl<'t> Var<'t> {
         self.unary("transform_feature_map", y, vjp)
     }
 
-    /// As a map on a subgroup of `group`: [`kernels::restrict`].
+    /// The same feature map as one on a subgroup of `group`, with more channels: [`kernels::restrict`].
     #[track_caller]
     pub fn restrict(&self, group: Group, to: Subgroup) -> Var<'t> {
         let y = kernels::restrict(self.value(), group, to);

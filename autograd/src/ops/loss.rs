@@ -35,7 +35,8 @@ impl<'t> Var<'t> {
         self.pointwise_loss(target, Pointwise::Absolute, reduction)
     }
 
-    /// Squares of small, amounts of large differences from `target`: [`kernels::pointwise_loss`] of [`Pointwise::Huber`].
+    /// The Huber loss, quadratic for small differences from `target` and linear for large ones:
+    /// [`kernels::pointwise_loss`] of [`Pointwise::Huber`].
     #[track_caller]
     pub fn huber_loss(&self, target: &Tensor, delta: f64, reduction: Reduction) -> Var<'t> {
         self.pointwise_loss(target, Pointwise::Huber(delta), reduction)
@@ -48,7 +49,7 @@ impl<'t> Var<'t> {
         self.pointwise_loss(target, Pointwise::BinaryCrossEntropy, reduction)
     }
 
-    /// A loss number by number against `target`, to which no gradient flows: [`kernels::pointwise_loss`].
+    /// A loss that compares each element with that of `target`, which gets no gradient: [`kernels::pointwise_loss`].
     #[track_caller]
     pub fn pointwise_loss(&self, target: &Tensor, loss: Pointwise, reduction: Reduction) -> Var<'t> {
         let (x, target) = (self.value().clone(), target.clone());
@@ -57,9 +58,9 @@ impl<'t> Var<'t> {
         self.unary("pointwise_loss", y, vjp)
     }
 
-    /// The soft Dice loss of probabilities `[N, K, …]` against targets of the same shape (Sudre et al. 2017), with s = `smooth`:
-    /// `1 − (1/NK) Σ_nk (2 Σ_p x[n, k, p]·t[n, k, p] + s) / (Σ_p x[n, k, p] + Σ_p t[n, k, p] + s)`.
-    /// With s = 0, a class that is neither there nor predicted makes it NaN; s = 1 is usual.
+    /// The soft Dice loss of probabilities `[N, K, …]` against targets of the same shape (Sudre et al. 2017), with s =
+    /// `smooth`: `1 − (1/NK) Σ_nk (2 Σ_p x[n, k, p]·t[n, k, p] + s) / (Σ_p x[n, k, p] + Σ_p t[n, k, p] + s)`. With s =
+    /// 0 the loss is NaN if a class neither occurs nor is predicted; s = 1 is usual.
     ///
     /// # Panics
     /// If shapes or devices differ, or there are fewer than three axes.

@@ -5,7 +5,7 @@ use quarterturn_core::Tensor;
 use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
-    /// The matrix product of `self` and `other`, each transposed on demand: [`kernels::matmul`].
+    /// The matrix product of `self` and `other`, either of which may be transposed first: [`kernels::matmul`].
     #[track_caller]
     pub fn matmul(&self, other: &Var<'t>, transpose_a: bool, transpose_b: bool) -> Var<'t> {
         let y = kernels::matmul(self.value(), other.value(), transpose_a, transpose_b);

@@ -1,6 +1,5 @@
-//! One method of [`crate::Var`] per operation: the kernel's result, and one closure per operand (or per group of operands
-//! whose gradients one sweep yields). Formulas, shapes and panics are the kernels'. A file per family, with the table that
-//! drives its checks beside it.
+//! One method of [`crate::Var`] for each operation. Formulas, shapes and panics are documented at the kernels. There is
+//! a file for each family of operations, with the table that drives its checks beside it.
 
 mod adaptive;
 mod arithmetic;

@@ -6,7 +6,7 @@ use quarterturn_kernels::{self as kernels, Activation};
 use std::rc::Rc;
 
 impl<'t> Var<'t> {
-    /// Batch norm by the batch's own statistics, and those: [`kernels::batch_norm_train`].
+    /// Batch norm with the statistics of the batch, which are returned too: [`kernels::batch_norm_train`].
     #[track_caller]
     pub fn batch_norm_train(
         &self,
@@ -25,7 +25,7 @@ impl<'t> Var<'t> {
         (y, forward)
     }
 
-    /// Batch norm by given statistics: [`kernels::batch_norm_eval`].
+    /// Batch norm with given statistics: [`kernels::batch_norm_eval`].
     #[track_caller]
     pub fn batch_norm_eval(
         &self,

@@ -4,14 +4,14 @@ use crate::Var;
 use quarterturn_kernels::{self as kernels, Window};
 
 impl<'t> Var<'t> {
-    /// The maximum of each window: [`kernels::max_pool`].
+    /// Max pooling: [`kernels::max_pool`].
     #[track_caller]
     pub fn max_pool(&self, window: Window) -> Var<'t> {
         let x = self.value().clone();
         self.unary("max_pool", kernels::max_pool(&x, window), move |dy| kernels::max_pool_vjp(&x, &dy, window))
     }
 
-    /// The mean of each window: [`kernels::avg_pool`].
+    /// Average pooling: [`kernels::avg_pool`].
     #[track_caller]
     pub fn avg_pool(&self, window: Window) -> Var<'t> {
         let shape = self.shape();
@@ -19,7 +19,7 @@ impl<'t> Var<'t> {
         self.unary("avg_pool", y, move |dy| kernels::avg_pool_vjp(&dy, shape, window))
     }
 
-    /// Binomially weighted sums of windows: [`kernels::blur_pool`].
+    /// BlurPool, anti-aliased subsampling: [`kernels::blur_pool`].
     #[track_caller]
     pub fn blur_pool(&self, window: Window) -> Var<'t> {
         let shape = self.shape();

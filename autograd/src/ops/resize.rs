@@ -1,4 +1,4 @@
-//! Images under other coordinates.
+//! Rotation, resizing and cropping of images.
 
 use crate::Var;
 use quarterturn_kernels as kernels;
@@ -21,7 +21,7 @@ impl<'t> Var<'t> {
         self.unary("resize", y, move |dy| kernels::resize_vjp(&dy, h, w))
     }
 
-    /// Resize by whole pixels: [`kernels::resize_nearest`].
+    /// Nearest-neighbour resize: [`kernels::resize_nearest`].
     #[track_caller]
     pub fn resize_nearest(&self, height: usize, width: usize) -> Var<'t> {
         let before = self.shape();

@@ -1,11 +1,11 @@
-//! The same elements in other places.
+//! Reshaping, slicing, padding and joining.
 
 use crate::Var;
 use quarterturn_core::{Shape, Tensor};
 use quarterturn_kernels::{self as kernels, Padding};
 
 impl<'t> Var<'t> {
-    /// The same elements under other extents.
+    /// The same elements with other axes, in row-major order.
     #[track_caller]
     pub fn reshape(&self, shape: impl Into<Shape>) -> Var<'t> {
         let before = self.shape();
@@ -20,7 +20,7 @@ impl<'t> Var<'t> {
         self.unary("permute", y, move |dy| kernels::permute(&dy, &inverse))
     }
 
-    /// The `len` places of `axis` from `start` on: [`kernels::narrow`].
+    /// The slice of `len` entries of `axis` from `start` on: [`kernels::narrow`].
     #[track_caller]
     pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Var<'t> {
         let y = kernels::narrow(self.value(), axis, start, len);
@@ -28,7 +28,7 @@ impl<'t> Var<'t> {
         self.unary("narrow", y, move |dy| kernels::narrow_vjp(&dy, axis, start, extent))
     }
 
-    /// Places of `axis`, in any order: [`kernels::index_select`].
+    /// Entries of `axis`, in any order: [`kernels::index_select`].
     #[track_caller]
     pub fn index_select(&self, axis: usize, indices: &[usize]) -> Var<'t> {
         let y = kernels::index_select(self.value(), axis, indices);
@@ -36,7 +36,7 @@ impl<'t> Var<'t> {
         self.unary("index_select", y, move |dy| kernels::index_select_vjp(&dy, axis, &indices, extent))
     }
 
-    /// More places before and after an axis: [`kernels::pad`].
+    /// Padding before and after the entries of an axis: [`kernels::pad`].
     #[track_caller]
     pub fn pad(&self, axis: usize, before: usize, after: usize, padding: Padding) -> Var<'t> {
         let y = kernels::pad(self.value(), axis, before, after, padding);
@@ -80,7 +80,7 @@ impl<'t> Var<'t> {
         })
     }
 
-    /// The parts along `axis`, of these extents: [`kernels::split`].
+    /// The parts along `axis`, which have these extents: [`kernels::split`].
     #[track_caller]
     pub fn split(&self, axis: usize, extents: &[usize]) -> Vec<Var<'t>> {
         let values = kernels::split(self.value(), axis, extents);
