@@ -1,8 +1,10 @@
-//! Layers, networks and the training loop. Layers in `nn`, architectures in `zoo`, one file each.
+//! Layers, networks, training, checkpoints, and the checker that says whether a network is equivariant in every bit.
 //!
-//! A network is described once, layer by layer ([`Builder`]). From that come the forward pass, the shapes and the errors of what
-//! does not fit, the parameters with their names, and what can be said of its symmetry: by its geometry ([`Exactness`]) and by
-//! measurement ([`EquivarianceError`]).
+//! Ready networks are [`MnistCnn`] (P4CNN), [`ResNet`] and [`unet`]. For a network of your own, list its layers with
+//! [`Builder`]. From this description come the forward pass, the output shapes, the parameters with their names, and
+//! the file format. [`Exactness`] tells from layers and image size whether the network is equivariant;
+//! [`EquivarianceError`] measures it. [`training::Trainer`] trains, [`checkpoint::save`] and [`Checkpoint`] write and
+//! read files.
 //!
 //! ```
 //! use quarterturn_core::{Device, Tensor};
@@ -45,7 +47,7 @@ pub use zoo::{
 };
 
 pub mod training {
-    //! Training for any task: objectives, the loop, its state in a file, metrics on held-out data.
+    //! Training: objectives (losses), the training loop, its state in a file, metrics on held-out data.
 
     pub use crate::train::{
         Best, Classes, Clip, Confusion, Difference, Metric, Objective, OwnMetric, OwnObjective, Progress, Report,

@@ -12,7 +12,8 @@ use quarterturn_kernels::{self as kernels, Cosets, Elementwise};
 static FUNCTIONS: [&Elementwise; 5] =
     [&kernels::SILU, &kernels::GELU, &kernels::SIGMOID, &kernels::TANH, &kernels::SOFTPLUS];
 
-/// `y = f(x)` for each value. (A ReLU has a layer of its own, [`crate::Relu`], which convolutions and norms take in.)
+/// `y = f(x)`, elementwise. (The ReLU is another layer, [`crate::Relu`], which is fused with the convolution or norm
+/// before it.)
 #[derive(Clone, Copy, Debug)]
 pub struct Activation(pub &'static Elementwise);
 

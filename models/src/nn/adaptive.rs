@@ -1,8 +1,10 @@
-//! Layers that subsample by 2 on a grid which the map itself chooses, so that they are exact at every size, and the way back.
+//! Layers that subsample by 2 on a grid which the feature map itself chooses, so that they are exact at every size; and
+//! the layer that undoes it in a U-Net.
 //!
-//! Layers share a choice by its name. The first of them in a forward pass makes it and the others take it over: a residual block's
-//! branch and shortcut must sample the same places, and what goes up again must return to the places that were sampled on the way
-//! down. A name stands for one choice in a whole network. For the rule see [`quarterturn_kernels::choose_grid`].
+//! Several layers can share one choice, by its name. The first of them in a forward pass chooses, the others use the
+//! same grid. This is needed in two cases: the branch and the shortcut of a residual block must keep the same pixels,
+//! and a U-Net must put samples back at the pixels that they came from. A name stands for one choice in the whole
+//! network. For the rule see [`quarterturn_kernels::choose_grid`].
 
 use crate::{
     GroupConv, Layer, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
@@ -12,28 +14,28 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape, window_extent};
 use quarterturn_kernels::{Cosets, Window, grid_score_bits};
 
-/// A convolution with stride 2 on the grid that its input chooses.
+/// A convolution of stride 2 on the grid that its input chooses.
 #[derive(Debug)]
 pub struct AdaptiveConv {
     conv: GroupConv,
     grid: Option<String>,
 }
 
-/// A pool at stride 2 on the grid that its own results choose: of the maxima of windows, or of their means.
+/// Max pooling (`MAX`) or average pooling of stride 2, on the grid that the pooled values choose.
 #[derive(Clone, Debug)]
 pub struct AdaptivePool<const MAX: bool> {
     window: Window,
     grid: Option<String>,
 }
 
-/// The maximum of each window, at stride 2 on the grid that the maxima choose.
+/// Max pooling of stride 2 on the grid that the maxima choose.
 pub type AdaptiveMaxPool = AdaptivePool<true>;
 
-/// The mean of each window, at stride 2 on the grid that the means choose.
+/// Average pooling of stride 2 on the grid that the means choose.
 pub type AdaptiveAvgPool = AdaptivePool<false>;
 
-/// The samples back on the grid that a layer before has chosen, zeros elsewhere: `[…, ⌈n/2⌉, ⌈m/2⌉]` → `[…, n, m]`. A convolution
-/// behind it fills the gaps.
+/// Upsampling by 2: puts the samples on the grid that an earlier layer has chosen, with zeros elsewhere:
+/// `[…, ⌈n/2⌉, ⌈m/2⌉]` → `[…, n, m]`. A convolution after it fills the gaps.
 #[derive(Clone, Debug)]
 pub struct GridUpsample {
     grid: String,

@@ -12,8 +12,9 @@ use std::rc::Rc;
 /// The first of the streams that dropout draws from; each layer adds its number.
 const DROPOUT: u32 = u32::from_be_bytes(*b"drop");
 
-/// `y = dropout(relu((x − mean) / √(var + eps) · weight + bias))`, one statistic per channel, shared over the group.
-/// PyTorch's constants: eps 1e-5, momentum 0.1.
+/// Batch norm, with the ReLU and dropout after it, if wanted:
+/// `y = dropout(relu((x − mean) / √(var + eps) · weight + bias))`. Each channel has one mean and variance, over images,
+/// pixels and group elements. PyTorch's constants: eps 1e-5, momentum 0.1.
 #[derive(Debug)]
 pub struct BatchNorm {
     weight: Param,
@@ -30,7 +31,7 @@ impl BatchNorm {
     /// The names of its parameters, each with one value per channel, in the order of [`Module::visit`].
     pub(crate) const PARAMETERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
-    /// The plain normalisation: weight 1, bias 0, running mean 0 and variance 1.
+    /// A new batch norm: weight 1, bias 0, running mean 0, running variance 1, no ReLU.
     ///
     /// # Errors
     /// When the GPU has no room.
@@ -48,15 +49,15 @@ impl BatchNorm {
         })
     }
 
-    /// Followed by a ReLU.
+    /// Adds a ReLU after the norm.
     #[must_use]
     pub fn with_relu(mut self) -> Self {
         self.relu = true;
         self
     }
 
-    /// Followed by a ReLU and, in training, by dropout with probability `p`. `layer` is a number of your choice, another one for each
-    /// layer: it keeps layers from dropping the same places. With `p` = 0, followed by a ReLU alone.
+    /// Adds a ReLU after the norm and, in training, dropout with probability `p`. `layer` is a number of your choice.
+    /// Give each layer another one, so that layers do not drop the same elements. With `p` = 0 only the ReLU is added.
     #[must_use]
     pub fn with_dropout(mut self, p: f32, layer: u32) -> Self {
         self.relu = true;

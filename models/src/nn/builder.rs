@@ -13,11 +13,12 @@ use quarterturn_core::{Device, Result};
 use quarterturn_kernels::{Elementwise, Group, Subgroup, Window};
 use std::{fmt, iter, mem};
 
-/// Layers in the order in which they read each other. Keeps count of channels, lifts the first convolution to the group, and
-/// computes together what can be: a norm, a ReLU and max pooling become part of the convolution before them.
+/// Describes a network layer by layer, as `nn.Sequential`. The builder counts channels, makes the first convolution a
+/// lifting one, and fuses layers where that is faster: a norm, a ReLU and max pooling become part of the convolution
+/// before them.
 ///
-/// What does not fit is reported by [`Builder::build`], and by [`crate::Network::output_shape`] what depends on the size of the
-/// images. Names of layers become those of their parameters, joined by dots.
+/// [`Builder::build`] returns an error if layers do not fit each other. Errors that depend on the image size come from
+/// [`crate::Network::output_shape`]. Parameters are named after their layers, joined by dots: `block.conv1.weight`.
 ///
 /// ```
 /// use quarterturn_core::{Device, Result};
@@ -53,55 +54,58 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Nothing yet: what comes first reads images with `in_channels` channels.
+    /// An empty description. The first layer will read images with `in_channels` channels. `init` says how weights are
+    /// initialised.
     pub fn new(group: Group, in_channels: usize, init: Init, device: &Device) -> Self {
         let (device, layers) = (device.clone(), Layers::standard());
         Builder { group, in_channels, device, init, layers, plans: Vec::new() }
     }
 
-    /// With other types of layers than the library's own, for [`Builder::described`].
+    /// Makes other types of layers than the library's known to [`Builder::described`].
     #[must_use]
     pub fn with_layers(self, layers: Layers) -> Self {
         Builder { layers, ..self }
     }
 
-    /// A layer of any known kind.
+    /// Adds a layer of any known kind by its description. The methods below are short forms of this.
     #[must_use]
     pub fn described(mut self, node: Node) -> Self {
         self.plans.push(Plan::of(&node));
         self
     }
 
-    /// A convolution with a bias: lifting, if the group has not been reached yet.
+    /// Adds a convolution with a bias. The first one lifts: it reads the image and writes one plane for each group
+    /// element.
     #[must_use]
     pub fn conv(self, name: &str, out_channels: usize, window: Window) -> Self {
         self.convolution(name, out_channels, window, true)
     }
 
-    /// As [`Builder::conv`], without a bias, which a norm would only take away again.
+    /// As [`Builder::conv`], without a bias. Use it before a batch norm, which would subtract the bias again.
     #[must_use]
     pub fn conv_without_bias(self, name: &str, out_channels: usize, window: Window) -> Self {
         self.convolution(name, out_channels, window, false)
     }
 
-    /// As [`Builder::conv`], with taps that are `dilation` apart, from 1 to 64: at stride 1, a padding of `dilation·(k − 1)/2` keeps
-    /// the extents.
+    /// As [`Builder::conv`], with a `dilation` from 1 to 64. At stride 1, a padding of `dilation·(k − 1)/2` keeps
+    /// height and width.
     #[must_use]
     pub fn dilated_conv(self, name: &str, out_channels: usize, window: Window, dilation: usize) -> Self {
         let node = Node::new(GroupConv::KIND, name).with("out_channels", out_channels);
         self.described(node.with_window(window).with("dilation", dilation).with("bias", true))
     }
 
-    /// A transposed convolution with a bias, which makes maps larger by the window's stride: exact at every size if
-    /// `output_padding`, which is below the stride, is 0; otherwise at none. Lifting, if the group has not been reached yet.
+    /// Adds a transposed convolution with a bias, which enlarges feature maps by the window's stride. It is exact at
+    /// every size if `output_padding` is 0, and otherwise at none. `output_padding` must be below the stride. As a
+    /// first layer it lifts.
     #[must_use]
     pub fn transposed_conv(self, name: &str, out_channels: usize, window: Window, output_padding: usize) -> Self {
         let node = Node::new(TransposedConv::KIND, name).with("out_channels", out_channels).with_window(window);
         self.described(node.with("output_padding", output_padding).with("bias", true))
     }
 
-    /// A separable convolution with a bias: over space within each channel, then over channels and group at each place. Lifting, if
-    /// the group has not been reached yet.
+    /// Adds a separable convolution with a bias: first a depthwise convolution (one filter for each channel), then a
+    /// 1×1 convolution over channels and group elements. As a first layer it lifts.
     #[must_use]
     pub fn separable_conv(self, name: &str, out_channels: usize, window: Window) -> Self {
         let node = Node::new(SeparableConv::KIND, name).with("out_channels", out_channels);
@@ -113,50 +117,52 @@ impl Builder {
         self.described(node.with_window(window).with("bias", bias))
     }
 
-    /// A batch norm.
+    /// Adds a batch norm.
     #[must_use]
     pub fn norm(self, name: &str) -> Self {
         self.described(Node::new(BatchNorm::KIND, name))
     }
 
-    /// A ReLU.
+    /// Adds a ReLU.
     #[must_use]
     pub fn relu(self) -> Self {
         self.described(Node::new(Relu::KIND, ""))
     }
 
-    /// In training, dropout with probability `p` behind the norm and ReLU that must come before it; with `p` = 0, none.
+    /// Adds dropout with probability `p`, in training only. A norm and a ReLU must come right before it. With `p` = 0
+    /// nothing is added.
     #[must_use]
     pub fn dropout(self, p: f32) -> Self {
         self.described(Node::new(DROPOUT, "").with("p", p))
     }
 
-    /// In training, dropout of whole maps with probability `p`, the same at all places and for all elements of the group.
+    /// Adds dropout of whole channels with probability `p`, in training only: all pixels and all group elements of a
+    /// channel together (PyTorch: `Dropout2d`).
     #[must_use]
     pub fn dropout_maps(self, p: f32) -> Self {
         self.described(Node::new(DropoutMaps::KIND, "").with("p", p))
     }
 
-    /// The maximum of each window.
+    /// Adds max pooling.
     #[must_use]
     pub fn max_pool(self, name: &str, window: Window) -> Self {
         self.described(Node::new(MaxPool::KIND, name).with_window(window))
     }
 
-    /// The mean of each window.
+    /// Adds average pooling.
     #[must_use]
     pub fn avg_pool(self, name: &str, window: Window) -> Self {
         self.described(Node::new(AvgPool::KIND, name).with_window(window))
     }
 
-    /// Binomially weighted sums of windows, of `kernel_size` 3 or 5: subsampling without aliasing.
+    /// Adds BlurPool, of `kernel_size` 3 or 5: subsampling after a low-pass filter, against aliasing.
     #[must_use]
     pub fn blur_pool(self, name: &str, window: Window) -> Self {
         self.described(Node::new(BlurPool::KIND, name).with_window(window))
     }
 
-    /// A convolution with a bias, at stride 2 on the grid that its input chooses: exact at every size. Layers that are given the
-    /// same `grid` share the choice.
+    /// Adds a convolution with a bias and stride 2, on the grid that its input chooses: exact at every size. Layers
+    /// with the same name `grid` share the choice.
     #[must_use]
     pub fn adaptive_conv(self, name: &str, out_channels: usize, window: Window, grid: Option<&str>) -> Self {
         self.adaptive_convolution(name, out_channels, window, true, grid)
@@ -186,26 +192,27 @@ impl Builder {
         self.described(on_grid(node.with_window(window).with("bias", bias), grid))
     }
 
-    /// The maximum of each window, at stride 2 on the grid that the maxima choose: exact at every size. `grid` names the choice for
-    /// a [`Builder::grid_upsample`].
+    /// Adds max pooling of stride 2 on the grid that the maxima choose: exact at every size. `grid` is a name for the
+    /// choice, for a later [`Builder::grid_upsample`].
     #[must_use]
     pub fn adaptive_max_pool(self, name: &str, window: Window, grid: Option<&str>) -> Self {
         self.described(on_grid(Node::new(AdaptiveMaxPool::KIND, name).with_window(window), grid))
     }
 
-    /// As [`Builder::adaptive_max_pool`], with the mean of each window.
+    /// As [`Builder::adaptive_max_pool`], with means in place of maxima.
     #[must_use]
     pub fn adaptive_avg_pool(self, name: &str, window: Window, grid: Option<&str>) -> Self {
         self.described(on_grid(Node::new(AdaptiveAvgPool::KIND, name).with_window(window), grid))
     }
 
-    /// The samples back on the grid `grid`, which an adaptive layer before has chosen, zeros elsewhere.
+    /// Adds upsampling by 2: puts the samples on the grid `grid`, which an earlier adaptive layer has chosen, with
+    /// zeros elsewhere.
     #[must_use]
     pub fn grid_upsample(self, name: &str, grid: &str) -> Self {
         self.described(on_grid(Node::new(GridUpsample::KIND, name), Some(grid)))
     }
 
-    /// Layers under a common name.
+    /// Adds layers under a common name, which becomes the prefix of theirs.
     #[must_use]
     pub fn chain(self, name: &str, layers: impl FnOnce(Builder) -> Builder) -> Self {
         let (mut builder, chain) = self.nested(name, layers);
@@ -213,7 +220,7 @@ impl Builder {
         builder
     }
 
-    /// A residual block: the sum of `branch` and `shortcut`, which is the identity if it is `|x| x`. Its layers are called
+    /// Adds a residual block, `branch(x) + shortcut(x)`. Pass `|x| x` for an identity shortcut. The layers are named
     /// `name.…` and `name.shortcut.…`.
     #[must_use]
     pub fn residual(
@@ -229,8 +236,9 @@ impl Builder {
         builder
     }
 
-    /// The channels of `first` and then those of `second`, which both read the same value; `|x| x` passes it on. The layers of
-    /// `first` are called `name.first.…`, those of `second` `name.…`.
+    /// Adds two branches that read the same feature map, and concatenates their channels: those of `first`, then those
+    /// of `second`. Pass `|x| x` for the feature map itself. The layers of `first` are named `name.first.…`, those of
+    /// `second` `name.…`.
     #[must_use]
     pub fn concat(
         self,
@@ -248,97 +256,100 @@ impl Builder {
         builder
     }
 
-    /// An elementwise function: silu, gelu, sigmoid, tanh, softplus, …
+    /// Adds an elementwise function: silu, gelu, sigmoid, tanh, softplus, …
     #[must_use]
     pub fn activation(self, function: &'static Elementwise) -> Self {
         self.described(Node::new(Activation::KIND, "").with("function", function.name))
     }
 
-    /// Maps `factor` times as high and wide, interpolated bilinearly between the centres of pixels: exact at every size.
+    /// Adds bilinear upsampling to `factor` times the height and width: exact at every size.
     #[must_use]
     pub fn upsample(self, name: &str, factor: usize) -> Self {
         self.described(Node::new(Upsample::KIND, name).with("factor", factor))
     }
 
-    /// Square maps of this extent. Bilinearly it is exact at every size; to the nearest pixel, where the maps' extents have no more
-    /// factors of 2 than this one.
+    /// Adds a resize to `extent` × `extent` pixels. Bilinear interpolation is exact at every size. Nearest-neighbour
+    /// interpolation is exact where height and width of the input have no more factors of 2 than `extent`.
     #[must_use]
     pub fn resize(self, name: &str, extent: usize, interpolation: Interpolation) -> Self {
         let node = Node::new(Resize::KIND, name).with("extent", extent);
         self.described(node.with("interpolation", interpolation))
     }
 
-    /// As [`Builder::upsample`], by whole pixels.
+    /// As [`Builder::upsample`], with nearest-neighbour interpolation.
     #[must_use]
     pub fn upsample_nearest(self, name: &str, factor: usize) -> Self {
         let node = Node::new(Upsample::KIND, name).with("factor", factor);
         self.described(node.with("interpolation", Interpolation::Nearest))
     }
 
-    /// The mean over space.
+    /// Adds the mean over all pixels (global average pooling).
     #[must_use]
     pub fn spatial_mean(self) -> Self {
         let name = self.free("mean");
         self.described(Node::new(SpatialMean::KIND, &name))
     }
 
-    /// The maximum over space.
+    /// Adds the maximum over all pixels (global max pooling).
     #[must_use]
     pub fn spatial_max(self) -> Self {
         let name = self.free("max");
         self.described(Node::new(SpatialMax::KIND, &name))
     }
 
-    /// The maximum over the group: from here on, a turned image makes the same as the upright one.
+    /// Adds the maximum over the group axis. After it and a mean over all pixels, a turned image gives the same values
+    /// as the upright one.
     #[must_use]
     pub fn coset_max(self) -> Self {
         let name = self.free("coset");
         self.described(Node::new(CosetMax::KIND, &name))
     }
 
-    /// The mean over the group; as [`Builder::coset_max`].
+    /// Adds the mean over the group axis; otherwise as [`Builder::coset_max`].
     #[must_use]
     pub fn coset_mean(self) -> Self {
         let name = self.free("coset");
         self.described(Node::new(CosetMean::KIND, &name))
     }
 
-    /// Maps on the group as maps on its subgroup `to`, p4, p2 or z2, with more channels: what follows convolves on that, and turns and
-    /// flips outside of it are no longer kept. On p2 there are no convolutions.
+    /// Restricts feature maps to a subgroup `to` of the group (p4, p2 or z2), with more channels. Later convolutions
+    /// work on that subgroup, and the network is no longer equivariant under turns and flips outside of it. There are
+    /// no convolutions on p2.
     #[must_use]
     pub fn restrict(self, name: &str, to: Subgroup) -> Self {
         self.described(Node::new(Restrict::KIND, name).with("to", to))
     }
 
-    /// The maximum over each coset of a subgroup: a group axis that is shorter by the subgroup's order. On p4m, what was pooled over
-    /// pm can be restricted to p4, and convolved on it.
+    /// Adds the maximum over each coset of a subgroup, that is over some of the planes along the group axis at a time.
+    /// The group axis becomes shorter by a factor of the subgroup's number of elements. On p4m, after pooling over pm
+    /// (the flip), feature maps can be restricted to p4 and convolved on it.
     #[must_use]
     pub fn subgroup_max(self, name: &str, subgroup: Subgroup) -> Self {
         self.described(Node::new(SubgroupMax::KIND, name).with("subgroup", subgroup))
     }
 
-    /// The mean over each coset of a subgroup; as [`Builder::subgroup_max`].
+    /// Adds the mean over each coset of a subgroup; otherwise as [`Builder::subgroup_max`].
     #[must_use]
     pub fn subgroup_mean(self, name: &str, subgroup: Subgroup) -> Self {
         self.described(Node::new(SubgroupMean::KIND, name).with("subgroup", subgroup))
     }
 
-    /// A linear layer on the means over space. Without a maximum or mean over the group before it, it has a weight for each
-    /// element, and its result is not invariant.
+    /// Adds a linear layer. It needs a mean or maximum over all pixels before it. Without a maximum or mean over the
+    /// group too, it has a weight for each group element, and its output is not invariant.
     #[must_use]
     pub fn linear(self, name: &str, out_features: usize) -> Self {
         self.described(Node::new(Linear::KIND, name).with("out_features", out_features))
     }
 
-    /// A layer of any type, which keeps the number of channels. [`crate::Exactness`] asks it for its [`Module::symmetry`]. A
-    /// checkpoint of the network can be restored into the same network, but only this program can make it again; for a type of
-    /// layer that files can name, see [`Layer`].
+    /// Adds a layer of your own, any [`Module`] that keeps the number of channels. A checkpoint stores its parameters,
+    /// but not how to make the layer. So the file can be restored into a network that your program has built
+    /// ([`crate::Checkpoint::restore`]), but cannot build one. To lift that limit, implement [`Layer`].
     #[must_use]
     pub fn layer(self, name: &str, module: impl Module + 'static) -> Self {
         self.own(name, Box::new(module), None)
     }
 
-    /// As [`Builder::layer`], for a layer that makes `out_channels` channels.
+    /// As [`Builder::layer`], for a layer whose output has `out_channels` channels.
     #[must_use]
     pub fn layer_to(self, name: &str, module: impl Module + 'static, out_channels: usize) -> Self {
         self.own(name, Box::new(module), Some(out_channels))
@@ -350,7 +361,7 @@ impl Builder {
         self
     }
 
-    /// The layers.
+    /// Makes the layers. Wrap them in a [`crate::Sequential`] to get a network.
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`] with the first layer that does not fit, or has the name of another one; or when the GPU has

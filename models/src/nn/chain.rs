@@ -9,7 +9,7 @@ use quarterturn_core::{Error, Result, Shape};
 use quarterturn_kernels::{Cosets, Group};
 use std::{collections::BTreeSet, fmt};
 
-/// Named layers and blocks, each of which reads what the one before has made. [`crate::Builder`] makes it.
+/// Named layers and blocks, applied one after another. [`crate::Builder`] makes it.
 #[derive(Debug)]
 pub struct Chain {
     group: Group,
@@ -59,17 +59,17 @@ impl Chain {
         Ok(Chain { nodes, ..self })
     }
 
-    /// What describes its layers, if it is the whole of a network.
+    /// The description of its layers, if this chain is a whole network and not a part of one.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The group of the network that its layers belong to.
+    /// The group of the network.
     pub fn group(&self) -> Group {
         self.group
     }
 
-    /// Channels of its input.
+    /// The number of channels of its input.
     pub fn in_channels(&self) -> usize {
         self.in_channels
     }

@@ -1,4 +1,4 @@
-//! A convolution and the batch norm behind it, which are computed together.
+//! A convolution and the batch norm after it, fused.
 
 use crate::{
     BatchNorm, GroupConv, Layer, MaxPool, Mode, Module, Pass, Symmetry, Trace,
@@ -8,12 +8,12 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{self as kernels, Cosets};
 
-/// `y = norm(conv(x))`, with the ReLU and dropout of the norm, and the max pooling behind it, if any. In training one
-/// operation; in evaluation without gradients, one but for the pooling.
+/// `y = norm(conv(x))`, with the ReLU, dropout and max pooling after the norm, if any. In training this is one
+/// operation. In evaluation without gradients it is one operation, and one for the pooling.
 ///
-/// In training, the norm subtracts whatever the convolution's bias adds, so that the bias's gradient is exactly 0: it is not
-/// computed, and the bias keeps its value. Unlike in PyTorch, where Adam scales what rounding leaves of that gradient up to
-/// whole steps, behind which the running mean then lags.
+/// In training, the norm subtracts whatever the convolution's bias adds. So the gradient of the bias is exactly 0: it
+/// is not computed, and the bias keeps its value. PyTorch computes rounding noise in its place, which Adam scales up to
+/// full-size steps; the running mean then lags behind the bias.
 #[derive(Debug)]
 pub struct ConvNorm {
     names: [String; 2],
@@ -23,7 +23,8 @@ pub struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// The two, under these names. What they make is told and traced under the convolution's.
+    /// Fuses the two layers, which have these names. The output has the convolution's name, for watchers and for
+    /// [`Trace`].
     pub fn new(names: [String; 2], conv: GroupConv, norm: BatchNorm) -> Self {
         ConvNorm { names, conv, norm, pool: None }
     }

@@ -1,4 +1,4 @@
-//! A network as data: a tree of described layers, and its textual form, which a checkpoint carries.
+//! A network as data: a tree of layer descriptions, and the text form that a checkpoint stores.
 
 use crate::{
     Chain, Init, Layers, Site,
@@ -15,11 +15,11 @@ const MOST_NODES: usize = 1 << 14;
 pub(crate) const DEEPEST: usize = 32;
 const LONGEST: usize = 1 << 20;
 
-/// What a network is made of: the group, the channels of its images, and its layers in order.
+/// The description of a network: the group, the channels of its images, and its layers in order.
 ///
-/// [`crate::Builder`] makes one; [`crate::Layers`] makes layers of it. The textual form ([`fmt::Display`], [`FromStr`]) has a line
-/// for each layer: its kind, its name (`-` if it has none), its settings. The layers of a block follow it, indented by two
-/// spaces:
+/// [`crate::Network::description`] returns it, and checkpoints contain it. [`Description::build`] makes layers from it.
+/// The text form ([`fmt::Display`], [`FromStr`]) has a line for each layer: its kind, its name (`-` if it has none),
+/// its settings. The layers of a block follow it, indented by two spaces:
 ///
 /// ```text
 /// quarterturn-network 1
@@ -45,16 +45,16 @@ pub struct Description {
     pub group: Group,
     /// Channels of the images.
     pub in_channels: usize,
-    /// The layers and blocks, each of which reads what the one before has made.
+    /// The layers and blocks, in the order in which they are applied.
     pub layers: Vec<Node>,
 }
 
-/// A layer or a block of layers, described.
+/// The description of a layer or of a block of layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Which type of layer: a key of [`crate::Layers`].
+    /// The type of layer, as [`crate::Layers`] knows it: `conv`, `norm`, …
     pub kind: String,
-    /// Its name, which begins those of its parameters. An empty one adds nothing to them.
+    /// Its name, the prefix of its parameters' names. An empty name adds no prefix.
     pub name: String,
     /// Its settings, in a fixed order.
     pub settings: Vec<(String, String)>,
@@ -63,7 +63,7 @@ pub struct Node {
 }
 
 impl Description {
-    /// The layers, with the starting values that `init` draws.
+    /// Makes the layers, with initial values drawn by `init`.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the first layer that does not fit, or is of no kind in `layers`; or when the GPU has no room.
@@ -80,28 +80,28 @@ impl Node {
         Node { kind: kind.into(), name: name.into(), settings: Vec::new(), children: Vec::new() }
     }
 
-    /// With one more setting.
+    /// The same with one more setting.
     #[must_use]
     pub fn with(mut self, setting: &str, value: impl fmt::Display) -> Self {
         self.settings.push((setting.into(), value.to_string()));
         self
     }
 
-    /// With these children.
+    /// The same with these children.
     #[must_use]
     pub fn of(mut self, children: Vec<Node>) -> Self {
         self.children = children;
         self
     }
 
-    /// With a window among the settings.
+    /// The same with a window (kernel size, stride, padding) among the settings.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
         let Window { kernel_size, stride, padding } = window;
         self.with("kernel_size", kernel_size).with("stride", stride).with("padding", padding)
     }
 
-    /// The window among the settings.
+    /// The window (kernel size, stride, padding) among the settings.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is incomplete, or its kernel size or stride is 0.
@@ -129,7 +129,7 @@ impl Node {
         })
     }
 
-    /// As [`Node::setting`], with a value for descriptions that do not mention it.
+    /// As [`Node::setting`]; `default` if the setting is missing.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it is there, and no `T`.
@@ -137,7 +137,8 @@ impl Node {
         if self.settings.iter().any(|(name, _)| name == setting) { self.setting(setting) } else { Ok(default) }
     }
 
-    /// Refuses settings that the layer does not know: a file of a newer version, or a slip of the pen.
+    /// Returns an error if there are other settings than the `known` ones: from a newer version of the library, or by a
+    /// typing mistake.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the layer and the setting.

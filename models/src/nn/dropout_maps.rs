@@ -11,8 +11,9 @@ use quarterturn_kernels::Cosets;
 /// The first of the streams that it draws from; each layer adds its number.
 const STREAM: u32 = u32::from_be_bytes(*b"maps");
 
-/// In training, each map of an image, with all its places and all elements of the group, is 0 with probability `p`, and divided by
-/// `1 − p` otherwise: [`quarterturn_kernels::dropout_maps`]. In evaluation nothing changes. (PyTorch's `Dropout2d`.)
+/// Dropout of whole channels (PyTorch: `Dropout2d`). In training, each channel of an image, with all its pixels and
+/// group elements, becomes 0 with probability `p`, and is divided by `1 − p` otherwise:
+/// [`quarterturn_kernels::dropout_maps`]. In evaluation nothing changes.
 #[derive(Clone, Copy, Debug)]
 pub struct DropoutMaps {
     p: f32,

@@ -9,7 +9,8 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{Conv, Cosets, Group, Window, filter_orbit};
 
-/// `y = weight ⋆ x + bias`. Weight `[C_out, C_in, G_in, k, k]`, one bias per output channel.
+/// A convolution on a group, `y = weight ⋆ x + bias`; for the formula see [`quarterturn_kernels::group_conv`]. Weight
+/// `[C_out, C_in, G_in, k, k]`, one bias per output channel.
 #[derive(Debug)]
 pub struct GroupConv {
     weight: Param,
@@ -18,8 +19,9 @@ pub struct GroupConv {
 }
 
 impl GroupConv {
-    /// A convolution on the group: `[N, in, G, H, W]` → `[N, out, G, H', W']`; plain for [`Group::C1`]. The weight starts as
-    /// `init` says, the bias at PyTorch's default, U(±1/√fan_in), with the true fan-in `C_in · G_in · k²`.
+    /// A convolution on the group: `[N, in, G, H, W]` → `[N, out, G, H', W']`; for [`Group::C1`] an ordinary one. The
+    /// weight is initialised by `init`, the bias by PyTorch's default, U(±1/√fan_in), with the true fan-in
+    /// `C_in · G_in · k²`.
     ///
     /// # Errors
     /// When the GPU has no room.
@@ -34,7 +36,8 @@ impl GroupConv {
         Self::with_group_axis(in_channels, conv.group.order(), out_channels, kernel_size, conv, init, device)
     }
 
-    /// A lifting convolution Z² → G: `[N, in, 1, H, W]` → `[N, out, G, H', W']`. Starts as [`GroupConv::new`].
+    /// A lifting convolution, for the first layer: it reads images `[N, in, 1, H, W]` and writes feature maps on the
+    /// group, `[N, out, G, H', W']`. Initialised as [`GroupConv::new`].
     ///
     /// # Errors
     /// When the GPU has no room.
@@ -87,7 +90,7 @@ impl GroupConv {
         self.bias.as_ref()
     }
 
-    /// What slides over the input; its taps are as far apart as [`GroupConv::conv`] says.
+    /// Kernel size, stride and padding. For the dilation see [`GroupConv::conv`].
     pub fn window(&self) -> Window {
         let Conv { stride, padding, .. } = self.conv;
         Window { kernel_size: self.weight.value().shape()[3], stride, padding }

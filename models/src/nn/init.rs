@@ -1,4 +1,4 @@
-//! Starting values.
+//! Initial values of weights.
 
 use crate::{Checkpoint, io::missing};
 use quarterturn_core::{Device, Error, Result, Shape, Stream, Tensor};
@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 /// The first of the streams that starting values are drawn from.
 const INIT: u32 = u32::from_be_bytes(*b"init");
 
-/// Draws starting values, the same on every device: tensor number `n` of a network has a stream of its own.
+/// Draws initial values. They depend on the seed alone and are the same on every device.
 #[derive(Debug)]
 pub struct Init {
     seed: u64,
@@ -18,14 +18,15 @@ pub struct Init {
     stored: Option<BTreeMap<String, Vec<usize>>>,
 }
 
-/// How the filters of convolutions start. Biases and linear layers start at PyTorch's default in every scheme.
+/// How the filters of convolutions are initialised. Biases and linear layers have PyTorch's default in every scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// PyTorch's default: U(±1/√fan_in), with the true fan-in C_in · G_in · k² (Kaiming's rule with slope √5).
     Uniform,
     /// He et al. 2015: N(0, 2/fan_out), with the true fan-out C_out · G · k².
     Kaiming,
-    /// As the paper's published code: on p4 and p4m U(±1/√(C_in · k²)), which leaves out the size of the group; on z2 Kaiming.
+    /// As in the code published with Edixhoven et al. 2023: on p4 and p4m U(±1/√(C_in · k²)), which leaves out the size
+    /// of the group; on z2 Kaiming.
     Published,
 }
 
@@ -58,17 +59,17 @@ impl FromStr for Scheme {
 }
 
 impl Init {
-    /// PyTorch's default values, as a function of `seed`.
+    /// PyTorch's default ([`Scheme::Uniform`]), drawn with `seed`.
     pub fn new(seed: u64) -> Self {
         Self::with_scheme(seed, Scheme::Uniform)
     }
 
-    /// Kaiming's values, as a function of `seed`.
+    /// He's initialisation ([`Scheme::Kaiming`]), drawn with `seed`.
     pub fn kaiming(seed: u64) -> Self {
         Self::with_scheme(seed, Scheme::Kaiming)
     }
 
-    /// Values that are a function of `seed`.
+    /// Any scheme, drawn with `seed`.
     pub fn with_scheme(seed: u64, scheme: Scheme) -> Self {
         Init { seed, scheme, drawn: 0, stored: None }
     }

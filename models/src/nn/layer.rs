@@ -1,4 +1,4 @@
-//! Types of layers that a description can name, and the place where one is made.
+//! Types of layers that a description can name, and how one is made.
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, CosetMax, CosetMean,
@@ -65,28 +65,30 @@ use std::{
 /// # }
 /// ```
 pub trait Layer: Module + Sized + 'static {
-    /// What descriptions call it.
+    /// The name of this type in descriptions: the first word of its line.
     const KIND: &'static str;
 
-    /// The layer that `node` describes, for what is read at `site`. Tells the site if it makes other channels or another group
-    /// axis of it ([`Site::makes`]).
+    /// Makes the layer that `node` describes. `site` tells what the layer reads: channels, group axis, device. If its
+    /// output has other channels or another group axis, call [`Site::makes`].
     ///
     /// # Errors
-    /// [`Error::Invalid`], best by [`Site::unfit`], if a setting does not fit; or when the GPU has no room.
+    /// [`Error::Invalid`] if a setting does not fit ([`Site::unfit`] makes an error that names the layer); or when the
+    /// GPU has no room.
     fn make(node: &Node, site: &mut Site<'_>) -> Result<Self>;
 }
 
 /// Makes a layer of a description's node.
 type Make = fn(&Node, &mut Site<'_>) -> Result<Box<dyn Module>>;
 
-/// The types of layers that can be made of a description, by kind.
+/// The known types of layers, by their names in descriptions. Pass it to [`crate::Checkpoint::network_of`] or
+/// [`crate::Builder::with_layers`].
 #[derive(Clone)]
 pub struct Layers {
     makers: BTreeMap<&'static str, Make>,
 }
 
 impl Layers {
-    /// Those of this library.
+    /// The types of this library.
     pub fn standard() -> Self {
         let none = Layers { makers: BTreeMap::new() };
         let layers = none.with::<GroupConv>().with::<BatchNorm>().with::<Relu>().with::<Linear>();
@@ -99,7 +101,7 @@ impl Layers {
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }
 
-    /// And one's own. It takes the place of another of the same kind.
+    /// Adds a type of your own. It replaces another with the same [`Layer::KIND`].
     #[must_use]
     pub fn with<L: Layer>(mut self) -> Self {
         self.makers.insert(L::KIND, |node, site| Ok(Box::new(L::make(node, site)?)));
@@ -133,7 +135,8 @@ pub(crate) const OWN: &str = "own";
 /// No layer may have more channels.
 const LARGEST: usize = 1 << 16;
 
-/// The place where a layer is made: what it reads there, and what it is made with.
+/// The position in a network at which a layer is made: it tells what the layer will read, and the device and initial
+/// values for its parameters.
 #[derive(Debug)]
 pub struct Site<'a> {
     group: Group,
@@ -179,8 +182,8 @@ impl<'a> Site<'a> {
         Ok(site)
     }
 
-    /// What the group axis of what the layer reads stands for, and with it the group: the network's, or the one that a layer before has
-    /// restricted maps to.
+    /// What the group axis of the layer's input stands for, and with it the group: the network's, or a subgroup if an
+    /// earlier layer has restricted feature maps to it.
     pub fn axis(&self) -> Cosets {
         self.place.axis
     }
@@ -188,7 +191,8 @@ impl<'a> Site<'a> {
     /// The group that a convolution works on here.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where maps were restricted to a group without convolutions, or were pooled over a part of the group.
+    /// [`Error::Invalid`] if earlier layers have restricted feature maps to a group without convolutions, or pooled
+    /// over a part of the group.
     pub fn group(&self) -> Result<Group> {
         let axis = self.axis();
         let Some(group) = axis.group().group() else {
@@ -208,27 +212,27 @@ impl<'a> Site<'a> {
         self.group
     }
 
-    /// Channels of what the layer reads.
+    /// The number of channels of the layer's input.
     pub fn channels(&self) -> usize {
         self.place.channels
     }
 
-    /// Extent of the group axis of what the layer reads: 1 before lifting, and behind a pool over the group.
+    /// The length of the group axis of the layer's input: 1 before lifting, and after a maximum or mean over the group.
     pub fn elements(&self) -> usize {
         self.place.axis.order()
     }
 
-    /// Where parameters belong.
+    /// The device for the layer's parameters.
     pub fn device(&self) -> &'a Device {
         self.device
     }
 
-    /// Draws starting values.
+    /// Draws initial values.
     pub fn init(&mut self) -> &mut Init {
         self.init
     }
 
-    /// The layer makes maps of these channels, with a group axis that stands for this.
+    /// Call this if the layer's output has other channels or another group axis than its input.
     ///
     /// # Errors
     /// [`Error::Invalid`] unless there are 1 to 65,536 channels.
@@ -238,7 +242,8 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// The layer makes something of these channels that has a group axis of 1 or none, as a pool over the group.
+    /// Call this if the layer's output has these channels and a group axis of length 1 or none, as after a maximum over
+    /// the group.
     ///
     /// # Errors
     /// As [`Site::makes`].
@@ -246,8 +251,8 @@ impl<'a> Site<'a> {
         self.makes(channels, Cosets::one(self.axis().group()))
     }
 
-    /// Refuses a parameter that is not in the file which the network's values will be taken from, before memory is taken for it.
-    /// To be called before a parameter is made.
+    /// Checks that the checkpoint, if the network is made from one, has such a parameter. Call it before you allocate
+    /// the parameter, so that a damaged file cannot make you allocate too much.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the parameter's name.
@@ -256,7 +261,7 @@ impl<'a> Site<'a> {
         self.init.expect(&names.collect::<Vec<_>>().join("."), shape)
     }
 
-    /// The error of the layer that does not fit.
+    /// An error with this message that names the layer.
     pub fn unfit(&self, message: impl fmt::Display) -> Error {
         let path = self.named_path().collect::<Vec<_>>().join(".");
         let colon = if path.is_empty() { "" } else { ": " };

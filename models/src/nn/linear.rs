@@ -8,8 +8,8 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::Cosets;
 
-/// `y = x · weightᵀ + bias`, weight `[out, in]`. Reads `[N, in]`, or means over space `[N, C, G]` of a map on the group, with a
-/// weight for each element (in = C · G).
+/// `y = x · weightᵀ + bias`, weight `[out, in]`. The input is `[N, in]`, or `[N, C, G]` (means over pixels of a map on
+/// the group); then in = C · G, with a weight for each group element.
 #[derive(Debug)]
 pub struct Linear {
     weight: Param,
@@ -17,7 +17,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Starts at PyTorch's default, U(±1/√in), weight and bias.
+    /// Weight and bias are initialised by PyTorch's default, U(±1/√in).
     ///
     /// # Errors
     /// When the GPU has no room.
