@@ -1,4 +1,4 @@
-//! Layers, and what makes networks of them.
+//! Layers, the builder, and descriptions of networks.
 
 mod activation;
 mod adaptive;

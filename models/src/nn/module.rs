@@ -1,5 +1,4 @@
-//! What layers, blocks and networks have in common: one description, from which the forward pass, the geometry and the list
-//! of parameters come.
+//! The trait of layers, blocks and networks, as `nn.Module`.
 
 use crate::{
     MultiplyAdds, Symmetry, Trace,
@@ -10,27 +9,29 @@ use quarterturn_core::{Result, Shape, Tensor};
 use quarterturn_kernels::{Cosets, GridChoice};
 use std::collections::BTreeMap;
 
-/// What a forward pass is for.
+/// Training or evaluation, as `model.train()` and `model.eval()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Statistics of the batch, and dropout keyed by the run's seed and the step.
+    /// Training: norms use the statistics of the batch, and dropout is active. Its random numbers depend on `seed` and
+    /// `step`.
     Train {
         /// The run's seed.
         seed: u64,
         /// The step, counted over the whole run.
         step: u32,
     },
-    /// Running statistics, no dropout.
+    /// Evaluation: norms use running statistics, and there is no dropout.
     Eval,
 }
 
-/// Something with parameters that maps a value to a value: a layer, a block or a network.
+/// A layer, a block or a network: a function of one tensor, with parameters (PyTorch: `nn.Module`).
 ///
-/// A layer implements the views of itself side by side: [`Module::apply`] on values, [`Module::trace`] on shapes,
-/// [`Module::symmetry`] for the checker, [`Module::export`] for other programs, [`Module::visit`] and [`Module::read`] on parameters. What is made of layers ([`crate::Chain`],
-/// [`crate::Parallel`]) passes each of them on.
+/// A layer implements [`Module::apply`] (the forward pass), [`Module::trace`] (the output shape) and [`Module::visit`]
+/// (the list of parameters; with parameters, [`Module::read`] too). Optional are [`Module::symmetry`], for the checker,
+/// and [`Module::export`], for other programs. Blocks of layers ([`crate::Chain`], [`crate::Parallel`]) pass each of
+/// these calls on.
 ///
-/// A layer of one's own, without parameters:
+/// A layer of your own, without parameters:
 ///
 /// ```
 /// use quarterturn_autograd::{Param, Var};
@@ -67,30 +68,34 @@ pub enum Mode {
 /// # }
 /// ```
 pub trait Module: Send + Sync {
-    /// The output. Takes the input by value, so that in evaluation it is freed once it has been read.
+    /// The forward pass: the output for the input `x`. It takes `x` by value, so that in evaluation its memory is freed
+    /// early.
     ///
     /// # Panics
     /// If the input's shape is one that [`Module::trace`] refuses; for users' images see [`crate::Network::predict`].
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t>;
 
-    /// The shape of the output for an input of shape `x`; tells `trace` of the windows that slide on the way.
+    /// The shape of the output for an input of shape `x`. A layer with a window (kernel size, stride, padding) reports
+    /// it by [`Trace::window`].
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer that does not fit.
     fn trace(&self, x: Shape, trace: &mut Trace) -> Result<Shape>;
 
-    /// Whether it commutes with the elements of the group, for an input of shape `x`: what [`crate::Exactness`] asks. `axis` tells
-    /// the group ([`Cosets::group`]), and what the group axis of `x` stands for. A layer that does not say is not known to commute, and
-    /// neither is a network that has it.
+    /// Whether the layer is equivariant: does turning its input, of shape `x`, turn its output, in every bit?
+    /// [`crate::Exactness`] asks every layer. `axis` tells the group ([`Cosets::group`]), and what the group axis of
+    /// `x` stands for. Without this method the answer is [`Symmetry::Unknown`], for the layer and for a network that
+    /// contains it.
     ///
-    /// It speaks for itself alone: layers inside, which [`Trace::through`] walks through, are asked on their own.
+    /// A block answers only for what it computes itself. Its layers, which it calls by [`Trace::through`], are asked
+    /// separately.
     fn symmetry(&self, x: Shape, axis: Cosets) -> Symmetry {
         let _ = (x, axis);
         Symmetry::Unknown
     }
 
-    /// Adds what it computes in evaluation mode to `plain`, in operations of ordinary CNNs: the value that it makes of `x`. A layer
-    /// that does not say has no plain form, and neither has a network that has it.
+    /// Adds operations of ordinary CNNs to `plain` that compute what the layer computes in evaluation mode, and returns
+    /// the result for the input `x`. Without this method, networks with the layer cannot be exported.
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer, by [`Plain::refused`].
@@ -99,23 +104,24 @@ pub trait Module: Send + Sync {
         Err(plain.refused("this type of layer does not say one (Module::export)"))
     }
 
-    /// The multiplications, each with an addition, that make an output of shape `y` of an input of shape `x`: what
-    /// [`crate::Summary`] adds up. Of the layer alone, without those that [`Trace::through`] walks through.
+    /// The number of multiply-adds for an input of shape `x` and an output of shape `y`, for [`crate::Summary`]. Layers
+    /// that are called by [`Trace::through`] are not included: they are asked separately.
     fn multiply_adds(&self, x: Shape, y: Shape) -> MultiplyAdds {
         let _ = (x, y);
         MultiplyAdds::default()
     }
 
-    /// Calls `f` with each parameter and its name, always in the same order.
+    /// Calls `f` with each parameter and its name, always in the same order (PyTorch: `named_parameters` and
+    /// `named_buffers`).
     fn visit(&mut self, f: &mut dyn FnMut(&str, &mut Param));
 
-    /// As [`Module::visit`], for who only looks. A layer that has parameters implements both; [`crate::Builder::build`] refuses one
-    /// that does not tell of the same parameters in both.
+    /// As [`Module::visit`], without the right to change the parameters. A layer with parameters implements both
+    /// methods; [`crate::Builder::build`] returns an error if they list different parameters.
     fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
         let _ = f;
     }
 
-    /// The output, with nobody watching.
+    /// The forward pass without a watcher. In a training loop call this.
     ///
     /// # Panics
     /// As [`Module::apply`].
@@ -123,7 +129,7 @@ pub trait Module: Send + Sync {
         self.apply(x, &mut Pass::new(mode))
     }
 
-    /// Visits with `prefix.` before each name.
+    /// As [`Module::visit`], with `prefix.` before each name.
     fn visit_as(&mut self, prefix: &str, f: &mut dyn FnMut(&str, &mut Param)) {
         if prefix.is_empty() {
             return self.visit(f);
@@ -131,7 +137,7 @@ pub trait Module: Send + Sync {
         self.visit(&mut |name, param| f(&format!("{prefix}.{name}"), param));
     }
 
-    /// Reads with `prefix.` before each name.
+    /// As [`Module::read`], with `prefix.` before each name.
     fn read_as(&self, prefix: &str, f: &mut dyn FnMut(&str, &Param)) {
         if prefix.is_empty() {
             return self.read(f);
@@ -140,7 +146,7 @@ pub trait Module: Send + Sync {
     }
 }
 
-/// One forward pass: what it is for, and who watches the feature maps that it makes.
+/// One forward pass: its mode, and the watcher of feature maps, if there is one.
 pub struct Pass<'w> {
     mode: Mode,
     watch: Option<Watch<'w>>,
@@ -154,12 +160,13 @@ struct Watch<'w> {
 }
 
 impl<'w> Pass<'w> {
-    /// A pass that nobody watches.
+    /// A pass without a watcher.
     pub fn new(mode: Mode) -> Self {
         Pass { mode, watch: None, grids: BTreeMap::new() }
     }
 
-    /// A pass that tells `told` of the output of every named layer and block, in order, a block after its layers.
+    /// A pass that calls `told` with the name and the output of every named layer and block, a block after its layers
+    /// (PyTorch: forward hooks).
     pub fn watched(mode: Mode, told: &'w mut dyn FnMut(&str, &Tensor)) -> Self {
         Pass { mode, watch: Some(Watch { path: Path::default(), told }), grids: BTreeMap::new() }
     }
@@ -169,13 +176,13 @@ impl<'w> Pass<'w> {
         self.watch.is_some()
     }
 
-    /// What it is for.
+    /// Training or evaluation.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The choice of a grid that layers share under this name: what an earlier one has made, else what `choose` makes now. One
-    /// without a name is not shared.
+    /// The grid that adaptive layers share under this name. If no earlier layer has chosen it, `choose` does so now. A
+    /// choice without a name is not shared.
     pub fn grid(&mut self, name: Option<&str>, choose: impl FnOnce() -> GridChoice) -> GridChoice {
         match name {
             Some(name) => self.grids.entry(name.into()).or_insert_with(choose).clone(),
@@ -183,15 +190,15 @@ impl<'w> Pass<'w> {
         }
     }
 
-    /// Leaves a choice to later layers, under this name.
+    /// Stores a choice under this name, for later layers.
     pub fn leave_grid(&mut self, name: Option<&str>, choice: GridChoice) {
         if let Some(name) = name {
             self.grids.insert(name.into(), choice);
         }
     }
 
-    /// Runs `module`, a layer inside of another, as `name`. A watcher is told its output under that name. With an empty name it is
-    /// not told separately: the layer counts as a part of the one around it.
+    /// Runs `module`, a layer within a block, under `name`. The watcher gets its output under that name. With an empty
+    /// name the watcher is not called: the layer counts as a part of the block.
     pub fn through<'t>(&mut self, name: &str, module: &dyn Module, x: Var<'t>) -> Var<'t> {
         if name.is_empty() || self.watch.is_none() {
             return module.apply(x, self);

@@ -1,4 +1,4 @@
-//! Complete classifiers of images.
+//! Complete networks.
 
 use crate::{
     Chain, Description, Mode, Module, Pass, Symmetry, Trace,
@@ -10,12 +10,12 @@ use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::{Cosets, Group};
 use std::{collections::BTreeMap, str::FromStr};
 
-/// A network's settings by name, as a checkpoint keeps them.
+/// A network's settings by name, as a checkpoint stores them.
 pub type Config = BTreeMap<String, String>;
 
-/// A complete classifier of images: settings, and the layers that they describe.
+/// A complete network for images: layers, and the settings that they were made from.
 pub trait Network: Module {
-    /// Its settings: the architecture's name under `model`, and what its builder needs.
+    /// Its settings. The key `model` has the name of the architecture; the other keys are its options.
     fn config(&self) -> Config;
 
     /// Its layers.
@@ -24,7 +24,7 @@ pub trait Network: Module {
     /// Its layers, for training and loading.
     fn layers_mut(&mut self) -> &mut Chain;
 
-    /// What it is made of. Checkpoints carry it.
+    /// The description of its layers. Checkpoints contain it, so that the network can be built again.
     fn description(&self) -> Description {
         Description {
             name: self.config().remove("model").unwrap_or_default(),
@@ -39,12 +39,12 @@ pub trait Network: Module {
         self.layers().group()
     }
 
-    /// Channels of the images that it takes.
+    /// The number of channels of its input images.
     fn in_channels(&self) -> usize {
         self.layers().in_channels()
     }
 
-    /// Where its parameters are.
+    /// The device that its parameters are on.
     fn device(&self) -> Device {
         let mut device = None;
         self.layers().read(&mut |_, param| {
@@ -53,7 +53,7 @@ pub trait Network: Module {
         device.unwrap_or(Device::Cpu)
     }
 
-    /// The shape of the logits for images of shape `images`.
+    /// The shape of the output for images of shape `images`.
     ///
     /// # Errors
     /// [`Error::Invalid`], naming the layer that does not fit.
@@ -61,10 +61,12 @@ pub trait Network: Module {
         self.layers().trace(images, &mut Trace::new(self.group()))
     }
 
-    /// The logits `[N, classes]` of images `[N, C, 1, H, W]`, in evaluation mode.
+    /// The output for images `[N, C, 1, H, W]`, always in evaluation mode. For a classifier these are logits
+    /// `[N, classes]`; see [`crate::Exactness`] for when a turned image has the same ones.
     ///
-    /// Images with a value above 50 look as if nobody had normalised them: a warning through the `log` facade says so, once per
-    /// process. (On a GPU only training and [`crate::training::Tally`] look at the images, once, as that means to wait for it.)
+    /// If an image has a value above 50, it was probably not normalised. A warning through the `log` crate says so,
+    /// once per process. (On a GPU this method does not check, because it would have to wait for the GPU. Training and
+    /// [`crate::training::Tally`] check there, once.)
     ///
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit the network or are on another device.
@@ -72,8 +74,9 @@ pub trait Network: Module {
         self.run(images, Pass::new(Mode::Eval))
     }
 
-    /// As [`Network::predict`], telling `told` of the output of every layer and block on the way: their names, and feature maps
-    /// `[N, C, G, H, W]` (after the means over space `[N, C, G]`, after the maximum over the group `[N, C]`).
+    /// As [`Network::predict`], and calls `told` with the name and the output of every layer and block (PyTorch:
+    /// forward hooks). Outputs are feature maps `[N, C, G, H, W]`, after the mean over pixels `[N, C, G]`, after the
+    /// maximum over the group `[N, C]`.
     ///
     /// # Errors
     /// As [`Network::predict`].
@@ -95,7 +98,7 @@ pub trait Network: Module {
         Ok(self.layers().apply(tape.constant(images.clone()), &mut pass).value().clone())
     }
 
-    /// Number of trained values; buffers do not count.
+    /// The number of trainable parameters. Running statistics do not count.
     fn parameters(&self) -> usize {
         let mut count = 0;
         self.read(&mut |_, param| {

@@ -15,9 +15,9 @@ const CHANNELS: usize = 1;
 /// itself.
 pub(crate) const SHORTCUT: &str = "shortcut";
 
-/// Branches that read the same value, and what becomes of their results. A branch without layers is the identity. A residual block
-/// has two branches and takes their sum, and one of them is often empty. A U-Net's levels join what went down and came up again
-/// with what did not.
+/// Branches that read the same input, and how their outputs are joined. A branch without layers is the identity. A
+/// residual block is the sum of two branches, one of which is often the identity. A level of a U-Net concatenates two
+/// branches: the skip connection, and the path through the coarser levels.
 #[derive(Debug)]
 pub struct Parallel {
     /// Names (empty: the layers belong to the block itself) and layers; at least one.
@@ -26,12 +26,12 @@ pub struct Parallel {
     relu: bool,
 }
 
-/// What becomes of the results of branches.
+/// How the outputs of branches are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
     /// `y = branch₁(x) + branch₂(x) + …`
     Sum,
-    /// One after another along the channels, in the order of the branches.
+    /// Concatenation of the channels, in the order of the branches.
     Concat,
 }
 
@@ -55,7 +55,7 @@ impl Parallel {
         self.join
     }
 
-    /// Followed by a ReLU.
+    /// Adds a ReLU after the join.
     #[must_use]
     pub fn with_relu(mut self) -> Self {
         self.relu = true;

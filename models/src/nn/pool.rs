@@ -1,4 +1,4 @@
-//! Pooling over space, and over the group.
+//! Pooling over windows, over all pixels, and over the group.
 
 use crate::{
     Layer, LayerKind, Module, Node, Pass, Site, Symmetry, Trace,
@@ -8,31 +8,32 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Cosets, Window};
 
-/// The maximum of each window.
+/// Max pooling.
 #[derive(Clone, Copy, Debug)]
 pub struct MaxPool(pub Window);
 
-/// The mean of each window, zeros of the padding counted.
+/// Average pooling. Zeros of the padding count, as in PyTorch by default.
 #[derive(Clone, Copy, Debug)]
 pub struct AvgPool(pub Window);
 
-/// Subsampling behind a binomial filter, against aliasing: [`quarterturn_kernels::blur_pool`].
+/// Subsampling after a binomial low-pass filter, against aliasing (BlurPool): [`quarterturn_kernels::blur_pool`].
 #[derive(Clone, Copy, Debug)]
 pub struct BlurPool(Window);
 
-/// The mean over space: `[…, H, W]` → `[…]`.
+/// The mean over all pixels (global average pooling): `[…, H, W]` → `[…]`.
 #[derive(Clone, Copy, Debug)]
 pub struct SpatialMean;
 
-/// The maximum over space: `[…, H, W]` → `[…]`. Its gradient goes in equal parts to all places that have it.
+/// The maximum over all pixels (global max pooling): `[…, H, W]` → `[…]`. Its gradient is shared equally by all pixels
+/// that have the maximum.
 #[derive(Clone, Copy, Debug)]
 pub struct SpatialMax;
 
-/// The maximum over the group: `[N, C, G, …]` → `[N, C, …]`.
+/// The maximum over the group axis: `[N, C, G, …]` → `[N, C, …]` (escnn: `GroupPooling`).
 #[derive(Clone, Copy, Debug)]
 pub struct CosetMax;
 
-/// The mean over the group: `[N, C, G, …]` → `[N, C, …]`.
+/// The mean over the group axis: `[N, C, G, …]` → `[N, C, …]`.
 #[derive(Clone, Copy, Debug)]
 pub struct CosetMean;
 

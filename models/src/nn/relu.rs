@@ -1,4 +1,4 @@
-//! A ReLU of its own, for where it does not follow a norm or a residual sum.
+//! The ReLU, where it is not fused with a norm or a residual sum before it.
 
 use crate::{
     Layer, Module, Node, Pass, Site, Symmetry, Trace,

@@ -1,4 +1,4 @@
-//! Feature maps on a group, taken for maps on a subgroup.
+//! Restriction of feature maps to a subgroup.
 
 use crate::{
     Layer, Module, Node, Pass, Site, Symmetry, Trace,
@@ -8,9 +8,10 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Cosets, Group, Subgroup};
 
-/// A map on a group as one on its subgroup K, with `G/|K|` times the channels: [`quarterturn_kernels::restrict`]. Nothing but whole
-/// planes changes places. Layers behind it convolve on K, and the network commutes with the elements of K alone. What has a group axis
-/// of 1 stays as it is, and so does a map on p4m that was pooled over pm: under turns its cosets move as those of p4.
+/// Reads a feature map on a group as one on its subgroup K, with `G/|K|` times the channels:
+/// [`quarterturn_kernels::restrict`]. Only whole planes change places; no value changes. Later layers convolve on K,
+/// and the network is equivariant under the elements of K alone. A map with a group axis of length 1 stays as it is. So
+/// does a map on p4m that was pooled over pm: it has four planes, which turns exchange as those of a map on p4.
 #[derive(Clone, Copy, Debug)]
 pub struct Restrict {
     from: Cosets,

@@ -1,4 +1,4 @@
-//! The separable convolution layer: over space within each channel, then over channels and group at each place.
+//! The separable convolution layer: a depthwise convolution, then a 1×1 convolution.
 
 use crate::{
     GroupConv, Init, Layer, LayerKind, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
@@ -9,9 +9,10 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
 use quarterturn_kernels::{Conv, Cosets, Window, filter_orbit};
 
-/// `y = pointwise ⋆ (depthwise ⋆ x) + bias`: each channel by a filter of its own, which is turned for each element
-/// ([`quarterturn_kernels::depthwise_conv`]), then a convolution with 1×1 filters. Takes `k² + C_out·G` multiplications for each
-/// channel, element and place, where [`GroupConv`] takes `k²·C_out·G`. Weights `depthwise.weight` `[C_in, 1, 1, k, k]` and
+/// `y = pointwise ⋆ (depthwise ⋆ x) + bias`. The depthwise convolution has one filter for each channel, which is turned
+/// for each group element ([`quarterturn_kernels::depthwise_conv`]). The pointwise convolution has 1×1 filters over
+/// channels and group elements. For each channel, group element and pixel this takes `k² + C_out·G` multiplications,
+/// where the dense form of [`GroupConv`] takes `k²·C_out·G`. Weights `depthwise.weight` `[C_in, 1, 1, k, k]` and
 /// `pointwise.weight` `[C_out, C_in, G, 1, 1]`, and `pointwise.bias`, one per output channel.
 #[derive(Debug)]
 pub struct SeparableConv {
@@ -23,8 +24,8 @@ pub struct SeparableConv {
 }
 
 impl SeparableConv {
-    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`: lifting with a `group_axis` of 1. Filters start as those of
-    /// convolutions of one channel, and with 1×1 filters.
+    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`; with a `group_axis` of 1 it lifts. The depthwise filters
+    /// are initialised as those of a convolution of one channel, the pointwise filters as those of a 1×1 convolution.
     ///
     /// # Errors
     /// When the GPU has no room.

@@ -1,9 +1,9 @@
-//! A network of one's own.
+//! A network of your own.
 
 use crate::{Chain, Config, Network};
 
-/// A name, and layers that [`crate::Builder`] has made. Its checkpoints describe the layers, so that
-/// [`crate::Checkpoint::network`] makes the network again without code, if all its layers are of known kinds.
+/// A network: a name, and layers from [`crate::Builder`] (PyTorch: `nn.Sequential`). Its checkpoints describe the
+/// layers. If all are of this library, [`crate::Checkpoint::network`] builds the network from the file alone.
 #[derive(Debug)]
 pub struct Sequential {
     name: String,
@@ -11,7 +11,7 @@ pub struct Sequential {
 }
 
 impl Sequential {
-    /// The network `name`.
+    /// A network of these layers, called `name`.
     pub fn new(name: &str, layers: Chain) -> Self {
         Sequential { name: name.into(), layers }
     }

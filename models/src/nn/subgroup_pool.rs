@@ -8,8 +8,8 @@ use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Cosets, Group, Subgroup};
 
-/// The maximum or the mean over each coset of a subgroup K: `[N, C, G, H, W]` → `[N, C, G/|K|, H, W]`, where the elements of the group
-/// move the cosets. See [`quarterturn_kernels::subgroup_max`].
+/// The maximum (`MAX`) or mean over each coset of a subgroup K, that is over |K| planes of the group axis at a time:
+/// `[N, C, G, H, W]` → `[N, C, G/|K|, H, W]`. See [`quarterturn_kernels::subgroup_max`].
 #[derive(Clone, Copy, Debug)]
 pub struct SubgroupPool<const MAX: bool> {
     group: Group,

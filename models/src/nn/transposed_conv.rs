@@ -1,4 +1,4 @@
-//! The transposed convolution layer: larger maps, by learned filters.
+//! The transposed convolution layer: learned upsampling.
 
 use crate::{
     Init, Layer, Module, MultiplyAdds, Node, Pass, Site, Symmetry, Trace,
@@ -13,10 +13,10 @@ use quarterturn_kernels::{Conv, Cosets, Window, filter_orbit};
 const LARGEST: usize = 64;
 const HIGHEST: usize = 1 << 16;
 
-/// The adjoint of a convolution in its input, plus a bias: plain, lifting or on the group. Weight `[C_in, C_out, G_in, k, k]`, one
-/// bias per output channel; a map of `H` rows becomes one of `s(H − 1) + d(k − 1) + 1 − 2p + output_padding`. See
-/// [`quarterturn_kernels::transposed_group_conv`]. It commutes with the group at every size without an output padding, and never
-/// with one.
+/// A transposed convolution (PyTorch: `ConvTranspose2d`) with a bias: plain, lifting or on the group. Weight
+/// `[C_in, C_out, G_in, k, k]`, one bias per output channel. `H` rows become
+/// `s(H − 1) + d(k − 1) + 1 − 2p + output_padding`. See [`quarterturn_kernels::transposed_group_conv`]. Without an
+/// output padding it is exact at every size, with one at none.
 #[derive(Debug)]
 pub struct TransposedConv {
     weight: Param,
@@ -26,8 +26,9 @@ pub struct TransposedConv {
 }
 
 impl TransposedConv {
-    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`: lifting with a `group_axis` of 1. Weight and bias start as those of
-    /// PyTorch's `ConvTranspose2d`: the fan-in of a scheme is `C_out · G_in · k²`, the fan-out `C_in · G · k²`.
+    /// `[N, in, group_axis, H, W]` → `[N, out, G, H', W']`; with a `group_axis` of 1 it lifts. Weight and bias are
+    /// initialised as those of PyTorch's `ConvTranspose2d`: the fan-in of a scheme is `C_out · G_in · k²`, the fan-out
+    /// `C_in · G · k²`.
     ///
     /// # Errors
     /// When the GPU has no room.

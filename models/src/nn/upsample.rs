@@ -1,4 +1,4 @@
-//! Maps of another size.
+//! Upsampling and resizing of feature maps.
 
 use crate::{
     Layer, Module, Node, Pass, Site, Symmetry, Trace,
@@ -9,14 +9,14 @@ use quarterturn_core::{Result, Shape};
 use quarterturn_kernels::{Cosets, nearest_commutes, nearest_pixels};
 use std::{fmt, str::FromStr};
 
-/// How a place between pixels gets its value.
+/// How the values between pixels are interpolated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interpolation {
-    /// Between the centres of the four pixels around it: [`quarterturn_kernels::resize`], exact at every size.
+    /// Bilinearly from the four pixels around: [`quarterturn_kernels::resize`], exact at every size.
     #[default]
     Bilinear,
-    /// That of the pixel it lies in: [`quarterturn_kernels::resize_nearest`], exact where the map's extents have no more factors of
-    /// 2 than the result's.
+    /// From the nearest pixel: [`quarterturn_kernels::resize_nearest`], exact where height and width of the input have
+    /// no more factors of 2 than those of the result.
     Nearest,
 }
 
@@ -53,14 +53,14 @@ impl FromStr for Interpolation {
     }
 }
 
-/// Maps a whole number of times as high and wide: exact at every size, however it interpolates.
+/// Upsampling by a whole factor: exact at every size, with either interpolation.
 #[derive(Clone, Copy, Debug)]
 pub struct Upsample {
     factor: usize,
     interpolation: Interpolation,
 }
 
-/// Square maps of a given extent.
+/// Resizing to a given size, square.
 #[derive(Clone, Copy, Debug)]
 pub struct Resize {
     extent: usize,

@@ -24,7 +24,7 @@ const LARGEST: usize = 1 << 16;
 /// Settings of an [`MnistCnn`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MnistCnnConfig {
-    /// C1 for Z2CNN, C4 for P4CNN, D4 for its p4m sister.
+    /// C1 for Z2CNN, C4 for P4CNN, D4 for the same network on p4m.
     pub group: Group,
     /// Channels of each layer.
     pub width: usize,
@@ -34,7 +34,7 @@ pub struct MnistCnnConfig {
     pub classes: usize,
     /// Dropout probability.
     pub dropout: f32,
-    /// How the pooling chooses what it samples.
+    /// Whether the pooling is ordinary or adaptive.
     pub subsampling: Subsampling,
 }
 
@@ -56,7 +56,7 @@ impl MnistCnnConfig {
         }
     }
 
-    /// P4CNN on p4m: 7 channels, 24,202 parameters.
+    /// The same network on p4m: 7 channels, 24,202 parameters.
     pub fn p4mcnn() -> Self {
         MnistCnnConfig { group: Group::D4, width: 7, ..Self::p4cnn() }
     }
@@ -103,9 +103,9 @@ impl MnistCnnConfig {
 /// Six 3×3 convolutions and a 4×4 one, each followed by batch norm and ReLU; 2×2 max pooling after the second; then
 /// the mean over space, the maximum over the group, and a linear layer.
 ///
-/// Exact for even sizes (28): there a turned image has the same logits, to the last bit. At odd sizes (27, 29) the
-/// pooling leaves a row and a column over, and equivariance is only learnt, unless the [`Subsampling`] is adaptive. Sizes from 8
-/// up work.
+/// It is exact for even image sizes (28): there a turned image has the same logits, to the last bit. At odd sizes (27,
+/// 29) the pooling skips a row and a column, and the network is only approximately invariant, unless the
+/// [`Subsampling`] is adaptive. Images must be at least 8×8.
 #[derive(Debug)]
 pub struct MnistCnn {
     config: MnistCnnConfig,
@@ -121,7 +121,7 @@ impl MnistCnn {
         Self::with_init(config, Init::new(seed), device)
     }
 
-    /// A network that starts at the values of `init`.
+    /// A network with weights initialised by `init`.
     ///
     /// # Errors
     /// As [`MnistCnn::new`].

@@ -26,7 +26,7 @@ const fn one(stride: usize) -> Window {
     Window { kernel_size: 1, stride, padding: 0 }
 }
 
-/// What comes before the first stage.
+/// The layers before the first stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stem {
     /// 7×7 convolution with stride 2 and padding 3, then 3×3 max pooling with stride 2 and padding 1, as He et al. for ImageNet.
@@ -40,25 +40,25 @@ pub enum Stem {
 pub enum Block {
     /// `relu(norm(conv(relu(norm(conv(x))))) + x)`: He et al. 2016a.
     Standard,
-    /// `conv(relu(norm(conv(relu(norm(x)))))) + x`, a norm and ReLU behind the last stage: He et al. 2016b. A shortcut that
-    /// changes the shape reads `relu(norm(x))`, and has a norm behind its convolution.
+    /// `conv(relu(norm(conv(relu(norm(x)))))) + x`, and a norm and ReLU after the last stage: He et al. 2016b. A
+    /// shortcut that changes the shape reads `relu(norm(x))`, and has a norm after its convolution.
     PreActivation,
-    /// The same but that a shortcut that changes the shape reads `x`, as in the paper's published code. Parameters have the same
-    /// names and shapes; the logits are others.
+    /// As [`Block::PreActivation`], but a shortcut that changes the shape reads `x`, as in the paper's published code.
+    /// Parameters have the same names and shapes, but logits differ.
     RawShortcut,
 }
 
-/// What stands between the last feature map and the linear layer. The first two make the logits invariant.
+/// The pooling between the last feature map and the linear layer. The first two make the logits invariant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Head {
-    /// The mean over space, then the maximum over the group.
+    /// The mean over pixels, then the maximum over the group.
     #[default]
     MeanThenMax,
-    /// The maximum over the group at each place, then the mean over space: what the exact rows of the paper's Table 2 had, but for
-    /// PatchCamelyon.
+    /// The maximum over the group at each pixel, then the mean over pixels. The exact networks of the paper's Table 2
+    /// have this, except for PatchCamelyon.
     MaxThenMean,
-    /// The mean over space; the linear layer has a weight for each element of the group. Invariant to nothing: what the paper's
-    /// published code does unless told otherwise.
+    /// The mean over pixels only; the linear layer has a weight for each element of the group. The logits are not
+    /// invariant. This is the default of the paper's published code.
     Mean,
 }
 
@@ -67,7 +67,7 @@ pub enum Head {
 pub struct ResNetConfig {
     /// C1 for z2, C4 for p4, D4 for p4m.
     pub group: Group,
-    /// What comes first.
+    /// The layers before the first stage.
     pub stem: Stem,
     /// The kind of blocks.
     pub block: Block,
@@ -79,9 +79,9 @@ pub struct ResNetConfig {
     pub in_channels: usize,
     /// Number of classes.
     pub classes: usize,
-    /// What comes last.
+    /// The pooling before the linear layer.
     pub head: Head,
-    /// How layers of stride 2 choose what they sample.
+    /// Whether layers of stride 2 are ordinary or adaptive.
     pub subsampling: Subsampling,
 }
 
@@ -179,10 +179,11 @@ impl ResNetConfig {
     }
 }
 
-/// A residual network: stem → stages of residual blocks → mean over space → maximum over the group → linear.
+/// A residual network: stem → stages of residual blocks → mean over pixels and maximum over the group (see [`Head`]) →
+/// linear.
 ///
-/// Layers are called `stem.conv`, `stage2.block1.conv1`, `stage2.block1.shortcut.conv`, …, `linear`, and the norm behind a
-/// convolution as it, with `norm` for `conv`. No convolution has a bias.
+/// Layers are called `stem.conv`, `stage2.block1.conv1`, `stage2.block1.shortcut.conv`, …, `linear`. The norm after a
+/// convolution has its name, with `norm` for `conv`. No convolution has a bias.
 #[derive(Debug)]
 pub struct ResNet {
     config: ResNetConfig,
@@ -190,7 +191,7 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// A network that starts at the values of `init`.
+    /// A network with weights initialised by `init`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for settings out of range; or when the GPU has no room.

@@ -1,15 +1,17 @@
-//! How networks subsample.
+//! Ordinary and adaptive subsampling.
 
 use std::{fmt, str::FromStr};
 
-/// How a network's layers of stride 2 choose the places that they sample.
+/// Where layers of stride 2 start: they keep every other row and column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Subsampling {
-    /// From the upper left corner on, as everybody does: exact only at sizes where no window leaves anything over.
+    /// At the upper left corner, as usual. The network is exact only at sizes where every window reaches the last row
+    /// and column.
     #[default]
     Plain,
-    /// On the grid that the map itself chooses: exact at every size. Where no window leaves anything over, it is the plain one,
-    /// with the same weights and the same bits.
+    /// At the first or second row and column, as the feature map itself decides (see
+    /// [`quarterturn_kernels::choose_grid`]). The network is exact at every size. Where [`Subsampling::Plain`] is
+    /// exact, both compute the same bits.
     Adaptive,
 }
 

@@ -31,7 +31,7 @@ impl SubsamplingNet {
         Ok(SubsamplingNet { layers })
     }
 
-    /// What the convolution makes of images `[N, 1, 1, H, W]`: the feature map `[N, 1, 4, H', W']` before the means.
+    /// The output of the convolution for images `[N, 1, 1, H, W]`: the feature map `[N, 1, 4, H', W']` before the mean.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit.

@@ -1,4 +1,4 @@
-//! A U-Net on z2, p4 and p4m, after Ronneberger et al. 2015: a class for each pixel, and a segmentation that turns with the image.
+//! A U-Net for segmentation on z2, p4 and p4m, after Ronneberger et al. 2015: its mask turns with the image.
 
 use crate::{Builder, Init, Sequential};
 use quarterturn_core::{Device, Error, Result};
@@ -13,7 +13,7 @@ pub struct UNetConfig {
     pub in_channels: usize,
     /// Number of classes.
     pub classes: usize,
-    /// Channels of each level, from the finest to the coarsest. Each level but the first is half as high and wide.
+    /// Channels of each level, from the finest to the coarsest. Each further level has half the height and width.
     pub widths: Vec<usize>,
 }
 
@@ -22,13 +22,30 @@ const POINT: Window = Window { kernel_size: 1, stride: 1, padding: 0 };
 /// With stride 1 it would keep the extent, so that the way back leads to just that extent.
 const HALVING: Window = Window { kernel_size: 3, stride: 2, padding: 1 };
 
-/// Images `[N, in_channels, 1, H, W]` → logits of each pixel `[N, classes, H, W]`, at every size from a few pixels on.
+/// Makes a U-Net: images `[N, in_channels, 1, H, W]` → logits for each pixel `[N, classes, H, W]`, at every size from a
+/// few pixels on.
 ///
-/// On each level two 3×3 convolutions, each with norm and ReLU; max pooling to the next level, on the grid that the map chooses; back
-/// by putting samples onto that grid, and a convolution that fills the gaps; then the channels from before and these together, and
-/// two convolutions more. At the end a 1×1 convolution, and at each pixel the maximum over the group.
+/// ```
+/// use quarterturn_core::{Device, Tensor};
+/// use quarterturn_kernels::Group;
+/// use quarterturn_models::{Init, Network, UNetConfig, unet};
 ///
-/// Since the map chooses the grids, the segmentation of a turned image is the turned segmentation, to the last bit, at every size.
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let config = UNetConfig { group: Group::C4, in_channels: 1, classes: 2, widths: vec![4, 8] };
+/// let network = unet(&config, Init::kaiming(0), &Device::Cpu)?;
+/// let logits = network.predict(&Tensor::full([1, 1, 1, 16, 16], 0.5, &Device::Cpu)?)?;
+/// assert_eq!(logits.dims(), [1, 2, 16, 16]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Each level has two 3×3 convolutions with norm and ReLU. Adaptive max pooling leads to the next level. On the way
+/// back, the samples are put onto the grid that the pooling has chosen, and a convolution fills the gaps. The result is
+/// concatenated with the skip connection, and two more convolutions follow. At the end come a 1×1 convolution and, at
+/// each pixel, the maximum over the group.
+///
+/// Because of the adaptive pooling, the segmentation of a turned image is the turned segmentation, to the last bit, at
+/// every size.
 ///
 /// # Errors
 /// [`Error::Invalid`] without a level, or with settings out of range; or when the GPU has no room.
