@@ -1,4 +1,4 @@
-//! The equivariance error, measured at every depth of a network with its own weights.
+//! The equivariance error of a network, measured at every depth.
 
 use super::exactness::trace;
 use crate::Network;
@@ -6,7 +6,22 @@ use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels::{Cosets, Subgroup, transform_cosets, transform_plane};
 use std::collections::BTreeMap;
 
-/// How far `f(T x)` is from `T′ f(x)` at each depth of a network, over any number of batches.
+/// Measures how far a network is from being equivariant: how far `f(T x)` is from `T′ f(x)` at each depth, over any
+/// number of batches. T turns (or mirrors) the image; T′ does the same to the feature map f(x), and also exchanges the
+/// planes of its group axis.
+///
+/// ```
+/// use quarterturn_core::{Device, Tensor};
+/// use quarterturn_models::{EquivarianceError, MnistCnn, MnistCnnConfig};
+///
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
+/// let mut error = EquivarianceError::at(|_| true); // at every layer
+/// error.add(&network, &Tensor::full([1, 1, 1, 28, 28], 0.5, &Device::Cpu)?)?;
+/// assert!(error.first_break().is_none()); // exact at 28×28
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// For one channel of one image with feature map `f(x)`, of I rows, J columns and K group elements, Eq. 14 of Edixhoven et al.
 /// 2023 is
@@ -15,31 +30,32 @@ use std::collections::BTreeMap;
 /// ε = √( Σ_i Σ_j Σ_k |f(T x)[k, i, j] − (T′ f(x))[k, i, j]|² ) / (I·J·K)
 /// ```
 ///
-/// The paper does not say what is done with several channels and images. Here [`DepthError::eq14`] is the mean of ε over channels,
-/// images, and all elements T but the identity of the group that the output keeps to. Behind the mean over space I = J = 1. Behind the maximum over the
-/// group K = 1 too, and `T′` is the identity.
+/// The paper does not say what is done with several channels and images. Here [`DepthError::eq14`] is the mean of ε
+/// over channels, images, and all elements T of the group except the identity. (If a layer restricts the network to a
+/// subgroup, T runs over that.) After the mean over pixels I = J = 1. After the maximum over the group K = 1 too, and
+/// `T′` is the identity.
 ///
-/// In evaluation mode, layers that are exact have an error of 0, and not just a small one.
+/// In evaluation mode, the error of an exact network is 0 at every depth, not just small.
 pub struct EquivarianceError<'a> {
     wanted: Box<dyn Fn(&str) -> bool + 'a>,
     depths: Vec<Sums>,
 }
 
-/// What was measured at one depth.
+/// The errors measured at one depth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DepthError {
     /// The layer or block whose output was compared.
     pub name: String,
-    /// Eq. 14, as [`EquivarianceError`] says.
+    /// ε of Eq. 14: see [`EquivarianceError`].
     pub eq14: f64,
-    /// `√(Σ |f(T x) − T′ f(x)|² / Σ |f(x)|²)`, over all values: the error as a part of what it is an error of.
+    /// The relative error `√(Σ |f(T x) − T′ f(x)|² / Σ |f(x)|²)`, over all values.
     pub relative: f64,
     /// The mean of `|f(T x) − T′ f(x)|` over all values, turns (and reflections) included. The paper's published code for
     /// PatchCamelyon adds up the means of the three quarter turns: three times this.
     pub l1: f64,
     /// The largest `|f(T x) − T′ f(x)|`.
     pub largest: f64,
-    /// The root of the mean square of f(x), to compare with.
+    /// The root mean square of f(x), as the scale of the errors.
     pub rms: f64,
 }
 
@@ -57,13 +73,14 @@ struct Sums {
 }
 
 impl<'a> EquivarianceError<'a> {
-    /// To be measured where `wanted` says so of a layer's or block's name: `|_| true` everywhere, `|name| !name.contains('.')`
-    /// after each stage.
+    /// A measurement at the layers and blocks whose names are `wanted`: `|_| true` for all,
+    /// `|name| !name.contains('.')` for whole stages only.
     pub fn at(wanted: impl Fn(&str) -> bool + 'a) -> Self {
         EquivarianceError { wanted: Box::new(wanted), depths: Vec::new() }
     }
 
-    /// Measures on `images` `[N, C, 1, H, W]`. Keeps the wanted feature maps of the upright images in memory meanwhile.
+    /// Adds a batch of `images` `[N, C, 1, H, W]`. The wanted feature maps of the upright images stay in memory during
+    /// the call.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit, or the network's group is z2; what went wrong on the GPU.
@@ -105,12 +122,12 @@ impl<'a> EquivarianceError<'a> {
         Ok(())
     }
 
-    /// What was measured, from the first layer to the logits.
+    /// The errors at each depth, from the first layer to the logits.
     pub fn depths(&self) -> Vec<DepthError> {
         self.depths.iter().map(Sums::error).collect()
     }
 
-    /// The first depth with an error, if there is one.
+    /// The first depth with an error that is not 0, if there is one.
     pub fn first_break(&self) -> Option<DepthError> {
         // A difference that is not a number is an error too.
         self.depths.iter().find(|depth| depth.l1 != 0.0).map(Sums::error)

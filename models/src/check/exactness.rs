@@ -1,4 +1,4 @@
-//! Whether a network is exactly equivariant at an input size, and at which sizes nearby its windows are.
+//! Whether a network is exactly equivariant at an input size, and at which sizes nearby it is.
 
 use crate::{BreakingLayer, Network, Trace, WindowedLayer, nn::CHAIN};
 use quarterturn_core::{Result, Shape};
@@ -8,33 +8,50 @@ use std::{collections::BTreeSet, fmt};
 /// No exact size is looked for further away than this.
 const FURTHEST: usize = 4096;
 
-/// What the layers of a network say of its symmetry at one input size.
+/// The checker: whether a network is equivariant in every bit at one input size, and if not, because of which layers.
+/// It looks at layers and sizes, not at weights, and computes no forward pass.
 ///
-/// A window of size k, stride s and padding p on i samples commutes with quarter turns and reflections iff
-/// `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023, with padding); with taps d apart, k stands for `d(k − 1) + 1`. A network
-/// commutes if all its windows do on both axes, those of shortcuts included, and all its other layers. In evaluation mode, on [`quarterturn_core::Device::Cpu`] and on a
-/// GPU, the bits that it then makes of a turned image follow from those that it makes of the upright one, as [`Verdict`] says.
-/// ([`quarterturn_core::Device::Reference`] sums in another order for each element of the group.)
+/// ```
+/// use quarterturn_core::Device;
+/// use quarterturn_models::{Exactness, MnistCnn, MnistCnnConfig};
 ///
-/// Nothing is examined but what [`crate::Module::symmetry`] answers: for a layer that does not say, the verdict is
-/// [`Verdict::Unknown`].
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let network = MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?;
+/// assert!(Exactness::of(&network, [28, 28])?.is_exact());
+/// let at_27 = Exactness::of(&network, [27, 27])?;
+/// assert_eq!(at_27.first_inexact().unwrap().name, "pool2");
+/// assert_eq!((at_27.below, at_27.above), (Some([26, 26]), Some([28, 28])));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A layer commutes with a turn if turning its input turns its output. A window of size k, stride s and padding p on i
+/// samples commutes with quarter turns and reflections iff `(i + 2p − k) mod s = 0` (Eq. 3 of Edixhoven et al. 2023,
+/// with padding). With dilation d, put `d(k − 1) + 1` for k. A network commutes if all its windows do, on both axes and
+/// in shortcuts too, and all its other layers. The verdict is about evaluation mode, on
+/// [`quarterturn_core::Device::Cpu`] and on GPUs. ([`quarterturn_core::Device::Reference`] sums in another order for
+/// each element of the group, and so rounds differently.)
+///
+/// For each layer the checker relies on [`crate::Module::symmetry`]. If a layer of your own does not implement it, the
+/// verdict is [`Verdict::Unknown`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exactness {
     /// The architecture's name.
     pub model: String,
     /// The network's group.
     pub group: Group,
-    /// The group that its output keeps to: another, if a layer restricts maps to it ([`crate::Restrict`]).
+    /// The group under which the output is equivariant. It is a subgroup of the network's if a layer restricts feature
+    /// maps ([`crate::Restrict`]).
     pub symmetry: Subgroup,
     /// Height and width of the images.
     pub input: [usize; 2],
-    /// Every layer with a window, in order, those of a shortcut after those beside it.
+    /// Every layer with a window, in order. Those of a shortcut come after those of the branch.
     pub layers: Vec<WindowedLayer>,
-    /// The layers that commute at no size, in order.
+    /// The layers that break the symmetry at every size, in order.
     pub breaking: Vec<BreakingLayer>,
-    /// The layers that do not say whether they commute, in order.
+    /// The layers of which it is not known whether they commute, in order.
     pub unknown: Vec<String>,
-    /// The shape of what it makes of one image.
+    /// The shape of the output for one image.
     pub output: Shape,
     /// The nearest smaller size at which every window meets the condition, if there is one. Height and width are looked for
     /// separately: if only one of them breaks the condition, the other stays as it is. If none does, both become smaller.
@@ -43,24 +60,26 @@ pub struct Exactness {
     pub above: Option<[usize; 2]>,
 }
 
-/// What follows from it.
+/// The answer of the checker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A turned (on p4m also: mirrored) image has the same output, to the last bit: logits, say, behind a mean or maximum over
-    /// all places and one over the group.
+    /// A turned (on p4m also: mirrored) image has the same output, to the last bit. So it is for logits after a mean or
+    /// maximum over all pixels and over the group.
     Invariant,
-    /// The output of a turned image is that of the upright one, turned, to the last bit: it is a map, or has a group axis.
+    /// The output for a turned image is the turned output of the upright one, to the last bit. The output is a map, or
+    /// has a group axis.
     Equivariant,
     /// A layer breaks the symmetry.
     Inexact,
-    /// No layer is known to break it, but not every layer says whether it does.
+    /// No layer is known to break the symmetry, but at least one does not implement [`crate::Module::symmetry`].
     Unknown,
-    /// The group is z2, or what it is restricted to, which promises no symmetry but translation.
+    /// The group is z2, or feature maps are restricted to z2: an ordinary CNN, of which no symmetry under turns is
+    /// expected.
     NoSymmetry,
 }
 
 impl Verdict {
-    /// Its name in one word, for tables and files.
+    /// The verdict in one word, for tables and files.
     pub const fn name(self) -> &'static str {
         match self {
             Verdict::Invariant => "invariant",
@@ -73,7 +92,7 @@ impl Verdict {
 }
 
 impl Exactness {
-    /// Looks at `network` for images of `input` = `[height, width]`.
+    /// Checks `network` for images of `input` = `[height, width]`.
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer, if such images do not fit the network.
@@ -108,7 +127,7 @@ impl Exactness {
         })
     }
 
-    /// What follows for the output.
+    /// The answer for the network's output.
     pub fn verdict(&self) -> Verdict {
         // By its axes: places, or the elements of the group.
         let moves = match *self.output.dims() {
@@ -135,8 +154,8 @@ impl Exactness {
         self.layers.iter().find(|layer| !layer.is_exact())
     }
 
-    /// How many times the network subsamples, by layers with a stride above 1: first the times that break the condition, then all.
-    /// Layers that read maps of one size, such as a branch and the shortcut beside it, count once.
+    /// How many layers subsample (have a stride above 1): first the number of those that break the condition, then of
+    /// all. Layers that read maps of the same size, such as a branch and its shortcut, count once.
     pub fn subsampling(&self) -> (usize, usize) {
         let steps = |layers: &dyn Fn(&&WindowedLayer) -> bool| {
             let inputs = self.layers.iter().filter(|layer| layer.window.stride > 1).filter(layers);
@@ -145,8 +164,8 @@ impl Exactness {
         (steps(&|layer| !layer.is_exact()), steps(&|_| true))
     }
 
-    /// One line that says what breaks the symmetry and what to do about it, or which layers do not say whether they commute. `None`
-    /// if the network is exact, or on z2, which promises nothing.
+    /// One line for users: which layer breaks the symmetry and which sizes to take instead, or which layers are
+    /// unknown. `None` if the network is exact, or on z2.
     pub fn warning(&self) -> Option<String> {
         if !matches!(self.verdict(), Verdict::Inexact | Verdict::Unknown) {
             return None;

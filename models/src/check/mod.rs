@@ -1,4 +1,4 @@
-//! What can be said of a network's symmetry: by its geometry, and by measurement.
+//! Whether a network is equivariant: by its layers and sizes, and by measurement.
 
 mod equivariance;
 mod exactness;

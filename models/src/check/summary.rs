@@ -1,4 +1,4 @@
-//! What a network is made of, layer by layer: shapes, parameters, work and memory.
+//! A table of a network's layers: shapes, parameters, multiply-adds and memory.
 
 use super::exactness::trace_with;
 use crate::{Exactness, Module, Network, Trace, WindowedLayer};
@@ -6,7 +6,7 @@ use quarterturn_autograd::Kind;
 use quarterturn_core::{Result, Shape};
 use std::{fmt, iter, ops::Add};
 
-/// The layers of a network for one image of some size. [`fmt::Display`] makes a table of it.
+/// A table of a network's layers for one image of a given size. Print it with `{}`.
 ///
 /// ```
 /// use quarterturn_core::{Device, Result};
@@ -25,27 +25,27 @@ use std::{fmt, iter, ops::Add};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// The layers in the order in which they are computed; a sum or a concatenation stands behind the branches that it joins.
+    /// The layers in the order in which they are computed. A sum or concatenation comes after its branches.
     pub layers: Vec<LayerSummary>,
-    /// What follows for the network's symmetry.
+    /// The checker's result for the network at this size.
     pub exactness: Exactness,
 }
 
 /// One layer of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerSummary {
-    /// Its name, from the network down; that of what it stands in, if it has none.
+    /// Its full name, with those of the blocks around it. A layer without a name has the name of its block.
     pub name: String,
-    /// What descriptions call it.
+    /// The type of layer, as in descriptions.
     pub kind: String,
-    /// The shape of what it makes of one image.
+    /// The shape of its output for one image.
     pub output: Shape,
     /// Trained values. Running statistics do not count.
     pub parameters: usize,
     /// The multiplications of one forward pass.
     pub multiply_adds: MultiplyAdds,
-    /// Bytes of what it makes, in `f32`. In training the backward pass reads it, so that it stays in memory until then, but for layers
-    /// that are computed together with the next, which may keep less.
+    /// Bytes of its output, in `f32`. In training the output stays in memory until the backward pass has read it.
+    /// Layers that are fused with the next may keep less.
     pub bytes: usize,
     /// Its window, if it has one.
     pub window: Option<WindowedLayer>,
@@ -53,26 +53,26 @@ pub struct LayerSummary {
     pub standing: Standing,
 }
 
-/// Whether a layer keeps the symmetry at the size that it is given.
+/// Whether a layer is equivariant at the size of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It does.
+    /// It is, in every bit.
     Exact,
-    /// Its window leaves something over.
+    /// It is not at this size: its window does not reach the last rows or columns.
     LeavesOver,
-    /// It does at no such size.
+    /// It is not, at any size.
     Breaks,
-    /// It does not say.
+    /// Not known: it does not implement [`crate::Module::symmetry`].
     Unknown,
 }
 
-/// Multiplications, each of which comes with an addition. Only convolutions and linear layers count.
+/// The number of multiply-adds. Only convolutions and linear layers count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MultiplyAdds {
-    /// As other libraries compute it, who expand each filter to its orbit and convolve densely.
+    /// The number for an ordinary convolution with each filter in all its orientations, as other libraries compute it.
     pub dense: u64,
-    /// As it is computed here in evaluation, over the irreducible representations of the group. (The gradients, and training on p4,
-    /// take fewer still: see [`quarterturn_kernels::group_conv`].)
+    /// The number that this library needs in evaluation, after transforming the group axis to irreducible
+    /// representations. (Training on p4 takes fewer still: see [`quarterturn_kernels::group_conv`].)
     pub computed: u64,
 }
 
@@ -118,7 +118,7 @@ impl LayerSummary {
 }
 
 impl Summary {
-    /// Of `network`, for images of `input` = `[height, width]`.
+    /// The summary of `network` for images of `input` = `[height, width]`.
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Invalid`], naming the layer, if such images do not fit the network.
@@ -127,7 +127,7 @@ impl Summary {
         Ok(Summary { layers: trace.rows.unwrap_or_default(), exactness: Exactness::of(network, input)? })
     }
 
-    /// Trained values in all.
+    /// The number of trainable parameters.
     pub fn parameters(&self) -> usize {
         self.layers.iter().map(|layer| layer.parameters).sum()
     }
@@ -137,12 +137,12 @@ impl Summary {
         self.layers.iter().fold(MultiplyAdds::default(), |sum, layer| sum + layer.multiply_adds)
     }
 
-    /// Bytes that a training step keeps for each image of its batch: at most all that layers make.
+    /// An upper bound of the bytes that a training step keeps for each image: the outputs of all layers.
     pub fn bytes(&self) -> usize {
         self.layers.iter().map(|layer| layer.bytes).sum()
     }
 
-    /// The headings of the table, and what stands below them.
+    /// The column headings of the table, and its rows.
     pub fn table(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
         let headings =
             ["layer", "kind", "window", "output", "parameters", "multiply-adds", "as a dense sum", "memory", "exact"];

@@ -1,4 +1,5 @@
-//! A network's geometry: what its layers make of shapes, and what each of them says of its symmetry on the way.
+//! A walk through a network with shapes in place of tensors. It collects output shapes, windows, and each layer's
+//! symmetry.
 
 use crate::{
     LayerSummary, Module, Standing,
@@ -8,29 +9,29 @@ use quarterturn_core::{Error, Result, Shape, dilated_extent, window_extent, wind
 use quarterturn_kernels::{Cosets, Group, Window};
 use std::{collections::BTreeMap, fmt};
 
-/// What a layer says of itself: whether `layer(T x) = T′ layer(x)`, to the last bit, for every element T of the group. T′ is
-/// what T does to the output, by its axes: it moves the places of a map `[…, H, W]`, and the entries of a group axis
-/// `[N, C, G, …]` of as many entries as the group has elements; `[N, C]` stays as it is.
+/// Whether a layer commutes with the group: whether `layer(T x) = T′ layer(x)`, to the last bit, for every element T
+/// (turn or flip) of the group. T′ is what T does to the output. It moves the pixels of a map `[…, H, W]`, and it
+/// exchanges the planes of a group axis `[N, C, G, …]`. `[N, C]` stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Symmetry {
-    /// It does, whatever the size.
+    /// It commutes at every size.
     Commutes,
-    /// It does where its windows, of which it tells [`Trace::window`], leave nothing over.
+    /// It commutes at sizes where its windows, reported by [`Trace::window`], reach the last row and column.
     Windowed,
-    /// It never does, for this reason: `it adds a ramp`.
+    /// It commutes at no size, for this reason, such as `it adds a ramp`.
     Breaks(String),
-    /// It does not say.
+    /// Not known.
     Unknown,
 }
 
 /// What kind of layer a window belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerKind {
-    /// A plain convolution, Z² → Z².
+    /// An ordinary convolution.
     Conv,
-    /// A lifting convolution, Z² → G.
+    /// A lifting convolution: from an image to a map on the group.
     LiftConv,
-    /// A convolution on the group, G → G.
+    /// A convolution from a map on the group to one.
     GroupConv,
     /// A separable convolution, plain, lifting or on the group.
     SeparableConv,
@@ -38,12 +39,12 @@ pub enum LayerKind {
     MaxPool,
     /// Average pooling.
     AvgPool,
-    /// Pooling by binomial weights.
+    /// BlurPool.
     BlurPool,
 }
 
 impl LayerKind {
-    /// The field's name.
+    /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             LayerKind::Conv => "conv",
@@ -71,25 +72,25 @@ impl fmt::Display for LayerKind {
     }
 }
 
-/// A layer whose window slides over maps of a certain size.
+/// A layer with a window, and the size of its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowedLayer {
     /// Its name, from the network down.
     pub name: String,
-    /// What it is.
+    /// The type of layer.
     pub kind: LayerKind,
-    /// Height and width of the maps that it reads.
+    /// Height and width of its input.
     pub input: [usize; 2],
     /// Its window.
     pub window: Window,
-    /// Distance between the window's taps; 1 if they lie side by side.
+    /// Dilation; 1 for none.
     pub dilation: usize,
-    /// `(i + 2p − d(k − 1) − 1) mod s` of height and width: what the last window leaves over.
+    /// `(i + 2p − d(k − 1) − 1) mod s` of height and width: how many rows and columns at the end no window reaches.
     pub residual: [usize; 2],
 }
 
 impl WindowedLayer {
-    /// Whether it commutes with quarter turns and reflections: it leaves nothing over on either axis.
+    /// Whether it commutes with quarter turns and reflections: both residuals are 0.
     pub fn is_exact(&self) -> bool {
         self.residual == [0, 0]
     }
@@ -112,12 +113,12 @@ impl fmt::Display for WindowedLayer {
     }
 }
 
-/// A layer that commutes at no size, and why.
+/// A layer that breaks the symmetry at every size, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakingLayer {
     /// Its name, from the network down.
     pub name: String,
-    /// What it says of itself.
+    /// The reason, as its [`Module::symmetry`] gives it.
     pub reason: String,
 }
 
@@ -131,7 +132,7 @@ impl fmt::Display for BreakingLayer {
 const LARGEST_PLANE: usize = 1 << 28;
 const MOST_PADDED: usize = 9;
 
-/// A walk through a network with shapes for values.
+/// A walk through a network with shapes in place of tensors: see [`Module::trace`].
 #[derive(Debug)]
 pub struct Trace {
     axis: Cosets,
@@ -150,7 +151,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A walk through a network on `group`.
+    /// A new walk through a network on `group`.
     pub fn new(group: Group) -> Self {
         let path = Path::default();
         Trace {
@@ -172,8 +173,8 @@ impl Trace {
         Trace { rows: Some(Vec::new()), ..self }
     }
 
-    /// The shape of the output of `module`, a layer inside of another that is called `name`; the counterpart of
-    /// [`crate::Pass::through`]. Notes what the module says of its symmetry.
+    /// The output shape of `module`, a layer within a block, called `name`. This is the counterpart of
+    /// [`crate::Pass::through`]. It also records the symmetry of the module.
     ///
     /// # Errors
     /// What [`Module::trace`] reports.
@@ -244,13 +245,13 @@ impl Trace {
         Ok(y)
     }
 
-    /// What the group axis of the present value stands for, and with it the group that its layers keep to.
+    /// What the group axis of the present feature map stands for, and with it the present group.
     pub fn axis(&self) -> Cosets {
         self.axis
     }
 
-    /// Notes that the present value has another group axis: a layer has restricted it, or pooled over a part of the group. (That a layer
-    /// lifts to the group, or pools over the whole of it, is seen by the shapes.)
+    /// Records that the present feature map has another group axis, because a layer has restricted it or pooled over a
+    /// part of the group. (Lifting, and pooling over the whole group, are recognised by the shapes.)
     pub fn set_axis(&mut self, axis: Cosets) {
         self.axis = axis;
     }
@@ -263,7 +264,7 @@ impl Trace {
         }
     }
 
-    /// Notes that the layer's window slides over `x` `[…, H, W]`; the extents of the result.
+    /// Records the window of the present layer on the input `x` `[…, H, W]`. Returns height and width of the output.
     ///
     /// # Errors
     /// [`Error::Invalid`] if not one window fits.
@@ -271,7 +272,7 @@ impl Trace {
         self.dilated_window(kind, x, window, 1)
     }
 
-    /// As [`Trace::window`], of a window whose taps are `dilation` apart.
+    /// As [`Trace::window`], for a dilated window.
     ///
     /// # Errors
     /// As [`Trace::window`].
@@ -311,11 +312,11 @@ impl Trace {
         }
     }
 
-    /// Notes that the layer samples a map of these extents by 2 on a grid which it shares with others under this name, if it does;
-    /// see [`crate::AdaptiveConv`].
+    /// Records that the present layer subsamples a map of height and width `dense` adaptively, on a grid that it shares
+    /// under this name; see [`crate::AdaptiveConv`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the choice `name` is one for other extents.
+    /// [`Error::Invalid`] if the choice `name` was made for another height and width.
     pub fn grid(&mut self, name: Option<&str>, dense: [usize; 2]) -> Result<()> {
         let Some(name) = name else { return Ok(()) };
         match self.grids.get(name) {
@@ -329,7 +330,7 @@ impl Trace {
         }
     }
 
-    /// The extents of the maps that the choice `name` is for, once a layer has made it.
+    /// Height and width of the maps that the choice `name` is for; `None` before a layer has chosen.
     pub fn grid_of(&self, name: &str) -> Option<[usize; 2]> {
         self.grids.get(name).copied()
     }
@@ -346,7 +347,7 @@ impl Trace {
         self.lone_norm.as_deref()
     }
 
-    /// The error of the layer that does not fit.
+    /// An error with this message that names the present layer.
     pub fn unfit(&self, message: impl fmt::Display) -> Error {
         match self.path.as_str() {
             "" => Error::Invalid(message.to_string()),
@@ -354,13 +355,13 @@ impl Trace {
         }
     }
 
-    /// The windows so far, in order, those of a shortcut after those beside it.
+    /// The windows so far, in order. Those of a shortcut come after those of the branch.
     pub fn windows(&self) -> &[WindowedLayer] {
         &self.windows
     }
 
-    /// Names and output shapes of all layers and blocks so far, in the order in which [`crate::Network::predict_watched`] tells
-    /// of them.
+    /// Names and output shapes of all layers and blocks so far, in the order in which
+    /// [`crate::Network::predict_watched`] reports them.
     pub fn outputs(&self) -> &[(String, Shape)] {
         &self.outputs
     }
@@ -370,12 +371,12 @@ impl Trace {
         &self.axes
     }
 
-    /// The layers so far that commute at no size.
+    /// The layers so far that break the symmetry at every size.
     pub fn breaking(&self) -> &[BreakingLayer] {
         &self.breaking
     }
 
-    /// The layers so far that do not say whether they commute.
+    /// The layers so far of which it is not known whether they commute.
     pub fn unknown(&self) -> &[String] {
         &self.unknown
     }

@@ -1,4 +1,4 @@
-//! Whether the layers of anybody's network, in an ONNX file, commute with quarter turns at an input size.
+//! Whether the layers of an ONNX model of any origin break quarter turns at an input size.
 
 mod rules;
 mod shapes;
@@ -25,27 +25,27 @@ const FURTHEST: usize = 256;
 /// No side of an image may be longer.
 const LARGEST: usize = 1 << 14;
 
-/// An ONNX model, whose layers can be asked at any size.
+/// An ONNX model, which can be judged at any input size.
 ///
-/// Sizes are judged, not weights: a layer that is called exact samples a turned image at the turned places. Whether its filters
-/// turn with it, only a network that is equivariant by construction guarantees. But a layer that is called inexact breaks quarter
-/// turns whatever the filters are.
+/// Sizes are judged, not weights. A layer that is called inexact breaks quarter turns whatever its filters are. A layer
+/// that is called exact reads the turned pixels of a turned image. The model is equivariant only if its filters turn
+/// too, as in a group-equivariant network.
 #[derive(Debug)]
 pub struct OnnxModel {
     model: Model,
 }
 
-/// What the layers of an [`OnnxModel`] do at one size.
+/// The judgement of all layers of an [`OnnxModel`] at one size.
 #[derive(Clone, Debug)]
 pub struct OnnxExactness {
     /// Height and width of the images.
     pub input: [usize; 2],
     /// The layers that could break quarter turns, in the order of the file.
     pub layers: Vec<JudgedLayer>,
-    /// The nearest smaller and larger sizes, each side changed by as much, at which no layer breaks quarter turns that does not at
-    /// every size.
+    /// The nearest smaller size at which no layer breaks quarter turns, apart from those that do so at every size.
+    /// Height and width change by the same number.
     pub below: Option<[usize; 2]>,
-    /// As above.
+    /// The nearest larger size, likewise.
     pub above: Option<[usize; 2]>,
 }
 
@@ -58,22 +58,22 @@ pub struct JudgedLayer {
     pub op: String,
     /// Height and width of the map that it reads, if it reads one.
     pub input: Option<[usize; 2]>,
-    /// What slides, is cut, or is added: `3×3, stride 2, padding 1`.
+    /// Its geometry: `3×3, stride 2, padding 1`.
     pub what: String,
-    /// What that does to quarter turns.
+    /// Whether that breaks quarter turns.
     pub judgement: Judgement,
 }
 
-/// What a layer does to quarter turns.
+/// Whether a layer breaks quarter turns.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
-    /// At this size a turned map is sampled at the turned places.
+    /// Not at this size: of a turned map it reads the turned pixels.
     Exact,
-    /// At this size it is not, for this reason: `leaves 1 over`.
+    /// At this size, for this reason: `leaves 1 over` (the last window does not reach one row or column).
     Inexact(String),
-    /// At no size, for this reason.
+    /// At every size, for this reason.
     Never(String),
-    /// Not known, for this reason; what reads its result is not judged.
+    /// Not known, for this reason. Layers that read its output are not judged.
     Unknown(String),
 }
 
@@ -114,7 +114,7 @@ impl OnnxModel {
         Ok(Walk::new(&self.model, [1, 1])?.declared_size())
     }
 
-    /// What its layers do at this size: height and width.
+    /// Judges the layers for images of this height and width.
     ///
     /// # Errors
     /// [`Error::Invalid`] if it takes no images, or they do not fit at this size; with the layer.
@@ -158,7 +158,7 @@ impl OnnxExactness {
         self.with(|judgement| matches!(judgement, Judgement::Never(_)))
     }
 
-    /// The layers that are not known.
+    /// The layers that could not be judged.
     pub fn unknown(&self) -> impl Iterator<Item = &JudgedLayer> {
         self.with(|judgement| matches!(judgement, Judgement::Unknown(_)))
     }
