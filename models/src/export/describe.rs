@@ -1,4 +1,4 @@
-//! A plain network as a safetensors file: weights, and in the metadata under `plain` a description in JSON.
+//! A plain network as a safetensors file: weights, and a description in JSON under `plain` in the metadata.
 
 use super::{Array, Op, Plain, Size, Step};
 use crate::{
@@ -18,8 +18,9 @@ impl Plain {
     ///   …]}
     /// ```
     ///
-    /// A step reads values by number, 0 for the images `[N, C, H, W]` and i for the result of the i-th step. Its operation is called
-    /// as in PyTorch and takes the named tensors and options; `examples/export/plain.py` is a program that runs it.
+    /// `inputs` are numbers of earlier results: 0 is the images `[N, C, H, W]`, i the output of the i-th step. `op` is
+    /// the name of a PyTorch function, which takes the named tensors and options. `examples/export/plain.py` runs such
+    /// a file.
     ///
     /// # Errors
     /// [`quarterturn_core::Error::Checkpoint`] with the name of a tensor that has a value which is not finite;
@@ -49,7 +50,7 @@ impl Plain {
         encoder.write(path)
     }
 
-    /// The one size of images that fit, if a layer is another one at every size.
+    /// The only image size that fits, if the exported operations depend on the size.
     pub fn only_size(&self) -> Option<[usize; 2]> {
         self.size.filter(|_| self.fixed_by.is_some())
     }

@@ -1,11 +1,12 @@
-//! Norms of running statistics as part of the convolutions before them.
+//! Folding batch norms into the convolutions before them.
 
 use super::{Array, Op, Plain, Step};
 use std::mem;
 
 impl Plain {
-    /// The same network without the norms that stand behind a convolution or a linear layer whose result nothing else reads: their
-    /// factors become part of the weights, `w·f` with `f = weight/√(var + eps)`, and the rest of the bias, `(b − mean)·f + bias`.
+    /// The same network with batch norms folded into the convolution or linear layer before them, unless another
+    /// operation reads the output of that layer too. The weights become `w·f` with `f = weight/√(var + eps)`, the bias
+    /// `(b − mean)·f + bias`.
     #[must_use]
     pub fn with_norms_folded(mut self) -> Self {
         let mut readers = vec![0; self.steps.len() + 1];

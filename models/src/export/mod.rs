@@ -1,15 +1,16 @@
-//! Networks for other programs: an equivariant network as an ordinary CNN.
+//! Export: an equivariant network as an ordinary CNN, for other programs.
 //!
-//! [`Plain::of`] walks through a network's layers, each of which says by [`crate::Module::export`] what it is made of: filters are
-//! expanded to their orbit once, the group axis is joined with the channels, and the rest are operations that every library has.
-//! What comes out is written as weights with a description, which a few lines of Python read ([`Plain::save`]; the lines are
-//! `examples/export/plain.py`)
+//! [`Plain::of`] converts a network, layer by layer ([`crate::Module::export`]). Filters are written out in all their
+//! orientations, and the group axis is merged into the channels. All operations of the result exist in every library.
+//! [`Plain::save`] writes it as weights with a description, which a few lines of Python can run
+//! (`examples/export/plain.py`)
 #![cfg_attr(feature = "onnx", doc = "or as an ONNX model ([`Plain::save_onnx`]).")]
 #![cfg_attr(not(feature = "onnx"), doc = "or, with the feature `onnx`, as an ONNX model.")]
 //!
-//! The numbers are those of the network up to rounding. Quarter turns no longer keep every bit: other programs add the terms of a
-//! convolution in an order that does not turn with the image. For the same reason an image that is its own quarter turn, such as a
-//! blank one, may have another result there in a network with adaptive subsampling: all grids tie, and rounding takes one of them.
+//! Results agree with those of the network up to rounding. In other programs quarter turns do not keep every bit,
+//! because they add the terms of a convolution in an order that does not turn with the image. In a network with
+//! adaptive subsampling the difference can be larger for an image that is its own quarter turn, such as a blank one.
+//! There all grids have the same score, and rounding decides.
 
 mod describe;
 mod fold;
@@ -26,11 +27,11 @@ use crate::Network;
 use quarterturn_core::{Error, Result, Shape};
 
 impl Plain {
-    /// The network as operations of ordinary CNNs, in evaluation mode, with its norms as they are
-    /// ([`Plain::with_norms_folded`] makes them part of the convolutions). `size` is that of the images; without adaptive
-    /// subsampling it may be left out, and the plain network takes images of every size that the layers allow.
+    /// Converts `network`, in evaluation mode, to operations of ordinary CNNs. Batch norms stay separate until
+    /// [`Plain::with_norms_folded`]. `size` is height and width of the images. Without adaptive subsampling it may be
+    /// `None`; the plain network then takes images of every size that the layers allow.
     ///
-    /// The result has the axes that the network's has, without a group axis of 1.
+    /// The output has the axes of the network's output, without a group axis of length 1.
     ///
     /// ```
     /// use quarterturn_core::{Device, Result};

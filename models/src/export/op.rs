@@ -20,10 +20,10 @@ pub enum Op {
         padding: usize,
         /// Distance between taps.
         dilation: usize,
-        /// The channels are so many parts, each with filters of its own.
+        /// The number of groups of channels, as in PyTorch.
         groups: usize,
     },
-    /// The adjoint of a convolution: weight `[C_in, C_out, k, k]`.
+    /// A transposed convolution: weight `[C_in, C_out, k, k]`.
     TransposedConv {
         /// The filters.
         weight: Array,
@@ -58,28 +58,28 @@ pub enum Op {
         /// One value for each output.
         bias: Array,
     },
-    /// A function of each value, one of [`Op::FUNCTIONS`].
+    /// An elementwise function, one of [`Op::FUNCTIONS`].
     Function(&'static str),
     /// The maximum of each window; padding does not count.
     MaxPool(Window),
     /// The mean of each window; zeros of the padding count.
     AvgPool(Window),
-    /// The maximum over these axes, which vanish.
+    /// The maximum over these axes, which are removed.
     Max(Vec<usize>),
-    /// The mean over these axes, which vanish.
+    /// The mean over these axes, which are removed.
     Mean(Vec<usize>),
-    /// Parts the joined axis: `[N, C·G, …]` → `[N, C, G, …]`.
+    /// Splits the merged axis: `[N, C·G, …]` → `[N, C, G, …]`.
     Part {
-        /// Whether there are axes of space behind it.
+        /// Whether the input has height and width.
         is_map: bool,
         /// C.
         channels: usize,
         /// G.
         elements: usize,
     },
-    /// Maps of another size: bilinearly between the centres of pixels.
+    /// Bilinear resize.
     Resize(Size),
-    /// Maps so many times as high and wide, by whole pixels.
+    /// Nearest-neighbour upsampling by a whole factor.
     Repeat(usize),
     /// These entries of an axis.
     Select {
@@ -90,7 +90,7 @@ pub enum Op {
     },
     /// The sum of two values.
     Sum,
-    /// Several maps, one after another along the channels.
+    /// Concatenation of the channels.
     Concat,
     /// What each of the four grids of a map counts for, `[N, 4]`: [`quarterturn_kernels::choose_grid`]. `inset` rows and columns of
     /// the map are left out at each side, or so many of zeros added.
@@ -130,7 +130,7 @@ pub enum Size {
 }
 
 impl Op {
-    /// The functions that have a plain form. `gelu` is the exact one.
+    /// The elementwise functions that can be exported. `gelu` is the exact one, not its approximation.
     pub const FUNCTIONS: [&str; 6] = ["relu", "silu", "gelu", "sigmoid", "tanh", "softplus"];
 
     /// The elements of each channel of `x` in this order.

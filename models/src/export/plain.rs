@@ -1,4 +1,4 @@
-//! A network as operations of ordinary CNNs, which every library has.
+//! A network as a list of operations that every library has.
 
 use super::Op;
 use crate::nn::Path;
@@ -6,7 +6,7 @@ use quarterturn_core::{Error, Result, Tensor, dilated_extent, transposed_extent,
 use quarterturn_kernels::Window;
 use std::{collections::BTreeMap, fmt};
 
-/// Parameters of an operation. They stay in `f64` until they are written, so that folding a norm into them rounds once.
+/// Parameters of an operation, in `f64` until they are written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Extents of the axes.
@@ -24,7 +24,7 @@ impl Array {
         Ok(Array { dims: tensor.dims().to_vec(), values: tensor.to_f64()? })
     }
 
-    /// Each value `times` times, one after another: a value of each channel, for every element of the group.
+    /// Repeats each value `times` times: from one value for each channel to one for each channel and group element.
     #[must_use]
     pub fn repeated(self, times: usize) -> Self {
         let values: Vec<f64> = self.values.iter().flat_map(|&value| std::iter::repeat_n(value, times)).collect();
@@ -32,24 +32,24 @@ impl Array {
     }
 }
 
-/// A value on the way through a plain network: a map `[N, C·G, H, W]`, or `[N, C·G]` behind a mean or maximum over space. The group
-/// axis is joined with the channels, element by element within each channel.
+/// An intermediate result in a plain network: `[N, C·G, H, W]`, or `[N, C·G]` after a mean or maximum over pixels. The
+/// group axis is merged into the channels: channel c and group element g are at index c·G + g.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
-    /// Which one: 0 for the images, else one more than the step that makes it.
+    /// Its number: 0 for the images, i + 1 for the output of `steps[i]`.
     pub index: usize,
     /// C.
     pub channels: usize,
-    /// G: 1 before lifting and behind a pool over the group.
+    /// G: 1 before lifting and after a maximum or mean over the group.
     pub elements: usize,
-    /// Whether it has axes of space.
+    /// Whether it has height and width.
     pub is_map: bool,
     /// Height and width, if the size of the images is known.
     pub extents: Option<[usize; 2]>,
 }
 
 impl Value {
-    /// The extent of its axis of channels.
+    /// The length of the merged axis, C·G.
     pub fn joined(&self) -> usize {
         self.channels * self.elements
     }
@@ -58,16 +58,16 @@ impl Value {
 /// An operation within a plain network.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The layer that it belongs to, or nothing where that has no name.
+    /// The name of the layer that it comes from; empty if that has none.
     pub name: String,
     /// What it computes.
     pub op: Op,
-    /// The values that it reads, by [`Value::index`].
+    /// The results that it reads, by [`Value::index`].
     pub inputs: Vec<usize>,
 }
 
-/// A plain network: operations in the order in which they are computed, on images `[N, C, H, W]`. The value of the last one is the
-/// result.
+/// A plain network: a list of operations on images `[N, C, H, W]`, in the order in which they are computed. The output
+/// of the last one is the result.
 pub struct Plain {
     pub(crate) in_channels: usize,
     pub(crate) steps: Vec<Step>,

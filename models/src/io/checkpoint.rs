@@ -1,11 +1,26 @@
-//! Checkpoints: safetensors files with a network's parameters and buffers under their stable names, and its settings
-//! in the metadata. Beside the settings, which the network needs to be built again, a file may keep [`Notes`].
+//! Checkpoints: safetensors files with a network's parameters and buffers under their names. The metadata of the file
+//! describe the layers, so that the network can be built from the file alone. A file may also hold [`Notes`] for
+//! whoever uses the network.
 //!
-//! A file is written beside its final name, flushed to the disk and renamed, so that no reader ever sees half of one. What could
-//! not be read back is not written.
+//! ```
+//! use quarterturn_core::Device;
+//! use quarterturn_models::{Checkpoint, MnistCnn, MnistCnnConfig, Network, checkpoint};
 //!
-//! Reading trusts nothing: whatever the bytes are, the outcome is an [`Error`] or a network whose every value is finite. Only
-//! regular files of at most [`LARGEST_FILE`] bytes are read, and no memory is taken for tensors that a file does not hold.
+//! # fn main() -> quarterturn_core::Result<()> {
+//! let file = std::env::temp_dir().join("checkpoint-doc.safetensors");
+//! checkpoint::save(&file, &MnistCnn::new(MnistCnnConfig::p4cnn(), 0, &Device::Cpu)?)?;
+//! let network = Checkpoint::read(&file)?.network(&Device::Cpu)?; // or, in one call, checkpoint::load
+//! assert_eq!(network.parameters(), 24_810);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Files are written atomically: under a temporary name, flushed to the disk, then renamed. If the content could not be
+//! read back (a NaN, two tensors of one name), nothing is written and saving returns an error.
+//!
+//! Reading trusts no file. Whatever the bytes are, the result is an [`Error`] or a network with finite
+//! values only. Only regular files of at most [`LARGEST_FILE`] bytes are read, and memory is allocated only for tensors
+//! that the file contains.
 //!
 //! # Weights of PyTorch
 //! A `.pt` or `.pth` file is converted in Python:
@@ -20,7 +35,7 @@
 //! ```
 //!
 //! [`Checkpoint::renamed`] or [`Checkpoint::renamed_parts`] then gives the tensors the names that they have here, and
-//! [`Checkpoint::with_settings`] adds what the network is.
+//! [`Checkpoint::with_settings`] adds the architecture and its options.
 
 mod names;
 
@@ -43,10 +58,10 @@ use std::{
 pub use preparation::{Preparation, Step, finish};
 pub use save::{save, save_half, save_with};
 
-/// No file may be larger, in bytes: 4 GiB.
+/// The largest file that is read, in bytes: 4 GiB.
 pub const LARGEST_FILE: u64 = 4 << 30;
 
-/// What a file says beside the network's settings, by name. Nothing here depends on it, but whoever uses the network may.
+/// Text that a file carries for whoever uses the network, by name. Loading does not depend on it.
 ///
 /// Known names: [`Preparation::NOTE`], in its text form; `classes`, the names of the classes, one a line, in the order of the
 /// logits; `input`, the height and width that the network was trained at, as `28x28`. Others are free.
@@ -62,14 +77,14 @@ pub(crate) const DESCRIPTION: &str = "network";
 const NO_SETTINGS: &str =
     "the file does not say of what network its tensors are: it has no settings. Checkpoint::with_settings adds them";
 
-/// A checkpoint's content, checked to be a sound safetensors file.
+/// The content of a checkpoint file. Its format has been checked.
 #[derive(Debug)]
 pub struct Checkpoint {
     bytes: Vec<u8>,
     archive: Archive,
 }
 
-/// The network that the file at `path` holds, of whatever architecture: its settings tell.
+/// Reads the network in the file at `path`, of any architecture (as `torch.load`).
 ///
 /// # Errors
 /// As [`Checkpoint::read`] and [`Checkpoint::network`].
@@ -105,7 +120,7 @@ impl Checkpoint {
         Ok(Checkpoint { bytes, archive })
     }
 
-    /// Checks `bytes`, which are those of the file at `path` or come from elsewhere: errors name it.
+    /// As [`Checkpoint::read`], from bytes in memory. `path` is only named in errors.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if they are no sound safetensors file.
@@ -116,7 +131,7 @@ impl Checkpoint {
         }
     }
 
-    /// The network that it holds, built of this library's layers.
+    /// Builds the network that the file describes, with its weights, from this library's layers.
     ///
     /// # Errors
     /// As [`Checkpoint::network_of`].
@@ -124,8 +139,8 @@ impl Checkpoint {
         self.network_of(&Layers::standard(), device)
     }
 
-    /// The network that it holds, built of `layers` as the file describes it. A file of version 0.1 describes no layers; its setting
-    /// `model` names one of the architectures of that version.
+    /// As [`Checkpoint::network`], where `layers` may include types of your own. A file of version 0.1 describes no
+    /// layers. Its setting `model` names one of the architectures of that version.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; [`Error::Invalid`] with the layer that does not,
@@ -156,7 +171,7 @@ impl Checkpoint {
         Ok(network)
     }
 
-    /// What the network is made of; `None` in files of version 0.1 and of other programs.
+    /// The description of the network's layers; `None` in files of version 0.1 and of other programs.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the line of the description that does not fit.
@@ -181,29 +196,29 @@ impl Checkpoint {
         self.tensor_of(name, shape, device)
     }
 
-    /// The same tensors with these settings added, in place of those of the same name: a file of another program says
-    /// nothing about the network.
+    /// Adds settings, such as `model` and `group`; existing ones of the same name are replaced. A file of another
+    /// program has no settings, so the network cannot be built without this.
     #[must_use]
     pub fn with_settings(mut self, settings: Config) -> Self {
         self.archive.metadata.extend(settings);
         self
     }
 
-    /// What the file says beside the settings.
+    /// The notes of the file.
     pub fn notes(&self) -> Notes {
         let notes = self.archive.metadata.iter();
         notes.filter_map(|(key, text)| Some((key.strip_prefix(NOTE)?.to_string(), text.clone()))).collect()
     }
 
-    /// How the images were prepared that the network was trained on, if the file says so.
+    /// How images are to be prepared for this network, if the file says so.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if it says so in words that are not understood.
+    /// [`Error::Checkpoint`] if the text is not understood.
     pub fn preparation(&self) -> Result<Option<Preparation>> {
         self.config().get(&format!("{NOTE}{}", Preparation::NOTE)).map(|text| text.parse()).transpose()
     }
 
-    /// All that its metadata say: the settings of the network that it holds, and notes behind `note.`.
+    /// All metadata of the file: the settings of the network, and notes with the prefix `note.`.
     pub fn config(&self) -> &Config {
         &self.archive.metadata
     }
@@ -218,8 +233,9 @@ impl Checkpoint {
         shapes.collect()
     }
 
-    /// Puts its values into `network`, which must have the same settings; its tensors must be just those that
-    /// `network` visits, of the same shapes, in F16, BF16, F32 or F64, all values finite.
+    /// Loads the values into `network` (as `load_state_dict`). The network must have the same settings. The tensors of
+    /// the file must be exactly those of the network, with the same shapes, in F16, BF16, F32 or F64, and all values
+    /// finite.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] with the name of the setting or tensor that does not fit; the network is then unchanged.
@@ -227,13 +243,14 @@ impl Checkpoint {
         self.restore_except(network, |_| false)
     }
 
-    /// Puts the values of the tensors that are `wanted` into `network`, and leaves its others as they are: to go on from a network
-    /// that was trained for something else, without its last layer (`|name| !name.starts_with("linear")`). Settings and description
-    /// are not compared, only the names and shapes of what is wanted. See [`Checkpoint::renamed`] for other names. Returns how many
-    /// tensors were taken.
+    /// Loads only the tensors whose names are `wanted`, and leaves the others of `network` as they are. Use it for
+    /// fine-tuning, to load all layers except the last: `|name| !name.starts_with("linear")`. Settings and description
+    /// are not compared, only the names and shapes of wanted tensors. For other names see [`Checkpoint::renamed`].
+    /// Returns the number of tensors that were loaded.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] with the name of a tensor of the network that is wanted and does not fit; the network is then unchanged.
+    /// [`Error::Checkpoint`] with the name of a wanted tensor that the file lacks or that does not fit. The network is
+    /// then unchanged.
     pub fn restore_part<N: Network + ?Sized>(&self, network: &mut N, wanted: impl Fn(&str) -> bool) -> Result<usize> {
         let values = self.values_for(network, wanted)?;
         let taken = values.len();

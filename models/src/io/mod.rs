@@ -1,4 +1,4 @@
-//! Files that keep networks.
+//! Files of networks.
 
 pub mod checkpoint;
 mod preparation;

@@ -5,12 +5,12 @@ pub use quarterturn_core::{Preparation, Step};
 use quarterturn_core::{Error, Result, Tensor};
 use quarterturn_kernels::{circle_crop, resize};
 
-/// Does to normalised images `[N, C, 1, H, W]` what `preparation` says behind [`Step::Normalize`]: [`Step::Resize`] as
-/// [`resize`], [`Step::CircleCrop`] with the inscribed circle as [`circle_crop`]. The steps before it are done to pixels, by
-/// `quarterturn_data::Pipeline`.
+/// Carries out the steps of `preparation` after [`Step::Normalize`], on normalised images `[N, C, 1, H, W]`:
+/// [`Step::Resize`] with [`resize`], [`Step::CircleCrop`] (inscribed circle only) with [`circle_crop`].
+/// `quarterturn_data::Pipeline` carries out the steps before, on 8-bit pixels.
 ///
 /// # Errors
-/// [`Error::Invalid`] if another step stands there.
+/// [`Error::Invalid`] if there is another step after [`Step::Normalize`].
 ///
 /// # Panics
 /// If the images have other than five axes, or a group axis.

@@ -9,17 +9,16 @@ use half::f16;
 use quarterturn_core::{Device, Error, Result, Tensor, replace_file};
 use std::{collections::BTreeSet, path::Path};
 
-/// Writes `network` to `path`: `f32`, or `f64` from [`Device::Reference`].
+/// Writes `network` to a checkpoint file, in `f32`, or `f64` from [`Device::Reference`].
 ///
 /// # Errors
-/// [`Error::Checkpoint`] if such a file could not be read back: with the name of a tensor that has a value which is not finite, or
-/// has the name of another one. [`Error::Io`]; what made a weight on the GPU meaningless. A former file at `path` is then
-/// unharmed.
+/// [`Error::Checkpoint`], naming the tensor, if a value is not finite or two tensors have the same name; [`Error::Io`];
+/// an error of the GPU. A former file at `path` is then unharmed.
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N) -> Result<()> {
     save_with(path, network, &Notes::new())
 }
 
-/// As [`save`], with notes, which [`crate::Checkpoint::notes`] gives back.
+/// As [`save`], with notes, such as the preparation of images. [`crate::Checkpoint::notes`] reads them.
 ///
 /// ```
 /// use quarterturn_core::Device;
@@ -45,8 +44,9 @@ pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N, notes
     encoder.write(path)
 }
 
-/// As [`save_with`], with filters and matrices in `f16`: half the file. What has one axis, biases and the parameters and statistics
-/// of norms, stays as it is. Reading gives `f32` again; every weight has been rounded to 11 bits.
+/// As [`save_with`], with filters and matrices in `f16`: about half the file size. Tensors with one axis (biases,
+/// parameters and statistics of norms) stay in `f32`. Reading converts back to `f32`; the weights have been rounded to
+/// 11 bits.
 ///
 /// # Errors
 /// As [`save`]; [`Error::Checkpoint`] with the name of a tensor that has a value above 65,504, which `f16` does not hold.

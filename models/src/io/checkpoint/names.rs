@@ -1,12 +1,12 @@
-//! Tensors under other names: those of weights that another program trained.
+//! Renaming tensors, for weights that another program has trained.
 
 use super::Checkpoint;
 use quarterturn_core::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Checkpoint {
-    /// The same tensors under the names that `rename` gives them, without those for which it gives `None`: for weights
-    /// that another program trained. Feature maps and weights follow GrouPy's conventions, so values stay as they are.
+    /// Renames tensors by the function `rename`, and leaves out those for which it returns `None`. Use it for weights
+    /// that another program has trained. Values stay as they are, because weights follow GrouPy's conventions.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if two tensors would have the same name.
@@ -22,8 +22,8 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// The same tensors without the prefixes `module` and `_orig_mod`, which PyTorch's `DataParallel` and `torch.compile` put before
-    /// the names of all of them.
+    /// Removes the prefixes `module` and `_orig_mod` from all names, which PyTorch's `DataParallel` and `torch.compile`
+    /// add.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if two tensors would have the same name.
@@ -38,10 +38,11 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// The same tensors without those that are called as one of `parts`, or whose names begin so before one of their points.
+    /// Leaves out tensors whose name is one of `parts`, or begins with one of them and a dot: `fc` leaves out
+    /// `fc.weight` and `fc.bias`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if no tensor is called so.
+    /// [`Error::Checkpoint`] if one of `parts` fits no tensor.
     pub fn without(self, parts: &[String]) -> Result<Self> {
         let is = |name: &str, part: &str| {
             name.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -53,9 +54,9 @@ impl Checkpoint {
         self.renamed(|name| (!parts.iter().any(|part| is(name, part))).then(|| name.into()))
     }
 
-    /// The same tensors with parts of their names replaced, as `names` says: the whole of a name, or all before one of its points.
-    /// Of several that fit, the longest part is replaced. One whose new name is empty is taken away first, with its point: `module`
-    /// and `_orig_mod`, which PyTorch's wrappers put before names, go by `("module", "")`.
+    /// Replaces whole names, or the part of a name before one of its dots: with `("fc", "linear")`, `fc.weight` becomes
+    /// `linear.weight`. Of several parts that fit, the longest is replaced. A part whose new name is empty is removed
+    /// first, with its dot: `("module", "")` removes the prefix of PyTorch's wrappers.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if no tensor's name has one of the parts, or two tensors would have the same name.
