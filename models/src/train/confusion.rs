@@ -1,6 +1,6 @@
-//! Which class was taken for which.
+//! The confusion matrix.
 
-/// How often places of each class were taken for each class.
+/// The confusion matrix: how often each class was predicted for images (or pixels) of each class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     pub(super) classes: usize,
@@ -20,7 +20,8 @@ impl Confusion {
         self.classes
     }
 
-    /// How many places of class `truth` were taken for class `answer`; for `answer` K, had no answer.
+    /// How often `answer` was predicted where the class is `truth`. `answer` = K counts those without an answer,
+    /// because an output was NaN.
     ///
     /// # Panics
     /// If `truth` is not below K, or `answer` is above it.
@@ -38,18 +39,17 @@ impl Confusion {
         [places, answers]
     }
 
-    /// The share of the places of a class that were recognised; NaN where it does not occur.
+    /// Recall of a class; NaN if it does not occur.
     pub fn recall(&self, class: usize) -> f64 {
         self.count(class, class) as f64 / self.totals(class)[0] as f64
     }
 
-    /// The share of the answers of a class that were right; NaN where it is never answered.
+    /// Precision of a class; NaN if it is never predicted.
     pub fn precision(&self, class: usize) -> f64 {
         self.count(class, class) as f64 / self.totals(class)[1] as f64
     }
 
-    /// Intersection over union: places of the class that were recognised, of those that are of the class or were taken for it; NaN
-    /// where there are none.
+    /// Intersection over union (IoU) of a class; NaN if it neither occurs nor is predicted.
     pub fn iou(&self, class: usize) -> f64 {
         let (both, [places, answers]) = (self.count(class, class), self.totals(class));
         both as f64 / (places + answers - both) as f64
@@ -60,7 +60,7 @@ impl Confusion {
         mean((0..self.classes).map(|class| self.recall(class)))
     }
 
-    /// The mean of [`Confusion::iou`] over the classes that occur or are answered.
+    /// The mean of [`Confusion::iou`] over the classes that occur or are predicted.
     pub fn mean_iou(&self) -> f64 {
         mean((0..self.classes).map(|class| self.iou(class)))
     }

@@ -1,4 +1,4 @@
-//! Training with a look at held-out data after each epoch.
+//! Training with validation after each epoch.
 
 use super::{
     metric::{Metric, Scores},
@@ -8,15 +8,15 @@ use crate::{Network, checkpoint};
 use quarterturn_core::{Error, Result, Tensor};
 use std::{ops::ControlFlow, path::PathBuf};
 
-/// What is measured after each epoch, and what follows from it.
+/// Validation after each epoch: what is measured, where the best network is saved, and when the run stops early.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Validation {
-    /// What is measured on held-out data. The first decides which epoch is the best; of equal epochs the earliest is.
+    /// The metrics on held-out data. The first decides which epoch is the best; of equal ones the earliest.
     pub metrics: Vec<Metric>,
-    /// Where the network of the best epoch so far is kept, with the trainer's notes: a checkpoint, which
-    /// [`crate::checkpoint::load`] reads. Where weights are averaged, it holds the averages.
+    /// The file for the network of the best epoch so far, with the trainer's notes: a checkpoint, which
+    /// [`crate::checkpoint::load`] reads. If weights are averaged ([`crate::training::Training::average`]), it has the averages.
     pub best: Option<PathBuf>,
-    /// The run ends early once so many epochs in a row were not better than the best before them.
+    /// Early stopping: the run ends after this many epochs in a row without improvement.
     pub patience: Option<u32>,
 }
 
@@ -31,24 +31,24 @@ pub struct Best {
     pub value: f64,
 }
 
-/// What an epoch came to.
+/// The results of an epoch.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The epoch, from 0.
     pub epoch: u32,
-    /// The mean loss over its images, as they were met.
+    /// The mean training loss over its images.
     pub loss: f64,
-    /// The metrics of the held-out data.
+    /// The metrics on the held-out data.
     pub scores: Scores,
     /// Whether it is the best so far.
     pub is_best: bool,
 }
 
 impl<N: Network + ?Sized> Trainer<'_, N> {
-    /// As [`Trainer::run`]; and after each epoch the network is measured on `held_out()`, the batches of other data. Then `watch`
-    /// gets a [`Report`] beside the progress. Where weights are averaged, it is the averages that are measured.
+    /// As [`Trainer::run`], with validation: after each epoch the network is measured on the batches of `held_out()`.
+    /// Then `watch` gets a [`Report`] besides the progress. If weights are averaged, the averages are measured.
     ///
-    /// Breaks if `watch` does; a run that ends early, as [`Validation::patience`] says, continues.
+    /// Returns `ControlFlow::Break` if `watch` did, and `Continue` if the run has ended, by early stopping too.
     ///
     /// ```
     /// # use quarterturn_autograd::{Optimizer, Schedule};

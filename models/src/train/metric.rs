@@ -1,4 +1,4 @@
-//! What is measured of a network on data that it is not trained on.
+//! Metrics on held-out data.
 
 use super::{
     confusion::Confusion,
@@ -15,37 +15,38 @@ use std::{fmt, sync::Arc};
 /// Images that one thread evaluates at a time: few, so that their feature maps stay in its cache.
 const CHUNK: usize = 16;
 
-/// A number that tells how good a network is: sums over images that add up, whatever the batches, and what follows from them.
+/// A metric, such as accuracy. It is computed from sums over images, so the batch size does not change it.
 ///
-/// A place is an image, or where there is a class for each pixel, a pixel; places with the ignored label do not count. A place of
-/// which an output is not a number has no answer, and none is wrong.
+/// In what follows a *place* is an image, or a pixel where each pixel has a class. Places with the ignored label do not
+/// count. A place with a NaN among its outputs counts as wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Metric {
-    /// The mean of the objective's loss over the images; of [`Objective::Classes`] over the places that count, by their weights.
+    /// The mean loss of the objective over the images. For [`Objective::Classes`] it is the mean over places, with the
+    /// weights of the classes.
     Loss,
-    /// Of [`Objective::Classes`]: the share of places whose class has the greatest output.
+    /// For [`Objective::Classes`]: the fraction of places whose class has the greatest output.
     Accuracy,
-    /// Of [`Objective::Classes`]: the share of places whose class is among the so many greatest outputs; of equal ones the first
-    /// counts as greater.
+    /// For [`Objective::Classes`]: top-k accuracy, the fraction of places whose class is among the k greatest outputs.
+    /// Of equal outputs the first counts as greater.
     TopK(usize),
-    /// Of [`Objective::Classes`]: the mean over the classes of the share of their places that are recognised, over the classes
-    /// that occur. See [`Confusion`].
+    /// For [`Objective::Classes`]: the mean recall over the classes that occur (balanced accuracy). See [`Confusion`].
     Recall,
-    /// Of [`Objective::Classes`]: the mean over the classes of their intersection over union (the Jaccard index), over the classes
-    /// that occur or are answered. See [`Confusion`].
+    /// For [`Objective::Classes`]: the mean intersection over union (Jaccard index) over the classes that occur or are
+    /// predicted. See [`Confusion`].
     Iou,
-    /// Of [`Objective::SeveralLabels`]: the share of labels for which the output is above 0 just where the target is above ½.
+    /// For [`Objective::SeveralLabels`]: the fraction of labels that are right: the output is above 0 if and only if
+    /// the target is above ½.
     LabelAccuracy,
-    /// Of [`Objective::Numbers`]: the mean of |output − target|.
+    /// For [`Objective::Numbers`]: the mean of |output − target|.
     MeanAbsoluteError,
-    /// A function of one's own: see [`Metric::own`].
+    /// A metric of your own: see [`Metric::own`].
     Own(OwnMetric),
 }
 
 type OwnSums = dyn Fn(&Tensor, &Tensor) -> Result<Vec<f64>> + Send + Sync;
 type OwnValue = dyn Fn(&[f64]) -> f64 + Send + Sync;
 
-/// A metric of one's own.
+/// A metric of your own: see [`Metric::own`].
 #[derive(Clone)]
 pub struct OwnMetric {
     name: String,
@@ -84,7 +85,8 @@ impl fmt::Display for Metric {
 }
 
 impl Metric {
-    /// `sums(outputs, targets)` of each batch are added up, element by element, and `value` makes the metric of them.
+    /// A metric of your own. `sums(outputs, targets)` is called for each batch, and its results are added up element by
+    /// element. `value` computes the metric from the totals.
     pub fn own(
         name: impl Into<String>,
         more_is_better: bool,
@@ -162,9 +164,22 @@ impl Metric {
     }
 }
 
-/// Metrics over the batches of a data set, as sums on the host.
+/// Computes metrics over the batches of a data set.
 ///
-/// Neither the batches nor the number of threads change a count.
+/// ```no_run
+/// # use quarterturn_core::{Result, Tensor};
+/// # use quarterturn_models::{MnistCnn, training::{Metric, Objective, Scores}};
+/// # fn scores(network: &MnistCnn, batches: Vec<(Tensor, Tensor)>) -> Result<()> {
+/// let mut scores = Scores::new(&Objective::default(), &[Metric::Accuracy]);
+/// for (images, labels) in batches {
+///     scores.measure(network, &images, &labels)?;
+/// }
+/// println!("{:?}", scores.values());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Counts, such as accuracy, depend neither on the batch size nor on the number of threads.
 #[derive(Clone, Debug)]
 pub struct Scores {
     objective: Objective,
@@ -175,14 +190,15 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Of no image yet.
+    /// Metrics over no images yet.
     pub fn new(objective: &Objective, metrics: &[Metric]) -> Self {
         let (objective, metrics) = (objective.clone(), metrics.to_vec());
         Scores { sums: vec![Vec::new(); metrics.len()], objective, metrics, images: 0 }
     }
 
-    /// Adds a batch: what `network` makes of `inputs` `[N, C, 1, H, W]`, compared with `targets` as the objective takes them. On the
-    /// CPU the threads share the images; other devices take all at once, so pass a few hundred at a time.
+    /// Adds a batch: runs `network` on `inputs` `[N, C, 1, H, W]` and compares its outputs with `targets`, in the form
+    /// that the objective takes. On the CPU the threads share the images. Other devices take all at once, so pass a few
+    /// hundred at a time.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the inputs do not fit the network, are on another device, or targets do not fit, as
@@ -206,10 +222,11 @@ impl Scores {
         Ok(())
     }
 
-    /// Adds a batch of `outputs` that a network has made.
+    /// Adds a batch whose `outputs` you have computed yourself.
     ///
     /// # Errors
-    /// As [`Objective::loss`]; targets on a GPU are looked at too. [`Error::Invalid`] if a metric is not of the objective.
+    /// As [`Objective::loss`]; targets on a GPU are checked too. [`Error::Invalid`] if a metric does not belong to the
+    /// objective.
     pub fn count(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
         self.objective.expect_fit(outputs.shape(), targets)?;
         self.objective.expect_targets(outputs.shape(), targets, self.images)?;
@@ -222,10 +239,10 @@ impl Scores {
         Ok(())
     }
 
-    /// Adds what others have counted, of the same metrics.
+    /// Adds the sums of other scores with the same metrics.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if they are of other metrics, or of another number of classes.
+    /// [`Error::Invalid`] if their metrics or the number of classes differ.
     pub fn add(&mut self, other: &Scores) -> Result<()> {
         if self.metrics != other.metrics {
             return Err(Error::Invalid(format!("scores of {:?} and of {:?}", self.metrics, other.metrics)));
@@ -237,18 +254,18 @@ impl Scores {
         Ok(())
     }
 
-    /// How many images were counted.
+    /// The number of images.
     pub fn images(&self) -> u64 {
         self.images
     }
 
-    /// The names of the metrics and their values; NaN where there is nothing to take a mean of.
+    /// The names of the metrics and their values; NaN for a mean over nothing.
     pub fn values(&self) -> Vec<(String, f64)> {
         let pairs = self.metrics.iter().zip(&self.sums);
         pairs.map(|(metric, sums)| (metric.to_string(), metric.value(sums))).collect()
     }
 
-    /// The value of a metric, if it is one of these.
+    /// The value of one metric; `None` if it is not among these.
     pub fn value(&self, metric: &Metric) -> Option<f64> {
         let at = self.metrics.iter().position(|found| found == metric)?;
         Some(metric.value(&self.sums[at]))

@@ -1,4 +1,4 @@
-//! Training for any task: objectives, the loop, its state in a file, metrics on held-out data.
+//! Training: objectives (losses), the training loop, its state in a file, metrics on held-out data.
 
 mod confusion;
 mod first_batch;

@@ -1,12 +1,12 @@
-//! What a network is trained for: from its outputs and the targets to a loss.
+//! Objectives: losses as functions of outputs and targets.
 
 use quarterturn_autograd::Var;
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::{CrossEntropy, Pointwise, Reduction};
 use std::{fmt, sync::Arc};
 
-/// The loss that a [`crate::training::Trainer`] makes small: a function of the network's outputs and of the targets, which come with
-/// the inputs in each batch. The loss of a batch is a mean over its images, shape `[]`.
+/// The loss that a [`crate::training::Trainer`] minimises: a function of the network's outputs and of the targets,
+/// which come with the inputs in each batch. The loss of a batch is a mean over its images, shape `[]`.
 ///
 /// ```
 /// use quarterturn_models::training::{Classes, Difference, Objective};
@@ -24,30 +24,30 @@ use std::{fmt, sync::Arc};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Objective {
-    /// One class for each image or each place of a map: logits `[N, K, …]`, class indices `[N, …]` stored as numbers. The loss is
-    /// the mean cross-entropy ([`quarterturn_kernels::cross_entropy_with`]).
+    /// Classification: one class for each image or each pixel. Outputs are logits `[N, K, …]`, targets class indices
+    /// `[N, …]`, stored as numbers. The loss is the mean cross-entropy ([`quarterturn_kernels::cross_entropy_with`]).
     Classes(Classes),
-    /// Several labels, each of which holds or does not: logits, and targets from 0 to 1 of the same shape. The loss is the mean
+    /// Multi-label classification: outputs are logits, targets of the same shape are from 0 to 1. The loss is the mean
     /// binary cross-entropy ([`Pointwise::BinaryCrossEntropy`]).
     SeveralLabels,
-    /// Real numbers: outputs and targets of the same shape. The loss is the mean of a [`Difference`].
+    /// Regression: outputs and targets are real numbers of the same shape. The loss is the mean of a [`Difference`].
     Numbers(Difference),
-    /// A function of one's own: see [`Objective::own`].
+    /// A loss of your own: see [`Objective::own`].
     Own(OwnObjective),
 }
 
-/// How [`Objective::Classes`] weighs places. The default is the plain mean.
+/// Options of [`Objective::Classes`]. The default is the plain mean of the cross-entropy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classes {
-    /// A factor for each of the K classes.
+    /// A weight for each of the K classes.
     pub weights: Option<Vec<f64>>,
-    /// How much of each target is spread evenly over all classes, from 0 to 1 (Szegedy et al. 2016).
+    /// Label smoothing, from 0 to 1: this part of each target is spread evenly over all classes (Szegedy et al. 2016).
     pub smoothing: f64,
-    /// A label that is no class, such as 255: its places count for nothing.
+    /// A label that is ignored, such as 255 (PyTorch: `ignore_index`).
     pub ignored: Option<i32>,
 }
 
-/// What a number loses that is d off.
+/// The loss of one number, where d is output − target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Difference {
     /// `d²`, PyTorch's `MSELoss`.
@@ -60,7 +60,7 @@ pub enum Difference {
 
 type OwnLoss = dyn for<'t> Fn(&Var<'t>, &Tensor) -> Result<Var<'t>> + Send + Sync;
 
-/// A loss as a function of one's own, with a name by which runs are compared when one is resumed.
+/// A loss of your own: see [`Objective::own`].
 #[derive(Clone)]
 pub struct OwnObjective {
     name: String,
@@ -107,8 +107,8 @@ impl fmt::Display for Objective {
 }
 
 impl Objective {
-    /// `loss(outputs, targets)`, shape `[]`: a mean over the images. The name stands for all that decides the loss: a run that is
-    /// resumed must have the same.
+    /// A loss of your own: `loss(outputs, targets)` must return a mean over the images, shape `[]`. Functions cannot be
+    /// compared, so a resumed run compares the name: choose another name for another loss.
     pub fn own(
         name: impl Into<String>,
         loss: impl for<'t> Fn(&Var<'t>, &Tensor) -> Result<Var<'t>> + Send + Sync + 'static,
@@ -116,13 +116,13 @@ impl Objective {
         Objective::Own(OwnObjective { name: name.into(), loss: Arc::new(loss) })
     }
 
-    /// The loss of a batch, shape `[]`. Targets may be on the CPU, whatever the device of the outputs: there they are looked at before
-    /// anything is computed, and are then moved.
+    /// The loss of a batch, shape `[]`. Targets may be on the CPU, whatever the device of the outputs. They are checked
+    /// there before anything is computed, and are then moved.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if outputs and targets do not fit each other, or a target is none: a label that is no class, a share that
-    /// is not from 0 to 1, a number that is not finite. (Targets that are on a GPU already cannot be looked at without waiting for it;
-    /// they make the loss NaN.) What an own function reports.
+    /// [`Error::Invalid`] if the shapes of outputs and targets do not fit, or a target is invalid: a label that is no
+    /// class, a probability that is not from 0 to 1, a number that is not finite. (Targets on a GPU are not checked,
+    /// because that would mean waiting for it. Invalid ones make the loss NaN.) The error of a function of your own.
     pub fn loss<'t>(&self, outputs: &Var<'t>, targets: &Tensor) -> Result<Var<'t>> {
         self.expect_fit(outputs.shape(), targets)?;
         self.of_fit(outputs, targets)

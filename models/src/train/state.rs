@@ -1,4 +1,4 @@
-//! The state of a training run, as a file keeps it.
+//! The state of a training run in a file.
 
 use super::{
     Trainer, Training,
@@ -39,12 +39,13 @@ const LOSSES: &str = "training.losses";
 const LOSS_SUM: &str = "training.loss_sum";
 
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
-    /// The run whose state [`Trainer::save`] wrote to `path`: `network` takes the state's values. That the data are the same is
-    /// looked at when [`Trainer::run`] goes on.
+    /// Resumes the run whose state [`Trainer::save`] wrote to `path`. The weights are loaded into `network`. Whether
+    /// the data are the same is checked when [`Trainer::run`] continues.
     ///
     /// # Errors
-    /// As [`Checkpoint::restore`]; [`Error::Checkpoint`] with the name of the setting if the state is of a run with other settings
-    /// than `training`, or with the name of what is missing, unknown, or contradicts the rest. The network is then unchanged.
+    /// As [`Checkpoint::restore`]. [`Error::Checkpoint`], naming the setting, if the run had other settings than
+    /// `training`; or naming the entry of the file that is missing, unknown or inconsistent. The network is then
+    /// unchanged.
     pub fn resume(network: &'n mut N, training: Training, path: impl AsRef<Path>) -> Result<Self> {
         let state = Checkpoint::read(path)?;
         training.check()?;
@@ -200,13 +201,13 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         Ok(Some(best))
     }
 
-    /// Writes the state to `path`, whole or not at all: the network's tensors under their own names, the rest behind
+    /// Writes the state to `path`, atomically: the network's tensors under their own names, the rest with the prefixes
     /// `optimizer.` and `training.`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Invalid`] if training has diverged, and [`Error::Checkpoint`] if a tensor is not, so that a
-    /// state that cannot be resumed never replaces one that can; what went wrong on the GPU. A former file at `path` is then
-    /// unharmed.
+    /// [`Error::Io`]; an error of the GPU. [`Error::Invalid`] if training has diverged, and [`Error::Checkpoint`] if a
+    /// tensor is not finite: a state that cannot be resumed never replaces one that can. A former file at `path` is
+    /// then unharmed.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
         if let Some(sum) = &self.loss_sum {
             let mean = sum.to_f64()?[0] / self.position.images as f64;
@@ -298,12 +299,12 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         [EPOCH_STEPS, LOSSES].map(String::from).into_iter().chain(sum).chain(batch).collect()
     }
 
-    /// What else the state keeps for whoever trains: the best accuracy so far, say. See [`Notes`] for known names.
+    /// Text of your own that is saved with the state, such as the preparation of images. See [`Notes`] for known names.
     pub fn notes(&self) -> &Notes {
         &self.notes
     }
 
-    /// As [`Trainer::notes`], to change them; what is there is in the next [`Trainer::save`].
+    /// The notes, to change them. The next [`Trainer::save`] writes them.
     pub fn notes_mut(&mut self) -> &mut Notes {
         &mut self.notes
     }

@@ -1,16 +1,17 @@
-//! One step on one batch.
+//! One training step.
 
 use super::objective::Objective;
 use crate::{Mode, Network, Trace};
 use quarterturn_autograd::{Gradients, Optimizer, Tape};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 
-/// One step on one batch of images with class labels: forward, backward, update. Returns the loss, shape `[]`, still on the device.
+/// One training step on a batch of images with class labels: forward, backward, update. Returns the loss, shape `[]`,
+/// on the device.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the images do not fit, or leave one of the norms a single value per channel to take the statistics of; if
-/// there is not one label per image, or one is no class (labels may be on the CPU on every device, where that is seen before anything
-/// is computed; one that is on a GPU already makes the loss NaN); or when the GPU has no room.
+/// [`Error::Invalid`] if the images do not fit the network, if a batch norm has only one value per channel, if there is
+/// not one label per image, or if a label is no class. (Labels may be on the CPU, whatever the device; there they are
+/// checked first. Labels on a GPU are not checked; an invalid one makes the loss NaN.) An error if the GPU has no room.
 pub fn train_step<N: Network + ?Sized>(
     network: &mut N,
     optimizer: &mut Optimizer,

@@ -1,4 +1,4 @@
-//! The count of correct answers.
+//! Counting correct answers of a classifier.
 
 use super::step::expect_labels;
 use crate::{Network, check::warn_of_pixels};
@@ -11,9 +11,10 @@ const CHUNK: usize = 16;
 /// A GPU is never so many batches behind.
 const FURTHEST_BEHIND: usize = 256;
 
-/// How many of the images `[N, C, 1, H, W]` the network classifies as `labels` `[N]` say. Other devices than the CPU
-/// take the images at once: pass a few hundred at a time. To test on several views of each image, or without waiting
-/// for a GPU after each batch, see [`Tally`].
+/// The number of images `[N, C, 1, H, W]` that the network classifies correctly, by `labels` `[N]`. Devices other than
+/// the CPU take all images at once, so pass a few hundred at a time. To test on several views of each image (rotations,
+/// say), or without waiting for a GPU after each batch, see [`Tally`]. For other metrics see
+/// [`crate::training::Scores`].
 ///
 /// # Errors
 /// As [`Tally::count`].
@@ -23,11 +24,11 @@ pub fn evaluate<N: Network + ?Sized>(network: &N, images: &Tensor, labels: &Tens
     Ok(tally.read()?[0])
 }
 
-/// Counts of correct answers over the batches of a test set, for several views of each image (rotations, say). On a
-/// GPU they are kept there until somebody reads them.
+/// Counts correct answers over the batches of a test set, for several views of each image (rotations, say). Counts on a
+/// GPU stay there until [`Tally::read`].
 ///
-/// An image of whose logits one is not a number has no answer: it counts as wrong, [`Tally::has_unanswered`] tells, and so does a
-/// warning through the `log` facade.
+/// An image with a NaN among its logits counts as wrong. [`Tally::has_unanswered`] tells whether there was one, and a
+/// warning is logged through the `log` crate.
 #[derive(Clone, Debug)]
 pub struct Tally {
     counts: Vec<u64>,
@@ -50,26 +51,25 @@ struct Pending {
 }
 
 impl Tally {
-    /// Counts for so many views, at 0.
+    /// Counts of 0 for this number of views.
     pub fn new(views: usize) -> Self {
         Self::from_counts(vec![0; views])
     }
 
-    /// Counts on from what [`Tally::read`] gave.
+    /// Continues from counts that [`Tally::read`] returned.
     pub fn from_counts(counts: Vec<u64>) -> Self {
         let pending = Pending { counts: vec![None; counts.len()], ..Pending::default() };
         Tally { counts, has_unanswered: false, images: 0, classes: 0, pending }
     }
 
-    /// Adds the images `[N, C, H, W]` or `[N, C, 1, H, W]` with `labels` `[N]`: view `v` of them, as the network gets
-    /// it, is `view(images, v)`. The labels are on the CPU or on the device of the network. On the CPU the threads share the images, a few at a time, and make all views of those
-    /// they have; the counts do not depend on how. Other devices take all images at once.
+    /// Adds a batch of images `[N, C, H, W]` or `[N, C, 1, H, W]` with `labels` `[N]`. For each view v, the network is
+    /// run on `view(images, v)`. The labels are on the CPU or on the device of the network. On the CPU the threads
+    /// share the images; this does not change the counts. Other devices take all images at once.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the views do not fit the network, the images are on another device, or are not as many
-    /// as the labels, or a label is no class, naming it and its image (of labels on a GPU, [`Tally::wait`] and [`Tally::read`] tell
-    /// that);
-    /// or what went wrong on the GPU.
+    /// [`Error::Invalid`] if the views do not fit the network, the images are on another device, or are not as many as
+    /// the labels, or a label is no class, naming it and its image (for labels on a GPU, [`Tally::wait`] and
+    /// [`Tally::read`] return this error); or an error of the GPU.
     pub fn count<N: Network + ?Sized>(
         &mut self,
         network: &N,
@@ -159,7 +159,7 @@ impl Tally {
         if self.pending.labels.len() > FURTHEST_BEHIND { self.wait() } else { Ok(()) }
     }
 
-    /// Waits until a GPU has counted what it was given, so that it is never far behind.
+    /// Waits until a GPU has counted all batches so far.
     ///
     /// # Errors
     /// [`Error::Invalid`] if a label was no class, naming it and its image; what went wrong on the GPU.
@@ -173,7 +173,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The count of each view.
+    /// The number of correct answers for each view.
     ///
     /// # Errors
     /// As [`Tally::wait`].
@@ -195,7 +195,7 @@ impl Tally {
         Ok(&self.counts)
     }
 
-    /// Whether logits of an image, in any view, were not numbers, among those that [`Tally::read`] has read.
+    /// Whether an image, in any view, had a NaN among its logits, of those that [`Tally::read`] has read.
     pub fn has_unanswered(&self) -> bool {
         self.has_unanswered
     }

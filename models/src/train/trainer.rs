@@ -13,7 +13,7 @@ use quarterturn_core::{Device, Error, Result, Tensor};
 use quarterturn_kernels as kernels;
 use std::ops::ControlFlow;
 
-/// Where a run stands: told after each step, and once more after each epoch, with its loss.
+/// The position of a run. The `watch` function gets it after each step, and once more after each epoch, with the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// The epoch, from 0.
@@ -24,12 +24,13 @@ pub struct Progress {
     pub steps: u32,
     /// The learning rate of this step.
     pub lr: f64,
-    /// At the end of an epoch: the mean loss over its images, as they were met.
+    /// At the end of an epoch: the mean training loss over its images. Otherwise `None`.
     pub loss: Option<f64>,
 }
 
-/// Trains `network`. `batches(epoch)` yields the inputs `[N, C, 1, H, W]` and targets of an epoch; of class labels these are `[N]`.
-/// The loss is read back once per epoch only. Returns each epoch's mean loss. For a run that can be resumed see [`Trainer`].
+/// Trains `network`: the short form, for runs without validation and without resuming (see [`Trainer`]).
+/// `batches(epoch)` returns an iterator over the batches of an epoch: inputs `[N, C, 1, H, W]` and targets (class
+/// labels are `[N]`). The loss is read back from the device once per epoch. Returns the mean loss of each epoch.
 ///
 /// # Errors
 /// As [`Trainer::run`].
@@ -55,12 +56,15 @@ where
     Ok(trainer.position.losses)
 }
 
-/// A training run that can stop after any step and go on, in another process too, with the same bits.
+/// A training run. It can be stopped after any step and resumed, in another process too, with the same bits as without
+/// the stop.
 ///
-/// Its state is all that decides what follows: the network's parameters and running statistics, the optimizer's
-/// moments and step, the position in the run (and so in the schedule), the losses so far and the sum of this epoch's; gradients that
-/// wait for more batches, averages of weights, and the best epoch so far, where there are such. Random numbers need no state, being
-/// functions of the seed and the position. [`Trainer::save`] writes the state to one file, [`Trainer::resume`] takes it up.
+/// [`Trainer::save`] writes the state to one file, and [`Trainer::resume`] reads it. The state has the network's
+/// parameters and running statistics, the optimizer's state, the position in the run, and the losses so far. Where they
+/// are used, it also has accumulated gradients, averages of weights, and the best epoch. Random numbers need no state,
+/// since they are functions of seed and position.
+///
+/// To train with validation call [`Trainer::fit`], which has an example; without it [`Trainer::run`].
 #[derive(Debug)]
 pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) network: &'n mut N,
@@ -92,7 +96,7 @@ pub(super) struct Gathered {
 }
 
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
-    /// A run that has made no step.
+    /// A new run.
     pub fn new(network: &'n mut N, training: Training) -> Self {
         Trainer {
             network,
@@ -110,16 +114,19 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         }
     }
 
-    /// Trains on to the end of the run, or until `watch` breaks off. `batches(epoch, from)` yields the inputs
-    /// `[N, C, 1, H, W]` and targets of an epoch, as [`Training::objective`] takes them (class labels: `[N]`), from its step `from` on,
-    /// which is not 0 where a run is resumed: the same batches whenever it is asked, which is why a resumed run asks it for the first
-    /// batch of the last epoch once more. `watch` sees the trainer after each step, and once more after each epoch; it may save the
-    /// state. The loss is read back once per epoch only. [`Trainer::fit`] does the same, and measures the network after each epoch.
+    /// Trains to the end of the run, or until `watch` returns `ControlFlow::Break`. `batches(epoch, from)` returns an
+    /// iterator over the batches of an epoch, from step `from` on: inputs `[N, C, 1, H, W]`, and targets as
+    /// [`Training::objective`] takes them (class labels: `[N]`). `from` is above 0 only where a run is resumed in the
+    /// middle of an epoch. `batches` must return the same batches at every call with the same arguments. A resumed run
+    /// checks this on the first batch of the last epoch. `watch` gets the trainer after each step, and once more after
+    /// each epoch; it may save the state. The loss is read back from the device once per epoch. [`Trainer::fit`] does
+    /// the same with validation.
     ///
     /// # Errors
-    /// [`Error::Invalid`], naming epoch and batch, if inputs or targets do not fit, an epoch has no batch, or the loss or a parameter
-    /// is no longer finite at its end; if a setting makes no sense or a weight that it names does not exist; [`Error::Checkpoint`], naming what differs, if a resumed run goes on with other data or
-    /// another batch size than it was begun with; whatever `batches`, `watch` or the device report.
+    /// [`Error::Invalid`], naming epoch and batch, if inputs or targets do not fit, if an epoch has no batch, or if the
+    /// loss or a parameter is not finite at the end of an epoch (training has diverged). [`Error::Invalid`] if a
+    /// setting is out of range or names a weight that does not exist. [`Error::Checkpoint`], naming what differs, if a
+    /// resumed run continues with other data or another batch size. Errors of `batches`, `watch` and the device.
     pub fn run<B, I>(
         &mut self,
         mut batches: B,
@@ -332,11 +339,11 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         Ok(Error::Invalid(format!("training diverged: {reasons}; try a lower learning rate than {lr}")))
     }
 
-    /// What `look` makes of the network with the averages of its parameters in place of these, if [`Training::average`] says that
-    /// averages are taken and the optimizer has made a step; else of the network as it is.
+    /// Calls `look` with the network, in which the averages of the parameters stand in place of the parameters. If
+    /// [`Training::average`] is `None`, or before the first step, `look` gets the network as it is.
     ///
     /// # Errors
-    /// What `look` reports.
+    /// The errors of `look`.
     pub fn with_averages<T>(&mut self, look: impl FnOnce(&mut N) -> Result<T>) -> Result<T> {
         let Some(averages) = self.averages.as_mut().filter(|_| self.optimizer.steps() > 0) else {
             return look(self.network);
@@ -357,7 +364,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         self.position.step
     }
 
-    /// The mean loss of each finished epoch, over its images as they were met.
+    /// The mean training loss of each finished epoch.
     pub fn losses(&self) -> &[f64] {
         &self.position.losses
     }
@@ -367,7 +374,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         self.network
     }
 
-    /// The network in training, for [`crate::checkpoint::save`]. What is changed of it is trained on.
+    /// The network in training, to change it. Training continues with the changed network.
     pub fn network_mut(&mut self) -> &mut N {
         self.network
     }

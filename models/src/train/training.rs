@@ -5,7 +5,7 @@ use crate::{Config, Network};
 use quarterturn_autograd::{Kind, Optimizer, ParamGroup, Rule, Schedule};
 use quarterturn_core::{Error, Result};
 
-/// Settings of a training run. [`Training::new`] has the usual ones for what is not given:
+/// Settings of a training run. [`Training::new`] fills in the usual values:
 ///
 /// ```
 /// use quarterturn_autograd::{Optimizer, ParamGroup, Schedule};
@@ -28,39 +28,44 @@ pub struct Training {
     pub rule: Rule,
     /// The learning rate; any function of the position by [`Schedule::own`].
     pub schedule: Schedule,
-    /// Key of all random numbers: dropout here, and whatever the batches draw.
+    /// Seed of dropout. Pass the same to the loader if shuffling and augmentation shall follow it.
     pub seed: u64,
-    /// What is made small. Class labels, if nothing else is said.
+    /// The loss. The default is cross-entropy with class labels.
     pub objective: Objective,
-    /// Weights that the optimizer treats in their own way: another rate, no decay. A weight belongs to the first group that it fits.
+    /// Parameter groups: weights with another learning rate or weight decay. A weight belongs to the first group that
+    /// it fits.
     pub groups: Vec<ParamGroup>,
-    /// The names of weights that stay as they are; `*` stands for any characters. Running statistics of norms are no weights: they
-    /// move on.
+    /// The names of frozen weights; `*` stands for any characters. Running statistics of norms are no weights and are
+    /// updated all the same.
     pub frozen: Vec<String>,
     /// How gradients are clipped before each step of the optimizer.
     pub clip: Option<Clip>,
-    /// After so many batches the optimizer makes a step, along the gradient of the mean loss over all their images; after the last
-    /// batch of an epoch in any case. The learning rate is that of the last of these batches.
+    /// Gradient accumulation: the optimizer makes a step after this many batches, with the gradient of the mean loss
+    /// over all their images. It also makes a step after the last batch of an epoch. The learning rate is that of the
+    /// last of these batches.
     pub accumulate: u32,
-    /// The decay of an exponential mean of all parameters, taken after each step of the optimizer: see [`quarterturn_autograd::Averages`]
-    /// and [`crate::training::Trainer::with_averages`]. 0.999 looks back over some thousand steps.
+    /// The decay of an exponential moving average (EMA) of all parameters, updated after each step of the optimizer:
+    /// see [`quarterturn_autograd::Averages`] and [`crate::training::Trainer::with_averages`]. 0.999 reaches back over
+    /// about a thousand steps.
     pub average: Option<f64>,
-    /// What else the parts of a run must agree on, by name: `quarterturn_data::Loader::identity` tells the batch size, the
-    /// augmentation, and a fingerprint of the data. A run that is resumed with another value is refused, naming it.
+    /// Facts about the data that must be the same when the run is resumed, by name.
+    /// `quarterturn_data::Loader::identity` returns batch size, augmentation, and a fingerprint of the data. If a value
+    /// differs, resuming returns an error that names it.
     pub data: Config,
 }
 
 /// How gradients are clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clip {
-    /// All of them by one factor, so that the root of the sum of their squares is not above this (PyTorch's `clip_grad_norm_`).
+    /// By norm: all gradients are multiplied by one factor, so that the root of the sum of their squares is at most
+    /// this (PyTorch's `clip_grad_norm_`).
     Norm(f64),
-    /// Each number to this size at most (PyTorch's `clip_grad_value_`).
+    /// By value: each element is clipped to ± this (PyTorch's `clip_grad_value_`).
     Value(f64),
 }
 
 impl Training {
-    /// Class labels, a step of the optimizer for each batch, and nothing frozen, clipped or averaged.
+    /// The usual settings: class labels, an optimizer step for each batch, and nothing frozen, clipped or averaged.
     pub fn new(epochs: u32, rule: Rule, schedule: Schedule, seed: u64) -> Self {
         Training {
             epochs,
@@ -77,7 +82,8 @@ impl Training {
         }
     }
 
-    /// The paper's setting for MNIST: Adam, learning rate 0.01 halved every 10 epochs, weight decay 1e-5, 50 epochs.
+    /// The settings of Edixhoven et al. 2023 for MNIST: Adam, learning rate 0.01 halved every 10 epochs, weight decay
+    /// 1e-5, 50 epochs.
     pub fn mnist(seed: u64) -> Self {
         let schedule = Schedule::Step { lr: 0.01, factor: 0.5, every: 10 };
         Self::new(50, Optimizer::adam(1e-5).rule(), schedule, seed)
