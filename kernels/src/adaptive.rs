@@ -1,4 +1,4 @@
-//! Subsampling by 2 that commutes with turns and reflections at every size.
+//! Adaptive subsampling: subsampling by 2 that commutes with turns and reflections at every size.
 //!
 //! Where a window of stride 2 leaves a sample over, that is where the map `z` that it would make with stride 1 has an even
 //! extent, the grid of places that it samples goes over into another one under a turn: there are four, rows `a, a + 2, …` and
@@ -29,7 +29,8 @@ use crate::{
     plane::{Planes, with_planes},
 };
 
-/// Which of its four grids each image of a batch is sampled on. Cloning shares it.
+/// Which grid of pixels each image of a batch keeps when it is subsampled by 2. There are up to four: rows start at 0
+/// or 1, and so do columns. Cloning shares the choice.
 #[derive(Clone, Debug)]
 pub struct GridChoice {
     /// `[N, 4]`.
@@ -40,18 +41,18 @@ pub struct GridChoice {
 }
 
 impl GridChoice {
-    /// What each grid counts for, `[N, 4]` for (a, b) = (0, 0), (0, 1), (1, 0) and (1, 1): 1 for the grid that was chosen,
-    /// 1/t for each of t that tie, 0 for the others. NaN if the image holds a NaN.
+    /// The weight of each grid, `[N, 4]`, for first row and column (0, 0), (0, 1), (1, 0) and (1, 1). The chosen grid
+    /// has weight 1 and the others 0. If t grids have the same score, each has weight 1/t. NaN if the image has a NaN.
     pub fn weights(&self) -> &Tensor {
         &self.weights
     }
 
-    /// Height and width of the maps that are sampled; those of the result are half of it, rounded up.
+    /// Height and width of the maps before subsampling. Those of the result are half of these, rounded up.
     pub fn extents(&self) -> [usize; 2] {
         [self.height, self.width]
     }
 
-    /// Whether there was a choice: an extent is even.
+    /// Whether there was a choice: height or width is even.
     pub fn is_open(&self) -> bool {
         self.open() != [false; 2]
     }
@@ -91,12 +92,14 @@ impl GridChoice {
     }
 }
 
-/// Chooses a grid for each image of `z` `[N, …, H, W]`: the one with the largest sum of squares over all its planes. A turn or
-/// reflection of the planes, with any exchange of whole planes, turns the choice with them.
+/// Chooses a grid for each image of `z` `[N, …, H, W]`: the one with the largest sum of squares over all planes. If the
+/// planes are turned or mirrored, the choice turns with them. The order of the planes does not matter. (Adaptive
+/// polyphase sampling, Chaman & Dokmanic 2021; group equivariant subsampling, Xu et al. 2021.)
 ///
-/// The score of a grid of one plane is `Σ round(2ᵇ z²/4ᵉ)`, where `2ᵉ` is the power of two above the largest `|z|` of the plane
-/// and b ≤ 22 as large as a sum in 32 bits allows; those of an image's planes are added as multiples of the largest `4ᵉ`. Sums of
-/// integers do not depend on their order. (What is above 2¹²⁶ counts as that.)
+/// Sums of squares in floating point would depend on their order, so they are computed in integers. The score of a grid
+/// of one plane is `Σ round(2ᵇ z²/4ᵉ)`. Here `2ᵉ` is the power of two above the largest `|z|` of the plane, and b ≤ 22
+/// is as large as a 32-bit sum allows. The scores of an image's planes are added as multiples of the largest `4ᵉ`.
+/// (Values above 2¹²⁶ count as 2¹²⁶.)
 ///
 /// # Panics
 /// If `z` has fewer than three axes, or an empty plane.
@@ -105,17 +108,19 @@ pub fn choose_grid(z: &Tensor) -> GridChoice {
     choose("choose_grid", z, 0)
 }
 
-/// How [`choose_grid`] rounds on a map of these extents in an image of so many planes, for who computes its scores elsewhere: `b`,
-/// and the bits that a plane's sum loses, so that the sums of all planes have room.
+/// The rounding of [`choose_grid`], for code that computes the same scores in another program. Arguments are height and
+/// width of the map and the number of planes of an image. Returns `b`, and the number of bits by which a plane's sum is
+/// shortened, so that the sum over all planes fits.
 pub fn grid_score_bits([height, width]: [usize; 2], planes: usize) -> [u32; 2] {
     Scores::new(Region { height, width, inset: 0, window: 1 }, planes).rounding()
 }
 
-/// Chooses the grid for windows of stride 2 on `x` `[N, …, H, W]`, without computing what they yield: by `x` itself at the centres
-/// of the windows of each grid, or, where `kernel_size` is even, by the means of the four samples around them. What lies outside
-/// counts for nothing. A dilated filter has the `kernel_size` `d(k − 1) + 1`.
+/// Chooses the grid for windows of stride 2 on `x` `[N, …, H, W]`, without computing the outputs of the windows. The
+/// score of a grid is computed from `x` at the centres of its windows. Where `kernel_size` is even, it is computed from
+/// the means of the four samples around each centre. Centres outside of the map do not count. For a dilated filter,
+/// pass `d(k − 1) + 1` as `kernel_size`.
 ///
-/// Layers side by side on one input whose windows of stride 1 would make maps of one size can share the choice.
+/// Two layers on the same input can share the choice if, with stride 1, they would have outputs of the same size.
 ///
 /// # Panics
 /// If the stride is not 2, `x` has fewer than three axes or an empty plane, or no window fits.
@@ -169,32 +174,34 @@ fn made_with_stride_1(op: &str, x: Shape, window: Window) -> [usize; 2] {
     })
 }
 
-/// `y[n, …, i, j] = Σ_ab w[n, a, b] · z[n, …, 2i + a, 2j + b]` with the weights of the choice, whatever lies beyond an odd extent
-/// left out: the samples of the chosen grid, `[N, …, H, W]` → `[N, …, ⌈H/2⌉, ⌈W/2⌉]`. Where grids tie the opposite ones are added
-/// first, so that a turn only exchanges operands.
+/// Keeps the samples of the chosen grid: `[N, …, H, W]` → `[N, …, ⌈H/2⌉, ⌈W/2⌉]`. The formula is
+/// `y[n, …, i, j] = Σ_ab w[n, a, b] · z[n, …, 2i + a, 2j + b]` with the weights w of the choice; indices outside of the
+/// map are left out. Where several grids have the same score, opposite grids are added first, so that a turn only
+/// exchanges operands of additions.
 ///
 /// # Panics
-/// If `z` is not what the choice was made for: as many images of these extents, on its device.
+/// If number, height, width or device of the images differ from those that the choice was made for.
 #[track_caller]
 pub fn subsample(z: &Tensor, choice: &GridChoice) -> Tensor {
     assert_planes("subsample", z, choice.extents());
     gather("subsample", z, choice, Sampling::by_two(choice.extents(), choice.sampled()))
 }
 
-/// The way back: puts the samples of `y` `[N, …, ⌈H/2⌉, ⌈W/2⌉]` onto the chosen grid, zeros elsewhere. The adjoint of [`subsample`]:
-/// grids that tie get the samples divided by their number.
+/// Puts the samples of `y` `[N, …, ⌈H/2⌉, ⌈W/2⌉]` back on the chosen grid, with zeros elsewhere. This is the adjoint of
+/// [`subsample`]. If t grids have the same score, each gets the samples divided by t.
 ///
 /// # Panics
-/// If `y` is not what [`subsample`] yields of this choice.
+/// If the shape of `y` is not that of [`subsample`] with this choice.
 #[track_caller]
 pub fn upsample(y: &Tensor, choice: &GridChoice) -> Tensor {
     assert_planes("upsample", y, choice.sampled());
     spread("upsample", y, choice, Sampling::by_two(choice.extents(), choice.sampled()))
 }
 
-/// `x` `[N, …, H, W]` moved so that the plain windows of stride 2 are those of the chosen grid: a map with its padding of zeros and
-/// no sample more than the windows reach, and the window without padding to use on it. Where there is no choice, `x` and `window`
-/// as they are. Whatever is linear, a convolution above all, makes of a mean of grids the mean of its results.
+/// Shifts `x` `[N, …, H, W]` so that an ordinary layer of stride 2 on it uses the windows of the chosen grid. Returns
+/// the shifted map, which includes the zeros of the padding, and the window without padding to use on it. If there is
+/// no choice, `x` and `window` are returned as they are. If several grids have the same score, the map is the mean of
+/// the shifted maps; a linear operation, such as a convolution, then gives the mean of the results.
 ///
 /// # Panics
 /// If the stride is not 2, or the choice is not one for these windows on `x`.

@@ -10,10 +10,10 @@ use crate::{
 
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
-/// `y[…] = argmax_k x[…, k, …]` along `axis`, which is gone then: the index of the greatest value, the first of equals, as a
-/// number. NaN where a value is NaN, of which there is no greatest. It has no gradient.
+/// `y[…] = argmax_k x[…, k, …]` along `axis`, which is removed: the index of the greatest value, stored as a number. Of
+/// equal values the first counts. The result is NaN where a value is NaN. There is no gradient.
 ///
-/// Along the classes of logits `[N, K, …]` these are the answers.
+/// For logits `[N, K, …]` and axis 1 these are the predicted classes.
 ///
 /// # Panics
 /// If `axis` is not one of `x`, or is empty.

@@ -17,7 +17,8 @@ use quarterturn_core::gpu::Gpu;
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use std::cmp::Ordering;
 
-/// `y = a + b`; the operands spread over each other's axes of extent 1.
+/// `y = a + b`, with broadcasting: an axis of length 1 is repeated to the length of the other operand's axis, as in
+/// NumPy and PyTorch.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -26,7 +27,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
     binary("add", a, b, |a, b| a + b, |a, b| a + b)
 }
 
-/// `y = a − b`; spreads as [`add`].
+/// `y = a − b`; broadcasts as [`add`].
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -35,7 +36,7 @@ pub fn sub(a: &Tensor, b: &Tensor) -> Tensor {
     binary("sub", a, b, |a, b| a - b, |a, b| a - b)
 }
 
-/// `y = a · b`; spreads as [`add`].
+/// `y = a · b`; broadcasts as [`add`].
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -44,7 +45,7 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     binary("mul", a, b, |a, b| a * b, |a, b| a * b)
 }
 
-/// `y = a / b`; spreads as [`add`].
+/// `y = a / b`; broadcasts as [`add`].
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -53,7 +54,7 @@ pub fn div(a: &Tensor, b: &Tensor) -> Tensor {
     binary("div", a, b, |a, b| a / b, |a, b| a / b)
 }
 
-/// `y = max(a, b)`, NaN if either is NaN; spreads as [`add`].
+/// `y = max(a, b)`, NaN if either is NaN; broadcasts as [`add`].
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -62,7 +63,7 @@ pub fn maximum(a: &Tensor, b: &Tensor) -> Tensor {
     binary("maximum", a, b, order::greater, order::greater)
 }
 
-/// `y = min(a, b)`, NaN if either is NaN; spreads as [`add`].
+/// `y = min(a, b)`, NaN if either is NaN; broadcasts as [`add`].
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -71,7 +72,7 @@ pub fn minimum(a: &Tensor, b: &Tensor) -> Tensor {
     binary("minimum", a, b, |a, b| -order::greater(-a, -b), |a, b| -order::greater(-a, -b))
 }
 
-/// Gradients of [`maximum`]: `dy` to the greater operand, to both by halves where they are equal. (da, db)
+/// Gradients (da, db) of [`maximum`]: `dy` goes to the greater operand, and half of it to each where they are equal.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -80,7 +81,7 @@ pub fn maximum_vjp(a: &Tensor, b: &Tensor, dy: &Tensor) -> (Tensor, Tensor) {
     (sum_to(&mul(dy, &greater(a, b)), a.shape()), sum_to(&mul(dy, &greater(b, a)), b.shape()))
 }
 
-/// Gradients of [`minimum`]: `dy` to the smaller operand, to both by halves where they are equal. (da, db)
+/// Gradients (da, db) of [`minimum`]: `dy` goes to the smaller operand, and half of it to each where they are equal.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.
@@ -108,11 +109,11 @@ pub(crate) fn equal(a: &Tensor, b: &Tensor) -> Tensor {
     binary("equal", a, b, move |a, b| f(f64::from(a), f64::from(b)) as f32, f)
 }
 
-/// `y = x` spread over `shape`: `y[…, i, …] = x[…, 0, …]` along its axes of extent 1, and along new leading axes. Adjoint of
-/// [`sum_to`].
+/// `x` broadcast to `shape`: `y[…, i, …] = x[…, 0, …]` along axes of length 1, and along new leading axes. Its gradient
+/// is [`sum_to`].
 ///
 /// # Panics
-/// If `x` does not spread over `shape`.
+/// If `x` cannot be broadcast to `shape`.
 #[track_caller]
 pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
     let Some(strides) = strided::spread(x.shape(), shape) else {
@@ -152,10 +153,11 @@ pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
     }
 }
 
-/// Sums `x` over the axes along which `shape` spreads over its shape: adjoint of [`broadcast`].
+/// Sums `x` over the axes along which [`broadcast`] would repeat values of a tensor of shape `shape`: the gradient of
+/// [`broadcast`].
 ///
 /// # Panics
-/// If `shape` does not spread over that of `x`.
+/// If `shape` cannot be broadcast to that of `x`.
 #[track_caller]
 pub fn sum_to(x: &Tensor, shape: Shape) -> Tensor {
     if x.shape() == shape {

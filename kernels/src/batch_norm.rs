@@ -24,17 +24,17 @@ use quarterturn_core::gpu::Size;
 use quarterturn_core::{Device, Stream, Tensor, common_device};
 use rayon::prelude::*;
 
-/// What follows the normalisation in the same sweep: `y = dropout(relu(z))`.
+/// What follows the normalisation in the same operation: `y = dropout(relu(z))`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Activation {
     /// Apply `max(z, 0)`.
     pub relu: bool,
-    /// Drop each element with this probability, as [`crate::dropout`] does (needs `relu`: the gradient finds what was
-    /// kept as `y > 0`, or NaN).
+    /// Drop each element with this probability and these random numbers, as [`crate::dropout`] does. It needs `relu`,
+    /// because the backward pass recognises kept elements by `y > 0` (or NaN).
     pub dropout: Option<(f32, Stream)>,
 }
 
-/// Training-mode results.
+/// Results of [`batch_norm_train`].
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// Output, shape of `x`.
@@ -43,21 +43,21 @@ pub struct BatchNorm {
     pub mean: Tensor,
     /// Biased batch variance `[C]`.
     pub var: Tensor,
-    /// Elements per channel, of which they are.
+    /// Number of elements per channel.
     pub count: usize,
     /// What is subtracted from x, `[C]` or `[2, C]`: the mean, or two parts whose sum it is, of which the first is near enough
     /// to the channel's values that subtracting it rounds little away.
     pub(crate) mean_parts: Tensor,
 }
 
-/// `z = (x − mean) / √(var + eps) · weight + bias`, mean and (biased) var of the batch: one per channel over all axes
-/// but axis 1, so over the group too. `x` is `[N, C, …]`, `weight` and `bias` `[C]`; `y = dropout(relu(z))` as
-/// `activation` says.
+/// Batch norm in training: `z = (x − mean) / √(var + eps) · weight + bias` with mean and (biased) variance of the
+/// batch, one for each channel over all axes but axis 1, so over the group too. `x` is `[N, C, …]`, `weight` and `bias`
+/// are `[C]`. Then `y = dropout(relu(z))`, if `activation` says so.
 ///
-/// A large mean costs no digits. On the CPU the moments of pieces of a few thousand elements are taken in `f32` about each
-/// piece's own mean and merged in `f64` (Chan, Golub & LeVeque 1979); on the GPU everything is taken about a mean of up to 256
-/// elements of the channel. The mean is subtracted in two parts, so that it is not rounded to `f32` first. `var` is never
-/// below 0, and 0 for equal values.
+/// A large mean does not make the variance inaccurate. On the CPU, mean and variance are computed in `f32` for pieces
+/// of a few thousand elements, about each piece's own mean, and merged in `f64` (Chan, Golub & LeVeque 1979). On the
+/// GPU, all values are taken relative to the mean of up to 256 elements of the channel. The mean is subtracted in two
+/// parts, so that it is not rounded to `f32` first. `var` is never below 0, and is 0 for equal values.
 ///
 /// A channel whose variance is beyond the largest `f32`, 3.4·10³⁸, or that holds an infinity or NaN, has no statistics: its y,
 /// mean and var are NaN, on every device.
@@ -161,7 +161,7 @@ pub fn batch_norm_train_vjp(
 /// (running_mean, running_var).
 ///
 /// # Panics
-/// If the shapes do not fit, or `count < 2`, of which there is no unbiased variance.
+/// If the shapes do not fit, or if `count < 2`, where the unbiased variance is undefined.
 #[track_caller]
 pub fn update_running(
     running_mean: &Tensor,
@@ -204,8 +204,8 @@ pub fn update_running(
     }
 }
 
-/// As [`batch_norm_train`] with given statistics `mean` and `var` `[C]`: evaluation. Elementwise, hence bit-exactly
-/// equivariant.
+/// Batch norm in evaluation: as [`batch_norm_train`] with given statistics `mean` and `var` `[C]`. It is elementwise,
+/// so it commutes with turns to the last bit.
 ///
 /// # Panics
 /// If the shapes do not fit, devices differ, or there is dropout without relu.

@@ -1,4 +1,4 @@
-//! Subsampling behind a binomial filter, against aliasing.
+//! BlurPool: subsampling after a low-pass filter, against aliasing.
 
 #[cfg(feature = "gpu")]
 use crate::launch;
@@ -9,8 +9,9 @@ use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 /// `b = (1, 2, 1)/4` for `kernel_size` 3 and `b = (1, 4, 6, 4, 1)/16` for 5: any leading axes, then `[H, W]` → `[H', W']` by
 /// [`quarterturn_core::window_extent`] (BlurPool; Zhang 2019, *Making Convolutional Networks Shift-Invariant Again*).
 ///
-/// Samples of one weight are added first, in the order of [`crate::avg_pool`]. So turning or mirroring the input turns or mirrors
-/// the output to the bit, on the CPU and on a GPU, where (H + 2p − k) mod s = 0 (likewise W). Gradient: [`blur_pool_vjp`].
+/// Samples with the same weight are added first, in the order of [`crate::avg_pool`]. So turning or mirroring the input
+/// turns or mirrors the output to the bit, on the CPU and on a GPU, where (H + 2p − k) mod s = 0 (likewise W).
+/// Gradient: [`blur_pool_vjp`].
 ///
 /// # Panics
 /// If `kernel_size` is neither 3 nor 5; with fewer than two axes, if no window fits, or with `padding ≥ kernel_size`.

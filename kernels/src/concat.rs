@@ -8,8 +8,8 @@ use quarterturn_core::gpu::Size;
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use rayon::prelude::*;
 
-/// `y[…, start_k + i, …] = operand_k[…, i, …]`, where `start_k` is the sum of the extents before: the operands one after
-/// another along `axis`, in which alone they may differ. Gradient: [`split`].
+/// `y[…, start_k + i, …] = operand_k[…, i, …]`, where `start_k` is the sum of the extents before: the operands one
+/// after another along `axis` (PyTorch: `torch.cat`). All other axes must have the same length. Gradient: [`split`].
 ///
 /// # Panics
 /// If there is no operand, or their shapes do not fit, or the devices differ.
@@ -77,7 +77,7 @@ pub fn concat(operands: &[&Tensor], axis: usize) -> Tensor {
     }
 }
 
-/// `y[…, k, …] = operand_k[…]`: operands of one shape along a new axis that stands before their axis `axis`, or behind all.
+/// `y[…, k, …] = operand_k[…]`: operands of one shape along a new axis at position `axis` (PyTorch: `torch.stack`).
 /// Gradient: [`split`] into parts of 1, reshaped.
 ///
 /// # Panics

@@ -11,7 +11,8 @@ use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
-/// `y[n, c, p] = max_g x[n, c, g, p]`. NaN wins over every number.
+/// The maximum over the group axis, `y[n, c, p] = max_g x[n, c, g, p]` (escnn: `GroupPooling`). NaN if one of the
+/// values is NaN.
 ///
 /// # Panics
 /// With fewer than three axes, or a group axis of extent 0.
@@ -44,7 +45,7 @@ wide! {
     }
 }
 
-/// Gradient of [`coset_max`]: to the first maximum, where there is NaN to the first NaN.
+/// Gradient of [`coset_max`]: it goes to the first maximum, or to the first NaN if there is one.
 ///
 /// # Panics
 /// If `dy` does not have the shape of the result.
@@ -113,8 +114,9 @@ fn spread_block<const SIZE: usize>(x: &[f32], dy: &[f32], dx: &mut [f32], p: usi
     }
 }
 
-/// `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, G = 1, 2, 4 or 8; on the CPU summed over left cosets `(v0+v2)+(v1+v3)` (and
-/// the mirrored half likewise, then added), so that `coset_mean` of a transformed map is the same bits.
+/// The mean over the group axis, `y[n, c, p] = (1/G) Σ_g x[n, c, g, p]`, G = 1, 2, 4 or 8. The sum is
+/// `(v0+v2)+(v1+v3)`: opposite turns first, the mirrored half likewise, then both halves. So the result for a turned
+/// map is the turned result, in every bit.
 ///
 /// # Panics
 /// With fewer than three axes, or another G.

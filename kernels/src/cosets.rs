@@ -1,12 +1,14 @@
-//! What the group axis of a feature map stands for, and how the symmetries of the square act on it.
+//! What the planes along the group axis of a feature map stand for, and how turns and flips exchange them.
 
 use crate::{Group, Subgroup, index_select, transform_plane};
 use quarterturn_core::Tensor;
 
-/// The left cosets t·K of a subgroup K in a group, ordered by their least elements: what the entries of a group axis stand for.
+/// What the planes along a group axis stand for: the left cosets t·K of a subgroup K in a group, ordered by their least
+/// elements. A coset is the set of products t·k for all k in K.
 ///
-/// With K the identity alone they are the elements of the group, and the map is one on the group. With K the whole group there is a
-/// single one: images, and maps behind a pool over the group. What [`crate::subgroup_max`] makes lies between the two.
+/// There are three cases. If K is the identity alone, there is a plane for each element of the group: an ordinary
+/// feature map on the group. If K is the whole group, there is one plane: an image, or a map after a maximum over the
+/// group. After [`crate::subgroup_max`], K is in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cosets {
     group: Subgroup,
@@ -14,7 +16,7 @@ pub struct Cosets {
 }
 
 impl Cosets {
-    /// Those of `pooled` in `group`.
+    /// The cosets of the subgroup `pooled` in `group`.
     ///
     /// # Panics
     /// If `pooled` is not in `group`.
@@ -24,12 +26,12 @@ impl Cosets {
         Cosets { group, pooled }
     }
 
-    /// The elements of a group.
+    /// One plane for each element of the group.
     pub fn elements(group: impl Into<Subgroup>) -> Self {
         Cosets { group: group.into(), pooled: Subgroup::Z2 }
     }
 
-    /// The single one of a group in itself.
+    /// A single plane for the whole group.
     pub fn one(group: impl Into<Subgroup>) -> Self {
         let group = group.into();
         Cosets { group, pooled: group }
@@ -40,18 +42,19 @@ impl Cosets {
         self.group
     }
 
-    /// The subgroup K.
+    /// The subgroup K over which planes were pooled.
     pub fn pooled(self) -> Subgroup {
         self.pooled
     }
 
-    /// How many there are: the extent of the group axis.
+    /// The number of planes: the length of the group axis.
     pub fn order(self) -> usize {
         self.group.order() / self.pooled.order()
     }
 
-    /// What the sum of two maps stands for, of which one stands for these cosets and one for the others; `None` if they are not entries
-    /// that could be added. Of two single cosets, the smaller group's: no other element is known to leave the sum as it is.
+    /// What the group axis of a sum of two maps stands for, if theirs stand for `self` and `other`; `None` if such maps
+    /// cannot be added. If both have a single plane, the smaller group counts, because only its elements are known to
+    /// leave both summands unchanged.
     pub fn in_sum(self, other: Cosets) -> Option<Cosets> {
         match self {
             _ if self == other => Some(self),
@@ -74,8 +77,9 @@ impl Cosets {
     }
 }
 
-/// What g makes of a feature map `[N, C, cosets, H, W]` or of means `[N, C, cosets]`: `(T_g f)(p, t·K) = f(g⁻¹p, g⁻¹t·K)`. On a map on
-/// the group itself it is [`crate::transform_feature_map`].
+/// Turns and flips a feature map `[N, C, cosets, H, W]`, or means `[N, C, cosets]`, by element g:
+/// `(T_g f)(p, t·K) = f(g⁻¹p, g⁻¹t·K)`. For a map with a plane for each element this is
+/// [`crate::transform_feature_map`].
 ///
 /// # Panics
 /// If `x` is no such map, or g is not in the group.

@@ -1,4 +1,4 @@
-//! Log-softmax cross-entropy at every place of a map, and how many places are right.
+//! Cross-entropy of class labels for images or pixels, and the number of correct predictions.
 
 #[cfg(test)]
 mod tests;
@@ -20,30 +20,30 @@ use quarterturn_core::gpu::{Gpu, Size};
 use quarterturn_core::{Device, HostBuffer, Result, Tensor, common_device};
 use rayon::prelude::*;
 
-/// How the losses of places become one.
+/// How the losses of images (or pixels) are combined, as PyTorch's `reduction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Reduction {
-    /// Their mean; where places have weights, the weighted mean.
+    /// The mean; with weights of classes, the weighted mean.
     #[default]
     Mean,
     /// Their sum.
     Sum,
 }
 
-/// What [`cross_entropy_with`] can do beside the plain loss. The default is [`cross_entropy`].
+/// Options of [`cross_entropy_with`]. The default is [`cross_entropy`].
 #[derive(Clone, Debug, Default)]
 pub struct CrossEntropy {
-    /// A factor for each class, `[K]`, where the logits are.
+    /// A weight for each class, `[K]`, on the device of the logits.
     pub weights: Option<Tensor>,
-    /// ε: how much of each target is spread evenly over all classes (Szegedy et al. 2016).
+    /// Label smoothing ε: this part of each target is spread evenly over all classes (Szegedy et al. 2016).
     pub smoothing: f64,
-    /// A label that is no class, such as 255 or −1: its places count for nothing.
+    /// A label that is ignored, such as 255 or −1 (PyTorch: `ignore_index`).
     pub ignored: Option<i32>,
     /// Mean or sum.
     pub reduction: Reduction,
 }
 
-/// The mean cross-entropy of logits: [`cross_entropy_with`] without weights, smoothing and ignored label,
+/// The mean cross-entropy of logits: [`cross_entropy_with`] without weights, smoothing and ignored label:
 /// `loss = (1/N) Σ_n (log Σ_k exp(logits[n, k]) − logits[n, label_n])`.
 ///
 /// # Panics
@@ -62,16 +62,17 @@ pub fn cross_entropy_vjp(logits: &Tensor, labels: &Tensor, dloss: &Tensor) -> Te
     CrossEntropy::default().gradient("cross_entropy_vjp", logits, labels, dloss)
 }
 
-/// The cross-entropy of logits `[N, K, …]` with labels `[N, …]` (class indices stored as numbers) → `[]`, as PyTorch's. With a
-/// place p of image n, its label y, the targets `q_k = (1 − ε)·[k = y] + ε/K` and the weights w:
+/// The cross-entropy of logits `[N, K, …]` with labels `[N, …]` (class indices stored as numbers) → `[]`, as PyTorch's.
+/// Let p be a pixel of image n (or the image itself), y its label, `q_k = (1 − ε)·[k = y] + ε/K` the smoothed targets,
+/// and w the weights of the classes:
 ///
 /// `loss[n, p] = −Σ_k w_k q_k log softmax(logits[n, ·, p])_k`,
 ///
-/// of which the sum is taken over all places that are not ignored, for a mean divided by `Σ w_y` over these (their number,
-/// where there are no weights; so NaN where all are ignored).
+/// summed over all n and p whose label is not ignored. The mean divides this by the sum of `w_y` over the same n and p
+/// (without weights, by their number). If all are ignored, the mean is NaN.
 ///
-/// The largest logit is subtracted first, so no finite one overflows. A place with NaN or +∞ among its logits, or without a
-/// finite one, makes the loss NaN unless it is ignored.
+/// The largest logit is subtracted first, so no finite one overflows. The loss is NaN if a pixel that is not ignored
+/// has NaN or +∞ among its logits, or no finite logit.
 ///
 /// # Panics
 /// If the shapes do not fit, ε is not in [0, 1], a label on the host is not an index below K (nor the ignored one), or the
@@ -97,9 +98,9 @@ pub fn cross_entropy_with_vjp(logits: &Tensor, labels: &Tensor, options: &CrossE
 const IGNORED: u32 = u32::MAX;
 
 impl CrossEntropy {
-    /// The first of these labels that is neither a class, an index below `classes`, nor the ignored one, and its place (in the
-    /// order of the elements): none if all are. For what takes labels from a user: one look at all of them, before they are
-    /// used. Waits for the GPU if they lie there.
+    /// Checks labels from a user before they are used. Returns the first invalid label and its position (in the order
+    /// of the elements), or `None`. A label is valid if it is an index below `classes` or the ignored label. Waits for
+    /// the GPU if the labels are there.
     ///
     /// # Errors
     /// What the GPU reports.
@@ -310,8 +311,8 @@ impl Targets {
     }
 }
 
-/// How many places' [`crate::argmax`] over the classes is their label: logits `[N, K, …]`, labels `[N, …]` → `[]`. A place with
-/// a NaN among its logits is not counted.
+/// The number of correct predictions: images (or pixels) whose greatest logit is that of their label. Logits
+/// `[N, K, …]`, labels `[N, …]` → `[]`. Where a logit is NaN, the prediction counts as wrong.
 ///
 /// # Panics
 /// If the shapes do not fit, a label on the host is not an index below K, or the devices differ; on the GPU, such a label makes

@@ -1,4 +1,40 @@
-//! What Quarterturn can compute: one file per operation, with its formula, CPU code, shader launch and parity cases.
+//! The operations on tensors, without gradients being recorded (for that see `quarterturn_autograd::Var`). Each
+//! operation has a formula and runs on every device.
+//!
+//! ```
+//! use quarterturn_core::{Device, Tensor};
+//! use quarterturn_kernels::{Conv, Group, group_conv, transform_plane};
+//!
+//! # fn main() -> quarterturn_core::Result<()> {
+//! let image = Tensor::from_vec([1, 1, 1, 5, 5], (0..25u8).map(f32::from).collect(), &Device::Cpu)?;
+//! let filter = Tensor::full([2, 1, 1, 3, 3], 0.1, &Device::Cpu)?; // [C_out, C_in, G_in, k, k]
+//! let maps = group_conv(&image, &filter, None, Conv::new(Group::C4)); // lifts the image to p4
+//! assert_eq!(maps.dims(), [1, 2, 4, 3, 3]); // [N, C, G, H, W]
+//! let turned = transform_plane(&image, 1); // by 90° counter-clockwise
+//! # let _ = turned;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Words
+//! - A *feature map* is `[N, C, G, H, W]`: image, channel, group element, row, column. Images and maps on z2 have
+//!   a group axis of length 1.
+//! - A *plane* is one `H × W` slice of a tensor.
+//! - The *group* is a set of turns and flips: see [`Group`]. Its *elements* are numbered from 0, where 0 changes
+//!   nothing.
+//! - `T_g` turns and flips a feature map by element g: the pixels of every plane, and the order of the planes along G
+//!   ([`transform_feature_map`]). `act_g` does so with a plane alone ([`transform_plane`]).
+//! - An operation *commutes* with g if `f(T_g x) = T_g f(x)`. It does so *exactly*, or *to the last bit*, if both sides
+//!   are equal by `==`. This is what equivariance means.
+//! - A [`Window`] has a kernel size k, a stride s and a padding p. On i samples it *leaves over* `(i + 2p − k) mod s`
+//!   rows (or columns) at the end, which it does not reach. It commutes with quarter turns where that is 0 for both
+//!   axes.
+//! - An *orbit* is a set of pixels (or filters) that the group's elements turn into each other. Sums that must not
+//!   change a bit under a turn first add the members of an orbit.
+//! - A *coset* of a subgroup is a set of group elements, and so of planes along G, that are pooled together. In p4m
+//!   with the subgroup {no change, flip}, each turn is pooled with the flip followed by that turn.
+//! - *Lifting* is what the first convolution does: from an image it makes a map on the group.
+//! - A function `…_vjp` computes the gradient of another one (vector-Jacobian product).
 
 mod adaptive;
 mod argmax;

@@ -1,4 +1,4 @@
-//! Pooling by 2 on the grid that the pooled map chooses.
+//! Adaptive pooling of stride 2.
 
 use super::{
     GridChoice, choose_grid, made_with_stride_1,
@@ -21,11 +21,11 @@ use crate::{
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 use rayon::prelude::*;
 
-/// [`max_pool`] with the window at stride 1, and of that map [`subsample`] on the grid that [`choose_grid`] finds: exact at every
-/// size. Where the plain windows leave nothing over it is [`max_pool`] itself, in every bit. In one sweep on the CPU, and without
-/// ever storing the map on the GPU. (It has nothing to do with PyTorch's `AdaptiveMaxPool2d`, which is told the size of its result.)
+/// Max pooling that is exact at every size: [`max_pool`] with stride 1, then [`subsample`] on the grid that
+/// [`choose_grid`] finds for the pooled map. Where the window leaves no row or column over, the result is [`max_pool`]
+/// itself, in every bit. (PyTorch's `AdaptiveMaxPool2d` is something else: it is told the size of its result.)
 ///
-/// `[N, …, H, W]` → `[N, …, ⌈n/2⌉, ⌈m/2⌉]` with n = H + 2p − k + 1 and m likewise, and the choice.
+/// `[N, …, H, W]` → `[N, …, ⌈n/2⌉, ⌈m/2⌉]` with n = H + 2p − k + 1 and m = W + 2p − k + 1. Returns the choice too.
 ///
 /// # Panics
 /// As [`max_pool`]; if the stride is not 2, or `x` has fewer than three axes or no element.
@@ -60,8 +60,8 @@ pub fn adaptive_max_pool(x: &Tensor, window: Window) -> (Tensor, GridChoice) {
     }
 }
 
-/// Gradient of [`adaptive_max_pool`], the choice being a constant: to the first maximum of each window, by halves or quarters
-/// where grids tie.
+/// Gradient of [`adaptive_max_pool`], with the choice as a constant: it goes to the first maximum of each window. Where
+/// several grids have the same score, it is shared among them.
 ///
 /// # Panics
 /// As [`adaptive_max_pool`], or if `choice` or `dy` is not of its result.
@@ -82,8 +82,7 @@ pub fn adaptive_max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window, choice: &G
     }
 }
 
-/// [`avg_pool`] with the window at stride 1, and of that map [`subsample`] on the grid that [`choose_grid`] finds; see
-/// [`adaptive_max_pool`].
+/// Average pooling that is exact at every size; otherwise as [`adaptive_max_pool`].
 ///
 /// # Panics
 /// As there.
@@ -98,7 +97,7 @@ pub fn adaptive_avg_pool(x: &Tensor, window: Window) -> (Tensor, GridChoice) {
     (subsample(&made, &choice), choice)
 }
 
-/// Gradient of [`adaptive_avg_pool`], the choice being a constant.
+/// Gradient of [`adaptive_avg_pool`], with the choice as a constant.
 ///
 /// # Panics
 /// As there, or if `choice` or `dy` is not of its result.
