@@ -1,4 +1,4 @@
-//! Dropout: which elements are kept is a pure function of the stream and the element's index.
+//! Dropout. Which elements are kept depends on the stream and the element's index alone.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
@@ -10,7 +10,8 @@ use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Stream, Tensor};
 
-/// `y[i] = x[i] / (1 − p)` where kept, else 0. Its own gradient, with the same stream.
+/// Dropout with probability p: `y[i] = x[i] / (1 − p)` where element i is kept, else 0. The gradient is the same
+/// function with the same stream.
 ///
 /// One 16-bit draw per element: element `i` is kept iff half-word `i mod 2` (the low half first) of word `⌊i/2⌋` of the
 /// stream is at least `p·65536`. So `p` is rounded to a multiple of 1/65536, in the factor `1/(1 − p)` too.
@@ -42,9 +43,10 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
     }
 }
 
-/// Dropout of whole feature maps: `y[n, c, …] = x[n, c, …] / (1 − p)` where map `n·C + c` is kept, else 0, by the draws of
-/// [`dropout`] (Tompson et al. 2015). All elements of the group and all places of a map go together, so it commutes with every
-/// element of the group in every bit. Its own gradient, with the same stream.
+/// Dropout of whole channels (PyTorch: `dropout2d`; Tompson et al. 2015): `y[n, c, …] = x[n, c, …] / (1 − p)` where
+/// channel `n·C + c` is kept, else 0. The random numbers are those of [`dropout`]. All group elements and all pixels of
+/// a channel are dropped together, so the operation commutes with every element of the group in every bit. The gradient
+/// is the same function with the same stream.
 ///
 /// # Panics
 /// With fewer than two axes, or if `p`, rounded, is not in [0, 1).

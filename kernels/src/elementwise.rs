@@ -1,4 +1,4 @@
-//! Elementwise functions, scale, ReLU, and the ReLU of a sum; sum of all elements.
+//! Elementwise functions, scale, ReLU, the ReLU of a sum; the sum of all elements.
 
 mod check;
 mod functions;
@@ -25,7 +25,8 @@ use quarterturn_core::Shape;
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
-/// `y = max(a + b, 0)`, same shape, in one sweep: how a residual block ends. Both gradients are [`relu_vjp`]. NaN as [`relu`].
+/// `y = max(a + b, 0)` for operands of one shape: the end of a residual block. Both gradients are [`relu_vjp`]. NaN as
+/// in [`relu`].
 ///
 /// # Panics
 /// If shapes or devices differ.

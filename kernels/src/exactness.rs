@@ -1,8 +1,8 @@
-//! What an adapter gives of the library's promise: equivariance to the last bit, tried out.
+//! A test of a GPU adapter: whether equivariance to the last bit holds on it.
 //!
-//! WGSL lets a driver reassociate additions and fuse them with products. The shaders leave little to that: a convolution's
-//! terms are chained by `fma`, sums over orbits and cosets have no product inside, and factors beside sums are powers of
-//! two. Nothing forbids a driver to do worse, so here it is asked.
+//! WGSL lets a driver reorder additions and fuse them with products. The shaders leave little room for that: a
+//! convolution's terms are chained by `fma`, sums over orbits and cosets have no product inside, and factors beside
+//! sums are powers of two. But no rule forbids a driver to change more, so this module tests it.
 
 use crate::{
     Conv, GivenNorm, Group, Window, adaptive_avg_pool, adaptive_max_pool, avg_pool, blur_pool, choose_grid,
@@ -13,10 +13,10 @@ use crate::{
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor, gpu::Gpu};
 use std::{fmt, sync::Arc};
 
-/// What became of one layer's `f(T x) == T′ f(x)`.
+/// The result for one layer: whether `f(T x) == T′ f(x)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerExactness {
-    /// The layer, its group and sizes.
+    /// The layer, its group and its sizes, in words.
     pub layer: String,
     /// Largest `|f(T x) − T′ f(x)|` over all elements T of the group: 0 if every bit is right. NaN if a result is.
     pub difference: f32,
@@ -25,16 +25,17 @@ pub struct LayerExactness {
 /// The outcome of [`bit_exactness`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct BitExactness {
-    /// The adapter that was asked.
+    /// The adapter that was tested.
     pub adapter: String,
-    /// Every layer, at sizes with `(i + 2p − k) mod s = 0`.
+    /// Every layer, at sizes where it should be exact.
     pub layers: Vec<LayerExactness>,
-    /// Layers at sizes that leave something over. The same comparison must find a difference, or it shows nothing.
+    /// Layers at sizes where they cannot be exact. There the comparison must find a difference; otherwise the test is
+    /// worthless.
     pub controls: Vec<LayerExactness>,
 }
 
 impl BitExactness {
-    /// Whether every layer was right in every bit, and the comparison could have failed.
+    /// Whether every layer was exact and every control was not.
     pub fn is_exact(&self) -> bool {
         let finds = |layer: &LayerExactness| layer.difference > 1e-3;
         self.inexact().next().is_none() && !self.controls.is_empty() && self.controls.iter().all(finds)
@@ -67,9 +68,10 @@ impl fmt::Display for BitExactness {
     }
 }
 
-/// Runs small layers (lifting and group convolutions on p4 and p4m through every kind of tile, with strides, dilations and a given
-/// norm; transposed and depthwise ones; pools; adaptive subsampling; means) on an input and on all its transforms, and compares
-/// with `==`. The first call on a [`Gpu`] compiles some thirty kernels and runs each once; later calls return what it found.
+/// Runs small layers on an input and on all its turned and mirrored forms, and compares with `==`. The layers are
+/// convolutions of all kinds on p4 and p4m (lifting, group, transposed, depthwise, with strides, dilations and a norm),
+/// pools, adaptive subsampling and means. The first call on a [`Gpu`] compiles some thirty kernels and runs each once;
+/// later calls return the same result.
 ///
 /// # Errors
 /// Whatever the GPU reports.

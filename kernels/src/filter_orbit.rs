@@ -1,4 +1,4 @@
-//! The orbit of a filter under the group, as one dense convolution weight.
+//! A filter in all its orientations (its orbit), as the weight of one ordinary convolution.
 use crate::Group;
 #[cfg(feature = "gpu")]
 use crate::launch;
@@ -7,8 +7,10 @@ use quarterturn_core::gpu::Gpu;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// Row (o, g), column (c, h): `act_g(weight[o, c, g⁻¹h])`: `[C_out, C_in, G_in, k, k]` → `[C_out·G, C_in·G_in, k, k]`;
-/// `G_in` is 1 when lifting (then `act_g(weight[o, c])`).
+/// Writes out a filter in all its orientations: `[C_out, C_in, G_in, k, k]` → `[C_out·G, C_in·G_in, k, k]`. With it,
+/// PyTorch's `conv2d` computes what [`crate::group_conv`] computes, if the group axis is merged into the channels.
+/// Output channel (o, g) and input channel (c, h) have the k×k filter `act_g(weight[o, c, g⁻¹h])`, or
+/// `act_g(weight[o, c])` where `G_in` is 1 (lifting).
 ///
 /// # Panics
 /// If the weight's shape is not of this kind.
@@ -33,7 +35,7 @@ pub fn filter_orbit(weight: &Tensor, group: Group) -> Tensor {
     }
 }
 
-/// Adjoint of [`filter_orbit`]: sums the gradient over the orbit, in the order of g.
+/// Gradient of [`filter_orbit`]: the sum over all orientations, in the order of g.
 ///
 /// # Panics
 /// If `weight_shape` is not a filter's, or `d` does not have the shape of its orbit.

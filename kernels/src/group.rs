@@ -1,18 +1,26 @@
-//! The symmetry groups as integer tables, in GrouPy's conventions: all that a kernel needs to know of them.
+//! The groups of turns and flips, in GrouPy's conventions.
 
 use std::{fmt, str::FromStr};
 
-/// A group of symmetries of the square that filters and feature maps transform under.
+/// A group of turns and flips of a square, under which a network is equivariant.
 ///
-/// Element `4m + r` acts on an array as `flip_rows^m(rot90(a, r))`: `r` quarter turns counter-clockwise, then, if
-/// `m` = 1, a flip from top to bottom. C4 has `m` = 0 only, C1 the identity only.
+/// ```
+/// use quarterturn_kernels::Group;
+///
+/// assert_eq!(Group::C4.order(), 4); // turns by 0°, 90°, 180°, 270°: elements 0 to 3
+/// assert_eq!(Group::C4.product(1, 3), 0); // 270° and then 90° is no turn
+/// assert_eq!(Group::C4.inverse(1), 3);
+/// ```
+///
+/// Element number `4m + r` means `r` quarter turns counter-clockwise (`numpy.rot90`), then, if `m` = 1, a flip from top
+/// to bottom (`numpy.flipud`). C4 has `m` = 0 only. C1 has element 0 only, which changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// The identity alone: ordinary (z2) convolution.
+    /// No turns: an ordinary CNN. The name of this plane group is z2.
     C1,
-    /// Quarter turns: p4.
+    /// Quarter turns, p4: four elements.
     C4,
-    /// Quarter turns and reflections: p4m.
+    /// Quarter turns and mirror images, p4m: eight elements.
     D4,
 }
 
@@ -61,7 +69,8 @@ impl Group {
         if g >= 4 { (h - 1 - y, x) } else { (y, x) }
     }
 
-    /// The linear map of element `g` on centred offsets (dy, dx): an offset q from the centre moves to g·q.
+    /// Where element `g` moves a pixel that is (dy, dx) away from the centre of a square array, as an offset from the
+    /// centre.
     pub const fn turn_offset(g: usize, dy: isize, dx: isize) -> (isize, isize) {
         let (mut y, mut x) = (dy, dx);
         let mut turn = g % 4;
@@ -72,7 +81,7 @@ impl Group {
         if g >= 4 { (-y, x) } else { (y, x) }
     }
 
-    /// The field's name of the plane group: z2, p4, p4m.
+    /// The name of the plane group in the literature: z2, p4, p4m.
     pub const fn name(self) -> &'static str {
         match self {
             Group::C1 => "z2",

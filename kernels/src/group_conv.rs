@@ -30,7 +30,7 @@ pub use norm::*;
 use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, window_extent};
 pub use transposed::*;
 
-/// Everything about a convolution that its tensors' shapes do not say.
+/// The settings of a convolution that do not follow from the shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv {
     /// The symmetry group; [`Group::C1`] is ordinary convolution.
@@ -39,21 +39,21 @@ pub struct Conv {
     pub stride: usize,
     /// Zeros added on each side.
     pub padding: usize,
-    /// Distance between the taps of the filter: k of them reach over `dilation·(k − 1) + 1` samples.
+    /// Distance between the taps of the filter, 1 for an ordinary one. A filter reaches over `dilation·(k − 1) + 1`
+    /// samples.
     pub dilation: usize,
 }
 
 impl Conv {
-    /// Stride 1, no padding, taps side by side: `Conv { stride: 2, padding: 1, ..Conv::new(group) }` for others.
+    /// Stride 1, no padding, dilation 1. For others write `Conv { stride: 2, padding: 1, ..Conv::new(group) }`.
     pub const fn new(group: Group) -> Self {
         Conv { group, stride: 1, padding: 0, dilation: 1 }
     }
 }
 
 impl Conv {
-    /// Multiplications for one channel of the input, one of the result and one place of it, all elements of the group together:
-    /// `[of the formula, of the sum over irreps]`. `g_in` is the extent of the input's group axis: 1 when lifting, where the sum over
-    /// irreps has a term for each orbit of taps under turns.
+    /// The number of multiplications for one input channel, one output channel and one output pixel, all group elements
+    /// together: `[by the formula, as computed]`. `g_in` is the length of the input's group axis (1 when lifting).
     pub fn products(self, g_in: usize, kernel_size: usize) -> [usize; 2] {
         let taps = kernel_size * kernel_size;
         let formula = taps * g_in * self.group.order();
@@ -153,16 +153,17 @@ impl Extents {
 ///   order of the group, `s` the stride and `d` the dilation.
 /// - g and h are elements of the group in the order of [`Group`]: 0 to 3 are so many quarter turns counter-clockwise, 4 to 7
 ///   those followed by a flip from top to bottom. `act_g` moves the entries of a filter as [`crate::transform_plane`] does.
-/// - A filter is stored once, as it meets the element g = 0. For another g it is turned, and its planes are exchanged: that of
-///   h is the stored plane `g⁻¹h`. [`crate::filter_orbit`] writes all of them out, as the weight of an ordinary convolution.
+/// - A filter is stored once, for g = 0. For another g it is turned by g, and its planes are exchanged: for h it uses
+///   the stored plane `g⁻¹h`. [`crate::filter_orbit`] writes the filters for all g out, as the weight of an ordinary
+///   convolution.
 /// - The first layer lifts: there `G_in` = 1, the sum over h has one term, and `weight[o, c]` has one plane. With
 ///   [`Group::C1`], G = G_in = 1, it is PyTorch's `conv2d`.
 ///
 /// Where (i + 2p − d(k − 1) − 1) mod s = 0 along both axes, a turned or mirrored `x` gives `y` turned or mirrored in every bit on the CPU and
 /// on a GPU. [`Device::Reference`] keeps the formula as it stands, in `f64`, and there it holds up to rounding.
 ///
-/// What is not finite in a window or a filter makes results NaN or infinite at least where the formula does. CPU and GPU sum
-/// differences of samples, so NaN may come of ∞.
+/// If an input or a filter has NaN or ∞, the output has NaN or ∞ at least where the formula gives it. The CPU and GPUs
+/// compute with differences of samples, so an infinite input may give NaN.
 ///
 /// # Panics
 /// If shapes or devices do not fit, or not one window fits the padded input.
@@ -187,8 +188,8 @@ pub fn group_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv: Conv
     }
 }
 
-/// Gradient of the input, `[N, C_in, G_in, H, W]`: the adjoint of [`group_conv`] in `x`. Over p4 on the CPU it turns with its
-/// operands up to rounding, not to the last bit.
+/// Gradient of [`group_conv`] with respect to its input, `[N, C_in, G_in, H, W]`. On p4 on the CPU it is equivariant up
+/// to rounding, not to the last bit.
 ///
 /// # Panics
 /// If shapes or devices do not fit.
@@ -212,7 +213,7 @@ pub fn group_conv_dx(dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: Conv) -
     }
 }
 
-/// Gradients of weight `[C_out, C_in, G_in, k, k]` and bias `[C_out]`: the adjoint of [`group_conv`] in those.
+/// Gradients of [`group_conv`] with respect to weight `[C_out, C_in, G_in, k, k]` and bias `[C_out]`.
 ///
 /// # Panics
 /// If shapes or devices do not fit.

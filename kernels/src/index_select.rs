@@ -1,4 +1,4 @@
-//! Chosen places of an axis, in any order.
+//! Chosen entries of an axis, in any order.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{axis::Along, sweep::for_each_piece};
@@ -52,7 +52,7 @@ pub fn index_select(x: &Tensor, axis: usize, indices: &[usize]) -> Tensor {
     }
 }
 
-/// Gradient of [`index_select`] from an axis of `extent`: each place gets the sum of what its copies got,
+/// Gradient of [`index_select`] from an axis of `extent`: each entry gets the sum of the gradients of its copies,
 /// `dx[…, k, …] = Σ_i [indices[i] = k] dy[…, i, …]`, in the order of i.
 ///
 /// # Panics

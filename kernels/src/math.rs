@@ -1,5 +1,5 @@
-//! Functions of `f32` without branches and calls, so that a loop over them becomes vectors, with the same bits on every
-//! machine and at every width. For the CPU code of [`crate::Elementwise`] operations.
+//! Functions of `f32` for the CPU code of [`crate::Elementwise`] operations. They have no branches and no calls, so the
+//! compiler can vectorise loops over them. Results have the same bits on every machine and at every vector width.
 //!
 //! Polynomials and splitting of arguments are those of Moshier's Cephes library, and for [`erfc`] those of Press et al.,
 //! Numerical Recipes, §6.2. Errors are given in units in the last place (ulp) where results are normal numbers; a test
@@ -10,7 +10,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 /// ln 2 in two parts, of which multiples of the first by whole numbers below 2¹⁵ are exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
-/// `eˣ`, within 2 ulp; below 2⁻¹²⁶ as exact as such numbers are. NaN of NaN.
+/// `eˣ`, within 2 ulp; below 2⁻¹²⁶ as exact as such (subnormal) numbers are. NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // eˣ = 2ⁿ·eʳ with |r| ≤ ½ ln 2. Beyond these ends the result is 0 or infinite anyway. (A comparison keeps NaN.)
@@ -34,7 +34,7 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// `ln x`, within 2 ulp; −∞ of 0, NaN of NaN and of negative numbers.
+/// `ln x`, within 2 ulp; −∞ for 0, NaN for NaN and for negative numbers.
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
     // x = m·2ᵉ with m from √½ to √2; what is too small for that grows first.
@@ -65,7 +65,7 @@ pub fn ln(x: f32) -> f32 {
     if x >= 0.0 { y } else { f32::NAN }
 }
 
-/// `ln(1 + x)`, within 2 ulp, also for an `x` that 1 + x loses. NaN below −1.
+/// `ln(1 + x)`, within 2 ulp, also for an `x` so small that 1 + x rounds to 1. NaN below −1.
 #[inline(always)]
 pub fn ln_1p(x: f32) -> f32 {
     let sum = 1.0 + x;

@@ -1,4 +1,4 @@
-//! One optimizer step on one parameter, in a single sweep, by PyTorch's formulas; and the mean of a parameter over the steps.
+//! One optimizer step on one parameter, by PyTorch's formulas; and the moving average of a parameter.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{simd::wide, sweep::PIECE};
@@ -35,15 +35,15 @@ pub struct Adam {
     pub beta2: f64,
     /// Added to the root.
     pub eps: f64,
-    /// L2 penalty, or what AdamW takes from a weight.
+    /// L2 penalty, or for AdamW the decoupled weight decay.
     pub weight_decay: f64,
-    /// AdamW: the decay does not go through the moments.
+    /// Whether weight decay is decoupled, as in AdamW.
     pub decoupled: bool,
     /// Number of this step, from 1.
     pub step: u64,
 }
 
-/// Updates in place where the tensor is not shared; `velocity` zeros at the start.
+/// A step of SGD. `w` and `velocity` are updated in place unless they are shared. `velocity` starts with zeros.
 ///
 /// # Panics
 /// If shapes or devices differ.
@@ -92,7 +92,7 @@ wide! {
     }
 }
 
-/// Updates in place where the tensors are not shared; moments zeros at the start.
+/// A step of Adam. `w` and the moments are updated in place unless they are shared. The moments start with zeros.
 ///
 /// # Panics
 /// If shapes or devices differ, or `step` is 0.

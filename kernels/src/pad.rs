@@ -9,19 +9,19 @@ use quarterturn_core::gpu::Gpu;
 use quarterturn_core::Shape;
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
-/// What stands beyond the ends of an axis of extent E.
+/// The kind of padding, for an axis of length E.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Padding {
     /// Zeros.
     #[default]
     Zeros,
-    /// What lies as far inside of the end, the end itself not repeated: `x[−i] = x[i]`, `x[E − 1 + i] = x[E − 1 − i]`.
+    /// Mirrored at the first and last entry, which are not repeated: `x[−i] = x[i]`, `x[E − 1 + i] = x[E − 1 − i]`.
     Reflection,
-    /// What lies at the other end: `x[−i] = x[E − i]`, `x[E − 1 + i] = x[i − 1]`.
+    /// Periodic, from the other end: `x[−i] = x[E − i]`, `x[E − 1 + i] = x[i − 1]`.
     Circular,
 }
 
-/// `y[…, o, …] = x[…, o − before, …]` along `axis`, whose extent E grows to `before + E + after`; beyond the ends stands what
+/// Pads `axis`: `y[…, o, …] = x[…, o − before, …]`. Its length E becomes `before + E + after`. The new entries are as
 /// `padding` says. Gradient: [`pad_vjp`].
 ///
 /// # Panics
@@ -66,7 +66,7 @@ pub fn pad(x: &Tensor, axis: usize, before: usize, after: usize, padding: Paddin
     }
 }
 
-/// As [`pad`], by as much on all four sides of the two last axes: what a convolution does with its own padding of zeros.
+/// As [`pad`], by `amount` on all four sides of the two last axes. (Convolutions pad with zeros by themselves.)
 /// Commutes with every symmetry of the square in every bit. Gradient: [`pad_plane_vjp`].
 ///
 /// # Panics
@@ -78,7 +78,8 @@ pub fn pad_plane(x: &Tensor, amount: usize, padding: Padding) -> Tensor {
     pad(&pad(x, rank - 2, amount, amount, padding), rank - 1, amount, amount, padding)
 }
 
-/// Gradient of [`pad`]: each place gets what all its copies got, `dx[…, i, …] = Σ_o [o shows i] dy[…, o, …]`.
+/// Gradient of [`pad`]: each entry gets the sum of the gradients of its copies,
+/// `dx[…, i, …] = Σ_o [o shows i] dy[…, o, …]`.
 ///
 /// # Panics
 /// As [`pad`], or if `axis` of `dy` is not longer than the padding.
@@ -140,7 +141,7 @@ pub fn pad_plane_vjp(dy: &Tensor, amount: usize, padding: Padding) -> Tensor {
     pad_vjp(&pad_vjp(dy, rank - 1, amount, amount, padding), rank - 2, amount, amount, padding)
 }
 
-/// `y[…, i, …] = x[…, start + i, …]`: `len` places of `axis`. Gradient: [`narrow_vjp`].
+/// A slice, `y[…, i, …] = x[…, start + i, …]`: `len` entries of `axis`. Gradient: [`narrow_vjp`].
 ///
 /// # Panics
 /// If `axis` is not one of `x`, or does not have these places.
@@ -178,7 +179,7 @@ pub fn narrow(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     }
 }
 
-/// Gradient of [`narrow`]: `dy` at its places of an axis of `extent`, zeros elsewhere.
+/// Gradient of [`narrow`]: an axis of length `extent` with `dy` at its place and zeros elsewhere.
 ///
 /// # Panics
 /// If `axis` is not one of `dy`, or `extent` does not have these places.

@@ -16,8 +16,8 @@ const ROUNDS: usize = 1 << 20;
 /// Independent chains: enough to hide the latency of an addition on two units, few enough for 16 registers.
 const CHAINS: usize = 12;
 
-/// Floating-point operations per second (a multiply-add counts as two) that all threads of the pool reach together on
-/// registers alone: the best of a few short runs.
+/// Measures the peak of the CPU: the floating-point operations per second (a multiply-add counts as two) that all
+/// threads together reach on multiply-adds in registers. It is the best of a few short runs.
 pub fn peak_flops() -> f64 {
     let threads = rayon::current_num_threads();
     let isa = Isa::current();

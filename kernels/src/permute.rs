@@ -1,4 +1,4 @@
-//! Another order of the axes: a pure permutation.
+//! Permuting the axes.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{

@@ -1,4 +1,4 @@
-//! Losses that compare a prediction with its target number by number.
+//! Losses that compare outputs with targets element by element.
 use crate::{
     Reduction, math,
     simd::wide,
@@ -15,7 +15,7 @@ use quarterturn_core::{
 use quarterturn_core::{Device, Tensor, common_device};
 use rayon::prelude::*;
 
-/// What a number x loses against its target t; d = x − t.
+/// The loss of one output x with target t; d = x − t.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pointwise {
     /// `d²`.
@@ -28,7 +28,8 @@ pub enum Pointwise {
     BinaryCrossEntropy,
 }
 
-/// `loss = Σ_i f(x[i], target[i])`, for a mean divided by the number of elements: two tensors of one shape → `[]`. NaN passes.
+/// `loss = Σ_i f(x[i], target[i])`, for a mean divided by the number of elements: two tensors of one shape → `[]`. A
+/// NaN makes the loss NaN.
 ///
 /// # Panics
 /// If shapes or devices differ, or the δ of [`Pointwise::Huber`] is not above 0.

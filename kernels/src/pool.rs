@@ -13,19 +13,21 @@ use quarterturn_core::gpu::{Gpu, Kernel, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device, window_extent};
 
-/// A square sliding window.
+/// The sliding window of a convolution or pooling: kernel size, stride and padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Extent in samples.
+    /// Height and width of the window, in samples.
     pub kernel_size: usize,
     /// Distance between windows.
     pub stride: usize,
-    /// Samples added on each side, fewer than `kernel_size`; −∞ for max, zeros (that count) for average.
+    /// Samples added on each side, fewer than `kernel_size`. They are −∞ for max pooling. For average pooling they are
+    /// zeros, which count in the mean.
     pub padding: usize,
 }
 
-/// `y[…, i, j] = max_{u,v<k} x[…, i·s + u − p, j·s + v − p]`: any leading axes, then `[H, W]` → `[H', W']` by
-/// [`window_extent`]. NaN wins over every number.
+/// Max pooling, `y[…, i, j] = max_{u,v<k} x[…, i·s + u − p, j·s + v − p]`: any leading axes, then `[H, W]` → `[H', W']`
+/// by [`window_extent`]. The maximum is NaN if the window has a NaN. A turned or mirrored `x` gives `y` turned or
+/// mirrored where (H + 2p − k) mod s = 0 (likewise W).
 ///
 /// # Panics
 /// With fewer than two axes, if no window fits, or with `padding ≥ kernel_size`.
@@ -50,7 +52,8 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
     }
 }
 
-/// Gradient of [`max_pool`]: to the first maximum of each window in row-major order, where there is NaN to the first NaN.
+/// Gradient of [`max_pool`]: it goes to the first maximum of each window in row-major order, or to the first NaN if
+/// there is one.
 ///
 /// # Panics
 /// As [`max_pool`], or if `dy` does not have the shape of its result.
@@ -84,7 +87,8 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
     }
 }
 
-/// `y[…, i, j] = (1/k²) Σ_{u,v<k} x[…, i·s + u − p, j·s + v − p]`, padding zeros counted, as PyTorch's default.
+/// Average pooling, `y[…, i, j] = (1/k²) Σ_{u,v<k} x[…, i·s + u − p, j·s + v − p]`. Zeros of the padding count, as in
+/// PyTorch by default.
 ///
 /// On the CPU the sum runs over the orbits of the window under the symmetries of the square, so that turning or
 /// mirroring the input turns or mirrors the output to the bit where (H + 2p − k) mod s = 0 (likewise W).

@@ -1,8 +1,8 @@
 //! Sums, means, maxima and variances over chosen axes.
 //!
-//! A sum over an axis that a symmetry moves (H, W, or the group axis) is the same only up to rounding after a turn;
-//! [`crate::spatial_mean`] and [`crate::coset_mean`] keep every bit. Sums over axes that stay (N, C) do so too: every place
-//! is summed in one order. A maximum keeps every bit over any axes.
+//! A turn of the image changes the order of terms in a sum over H, W or the group axis, so such a sum is the same up to
+//! rounding only. Use [`crate::spatial_mean`] and [`crate::coset_mean`] to keep every bit. Sums over N and C keep every
+//! bit, and so does a maximum over any axes.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
@@ -20,8 +20,8 @@ use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// `y[kept] = Σ_reduced x[kept, reduced]` over `axes`, in any order and of any number. The summed axes stay with extent 1 if
-/// `keep_dims`, else they are gone. Gradient: [`sum_axes_vjp`]. On the CPU sums are taken in `f64`.
+/// The sum over `axes`, `y[kept] = Σ_reduced x[kept, reduced]`. The summed axes stay with length 1 if `keep_dims`, else
+/// they are removed. Gradient: [`sum_axes_vjp`]. On the CPU sums are taken in `f64`.
 ///
 /// # Panics
 /// If an axis is not one of `x`, or is named twice.
@@ -70,7 +70,7 @@ pub fn max_axes(x: &Tensor, axes: &[usize], keep_dims: bool) -> Tensor {
     reduction.fold(x, Fold::Max, 1.0, keep_dims)
 }
 
-/// Gradient of [`max_axes`]: `dy` in equal parts to all values that are the maximum (as PyTorch's `amax`).
+/// Gradient of [`max_axes`]: `dy` is shared equally by all elements that have the maximum (as in PyTorch's `amax`).
 ///
 /// # Panics
 /// If `dy` does not have the shape of the maxima, or the devices differ.
@@ -81,9 +81,9 @@ pub fn max_axes_vjp(x: &Tensor, dy: &Tensor, axes: &[usize]) -> Tensor {
     mul(&is_maximum, &div(&dy, &sum_axes(&is_maximum, axes, true)))
 }
 
-/// `y[kept] = (1/(R − correction)) Σ_reduced (x[kept, reduced] − mean[kept])²`; axes as in [`sum_axes`]. `correction` is 0
-/// for the variance of these R values (as batch norms take it), 1 for an estimate of that which they were drawn from
-/// (what PyTorch's `var` does unasked). The mean is subtracted first, so large means cost no digits.
+/// `y[kept] = (1/(R − correction)) Σ_reduced (x[kept, reduced] − mean[kept])²`; axes as in [`sum_axes`]. `correction`
+/// is 0 for the biased variance (as in batch norm) and 1 for the unbiased estimate (the default of PyTorch's `var`).
+/// The mean is subtracted first, so a large mean does not make the result inaccurate.
 ///
 /// # Panics
 /// As [`sum_axes`].

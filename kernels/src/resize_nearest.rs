@@ -1,14 +1,15 @@
-//! Resizing that takes whole pixels.
+//! Nearest-neighbour resizing.
 
 use crate::{index_select, index_select_vjp, plane::Planes};
 use quarterturn_core::Tensor;
 
-/// Each place of `height` × `width` takes the pixel that its centre lies in: place o of `out` along an axis of `in` pixels takes
-/// pixel `⌊(o + ½)·in/out⌋` (PyTorch's `interpolate(mode="nearest-exact")`). `[…, H, W]` → `[…, height, width]`. Gradient:
-/// [`resize_nearest_vjp`].
+/// Nearest-neighbour resize to `height` × `width`, as PyTorch's `interpolate(mode="nearest-exact")`: along an axis of
+/// `in` pixels, pixel o of `out` is a copy of pixel `⌊(o + ½)·in/out⌋`, in which its centre lies. `[…, H, W]` →
+/// `[…, height, width]`. Gradient: [`resize_nearest_vjp`].
 ///
-/// It commutes with turns and reflections, in every bit and on every device, where [`nearest_commutes`] along both axes. Elsewhere
-/// a centre lies on the edge between two pixels, and takes the second of them, which is the first of a mirrored image.
+/// It commutes with turns and reflections, in every bit and on every device, where [`nearest_commutes`] along both
+/// axes. Otherwise some centre lies on the edge between two pixels. The second of them is taken, which in a mirrored
+/// image is the other one.
 ///
 /// # Panics
 /// With fewer than two axes, or where an extent is 0.
@@ -20,8 +21,8 @@ pub fn resize_nearest(x: &Tensor, height: usize, width: usize) -> Tensor {
     index_select(&rows, rank - 1, &nearest_pixels(planes.width, width))
 }
 
-/// Gradient of [`resize_nearest`], its adjoint: each pixel gets the sum of what its places got. `height` and `width` are those of
-/// the image that was resized.
+/// Gradient of [`resize_nearest`]: each pixel gets the sum of the gradients of its copies. `height` and `width` are
+/// those of the image before resizing.
 ///
 /// # Panics
 /// As [`resize_nearest`].
@@ -33,8 +34,8 @@ pub fn resize_nearest_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
     index_select_vjp(&rows, rank - 1, &nearest_pixels(width, planes.width), width)
 }
 
-/// Whether [`resize_nearest`] from `from` pixels to `to` places along an axis commutes with its reversal: iff `from` has no more
-/// factors of 2 than `to`. (Centre o lies on an edge iff `2·to` divides `(2o + 1)·from`.)
+/// Whether [`resize_nearest`] from `from` to `to` pixels along an axis commutes with mirroring that axis: iff `from`
+/// has no more factors of 2 than `to`. (Centre o lies on an edge iff `2·to` divides `(2o + 1)·from`.)
 pub fn nearest_commutes(from: usize, to: usize) -> bool {
     from.trailing_zeros() <= to.trailing_zeros()
 }
@@ -47,7 +48,7 @@ fn planes(op: &str, x: &Tensor, height: usize, width: usize) -> Planes {
     planes
 }
 
-/// The pixel, of `from`, that the centre of each of `to` places lies in.
+/// For each of `to` pixels, the index of the pixel of `from` that it copies.
 pub fn nearest_pixels(from: usize, to: usize) -> Vec<usize> {
     (0..to).map(|o| (2 * o + 1) * from / (2 * to)).collect()
 }

@@ -69,7 +69,7 @@ impl Isa {
         &DETECTED
     }
 
-    /// The one in use: the best, unless [`Isa::choose`] said otherwise.
+    /// The instruction set in use: the best one, unless [`Isa::choose`] has chosen another.
     pub fn current() -> Isa {
         match CHOSEN.load(Ordering::Relaxed) {
             0 => DETECTED[DETECTED.len() - 1],
@@ -77,7 +77,7 @@ impl Isa {
         }
     }
 
-    /// Uses `isa` from now on in the whole process: for tests and measurements.
+    /// Uses `isa` from now on, in the whole process. For tests and measurements.
     ///
     /// # Panics
     /// If this processor does not have it.

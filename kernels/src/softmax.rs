@@ -16,9 +16,9 @@ use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// `y[…, k, …] = exp(x[…, k, …]) / Σ_j exp(x[…, j, …])` along `axis`. The largest value is subtracted first, so no finite one
-/// overflows. All NaN where a value is NaN or +∞, or none is finite. Along an axis that a symmetry leaves alone (channels),
-/// the result turns with `x` in every bit. Gradient: [`softmax_vjp`].
+/// `y[…, k, …] = exp(x[…, k, …]) / Σ_j exp(x[…, j, …])` along `axis`. The largest value is subtracted first, so no
+/// finite one overflows. If a value along the axis is NaN or +∞, or none is finite, all results are NaN. Along the axis
+/// of channels the result turns with `x` in every bit. Gradient: [`softmax_vjp`].
 ///
 /// # Panics
 /// If `axis` is not one of `x`, or is empty.

@@ -1,4 +1,4 @@
-//! Global mean over the two last axes, summed over the orbits of the plane's symmetries first so that it is bit-exact.
+//! Global average pooling, the same to the last bit for a turned image.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
@@ -8,10 +8,11 @@ use crate::{
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// `y[…] = (1/HW) Σ_yx x[…, y, x]`: `[…, H, W]` → `[…]`.
+/// The mean over all pixels (global average pooling), `y[…] = (1/HW) Σ_yx x[…, y, x]`: `[…, H, W]` → `[…]`.
 ///
-/// The sum runs over orbits, `((v[y,x] + v[H−1−y,W−1−x]) + (v[x,W−1−y] + v[H−1−x,y])) + (the same mirrored)`, in an
-/// order that no symmetry changes: turning or mirroring the planes gives the same bits, on squares and rectangles.
+/// The pixels that turns move onto each other (an orbit) are added first, opposite ones before all:
+/// `((v[y,x] + v[H−1−y,W−1−x]) + (v[x,W−1−y] + v[H−1−x,y])) + (the same mirrored)`. A turn or flip only exchanges
+/// operands of an addition. So turned or mirrored planes give the same bits, on squares and rectangles.
 ///
 /// # Panics
 /// With fewer than two axes, or an empty plane.
@@ -47,7 +48,7 @@ fn plane_mean(plane: &[f32], orbits: &[Orbit]) -> f32 {
     total / plane.len() as f32
 }
 
-/// Gradient: `dx[…, y, x] = dy[…] / HW`.
+/// Gradient of [`spatial_mean`]: `dx[…, y, x] = dy[…] / HW`.
 ///
 /// # Panics
 /// If `dy` does not have the shape of the means of `x_shape`.

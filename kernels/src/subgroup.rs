@@ -1,11 +1,10 @@
-//! Feature maps on a group, seen from a subgroup: restriction, and pooling over the cosets. Both only move whole planes before
-//! what [`crate::coset_max`] and [`crate::coset_mean`] do.
+//! Feature maps and subgroups: restriction to a subgroup, and pooling over its cosets.
 
 use crate::{Group, coset_max, coset_mean, index_select};
 use quarterturn_core::{Shape, Tensor};
 use std::{fmt, str::FromStr};
 
-/// A subgroup K of the symmetries of the square, by its elements in the numbering of [`Group`].
+/// A subgroup K of the turns and flips of the square, given by its elements, numbered as in [`Group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Subgroup(&'static [usize]);
 
@@ -26,7 +25,7 @@ impl Subgroup {
     /// Every subgroup that has a name here.
     pub const ALL: [Subgroup; 6] = [Self::Z2, Self::P2, Self::P4, Self::PM, Self::P2MM, Self::P4M];
 
-    /// Its elements, ascending: the group axis of a map on K follows this order.
+    /// Its elements in ascending order, which is the order of planes in a map on K.
     pub fn elements(self) -> &'static [usize] {
         self.0
     }
@@ -41,12 +40,12 @@ impl Subgroup {
         other.0.iter().all(|g| self.0.contains(g))
     }
 
-    /// The group of these elements, if there are convolutions on it.
+    /// The [`Group`] with these elements, if there are convolutions on it.
     pub fn group(self) -> Option<Group> {
         Group::ALL.into_iter().find(|&group| self == group.into())
     }
 
-    /// The field's name of the plane group: z2, p2, p4, pm, p2mm, p4m.
+    /// The name of the plane group in the literature: z2, p2, p4, pm, p2mm, p4m.
     pub fn name(self) -> &'static str {
         match self.0 {
             [0] => "z2",
@@ -117,14 +116,15 @@ impl FromStr for Subgroup {
     }
 }
 
-/// A feature map on `group` as one on its subgroup K: `[N, C, G, H, W]` → `[N, C·G/|K|, |K|, H, W]`. With the right cosets
-/// `K·t_j`, ordered by their least elements `t_j`,
+/// Turns a feature map on `group` into one on its subgroup K, with more channels: `[N, C, G, H, W]` →
+/// `[N, C·G/|K|, |K|, H, W]`. Only whole planes change places. With the right cosets `K·t_j`, ordered by their least
+/// elements `t_j`,
 ///
 /// `y[n, c·G/|K| + j, i, p] = x[n, c, k_i·t_j, p]`, k_i the elements of K.
 ///
-/// Nothing but whole planes changes places, and for every g of K the restriction of `T_g x` is `T_g` of the restriction, in every
-/// bit. So what follows need only respect K: layers on p4 behind layers on p4m. On p2, which has no convolution here, the two
-/// planes of a map follow [`Subgroup::P2`]. Gradient: [`restrict_vjp`].
+/// For every g of K the restriction of `T_g x` is `T_g` of the restriction, in every bit. So layers on p4, say, can
+/// follow layers on p4m; the network is then equivariant under p4. There are no convolutions on p2. The two planes of a
+/// map on it are in the order of [`Subgroup::P2`]. Gradient: [`restrict_vjp`].
 ///
 /// # Panics
 /// If `x` is not a map on `group`, or K is not in `group`.
@@ -160,9 +160,10 @@ pub fn restrict_vjp(dy: &Tensor, group: Group, to: Subgroup) -> Tensor {
 ///
 /// `y[n, c, j, p] = max_{k ∈ K} x[n, c, t_j·k, p]`.
 ///
-/// An element g of the group moves the planes and takes the coset `t·K` to `g·t·K`, in every bit. On p4m, what is left after
-/// pooling over [`Subgroup::PM`] is a map on p4 again (its cosets are numbered as the turns); over [`Subgroup::P4`], the two
-/// orientations. Over the whole group it is [`coset_max`] with the axis kept. NaN wins.
+/// If `x` is turned by an element g, the pixels of `y` turn, and the plane of the coset `t·K` moves to that of `g·t·K`,
+/// in every bit. On p4m, pooling over [`Subgroup::PM`] leaves four planes, numbered as the turns of p4. Pooling over
+/// [`Subgroup::P4`] leaves two, for not mirrored and mirrored. Pooling over the whole group is [`coset_max`] with an
+/// axis of length 1 kept. A maximum over a NaN is NaN.
 ///
 /// # Panics
 /// As [`restrict`].
@@ -172,8 +173,8 @@ pub fn subgroup_max(x: &Tensor, group: Group, subgroup: Subgroup) -> Tensor {
     map.pooled(&coset_max(&map.by_cosets(x, group, subgroup)))
 }
 
-/// The mean over each left coset of K; otherwise as [`subgroup_max`]. Summed over pairs of opposite turns first, so that an element
-/// of the group exchanges operands of an addition at most: every bit is kept.
+/// The mean over each left coset of K; otherwise as [`subgroup_max`]. Opposite turns are added first, so that an
+/// element of the group only exchanges operands of additions, and every bit is kept.
 ///
 /// # Panics
 /// As [`restrict`].
@@ -183,7 +184,7 @@ pub fn subgroup_mean(x: &Tensor, group: Group, subgroup: Subgroup) -> Tensor {
     map.pooled(&coset_mean(&map.by_cosets(x, group, subgroup)))
 }
 
-/// Gradient of [`subgroup_max`]: to the first maximum of each coset, as the sum of [`subgroup_mean`] orders it.
+/// Gradient of [`subgroup_max`]: it goes to the first maximum of each coset, in the order of [`Subgroup::pooling_of`].
 ///
 /// # Panics
 /// As [`restrict`], or if `dy` does not have the shape of the result.
@@ -204,11 +205,13 @@ pub fn subgroup_mean_vjp(dy: &Tensor, x_shape: Shape, group: Group, subgroup: Su
     map.back(&crate::coset_mean_vjp(&map.flat("subgroup_mean_vjp", dy), map.restricted()), group, subgroup)
 }
 
-/// The element of the largest response, `y[n, c, p] = argmax_g x[n, c, g, p]`, as a number: `[N, C, G, H, W]` → `[N, C, H, W]`, the
-/// first of equals; NaN where a response is NaN. It has no gradient.
+/// The group element with the largest response at each pixel, `y[n, c, p] = argmax_g x[n, c, g, p]`, stored as a
+/// number: `[N, C, G, H, W]` → `[N, C, H, W]`. Of equal responses the first counts. The result is NaN where a response
+/// is NaN. There is no gradient.
 ///
-/// Where no two responses are equal, an element g of the group moves the places and takes the answer h to the product `g·h`
-/// ([`Group::product`]). Of equal ones the first is taken, before and after alike, so there it does not turn.
+/// If `x` is turned by an element g, the pixels of `y` turn, and the answer h becomes the product `g·h`
+/// ([`Group::product`]). This does not hold where responses are equal, because the first of them is taken before and
+/// after the turn alike.
 ///
 /// # Panics
 /// If `x` is not a map on `group`.

@@ -1,4 +1,4 @@
-//! Exact symmetries: pure permutations.
+//! Turning and flipping tensors by elements of a group.
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
@@ -11,8 +11,10 @@ use quarterturn_core::{Shape, gpu::Gpu};
 
 use quarterturn_core::{Device, HostBuffer, Tensor};
 
-/// Turns and flips the two last axes: `y = act_g(x)`, `flip_rows^m(rot90(x, r))` for g = 4m + r of [`Group::D4`];
-/// rectangles swap their extents. Inverse and gradient: [`Group::inverse`] of `g`.
+/// Turns and flips the two last axes by element g: `g` quarter turns counter-clockwise for g from 0 to 3
+/// (`torch.rot90`), and for 4 to 7 `g − 4` quarter turns and a flip from top to bottom. Height and width of rectangles
+/// are exchanged by odd numbers of turns. The inverse, and the gradient, is the same function with [`Group::inverse`]
+/// of `g`, by [`Group::D4`].
 ///
 /// # Panics
 /// With fewer than two axes, or if `g` is not below 8.
@@ -40,7 +42,9 @@ pub fn transform_plane(x: &Tensor, g: usize) -> Tensor {
     }
 }
 
-/// `(T_g f)(p, h) = f(g⁻¹p, g⁻¹h)` on a feature map `[N, C, G, H, W]`; inverse and gradient: `g⁻¹`.
+/// Turns and flips a feature map `[N, C, G, H, W]` by element g: every plane as [`transform_plane`], and the planes
+/// along G change places. The formula is `(T_g f)(p, h) = f(g⁻¹p, g⁻¹h)`. The inverse, and the gradient, is the same
+/// function with `g⁻¹`.
 ///
 /// # Panics
 /// If `x` does not have five axes with the group's order third, or `g` is not an element of `group`.

@@ -14,12 +14,12 @@ use quarterturn_core::gpu::Gpu;
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
 /// Rotates image `n` by `degrees[n]` counter-clockwise (the sense of [`crate::transform_plane`]) about the centre
-/// ((H−1)/2, (W−1)/2), bilinear; what lies outside counts as `fill`. Extents stay. A pixel of weight 0 does not count, NaN or not.
+/// ((H−1)/2, (W−1)/2), with bilinear interpolation. Pixels outside of the image count as `fill`. Height and width stay.
+/// A pixel with interpolation weight 0 is ignored, even if it is NaN.
 ///
-/// The angle is split into quarter turns, which permute exact positions, and a rest below 90°. So multiples of 90° are
-/// exact permutations of square images, and `rotate(x, a + 90°)` is a quarter turn of `rotate(x, a)` to the bit.
-/// A rectangle turned by 90° or 270° loses what its extents cannot hold, and is sampled between pixels where
-/// H and W differ by an odd number.
+/// The angle is split into quarter turns, which only move pixels, and a rest below 90°. So for square images, multiples
+/// of 90° have no rounding, and `rotate(x, a + 90°)` is a quarter turn of `rotate(x, a)` to the bit. A rectangle turned
+/// by 90° or 270° is cropped to its height and width; if these differ by an odd number, it is interpolated.
 ///
 /// # Panics
 /// If `x` is not `[N, C, H, W]`, or there is not one finite angle per image.
@@ -54,7 +54,7 @@ pub fn rotate(x: &Tensor, degrees: &[f32], fill: f32) -> Tensor {
     }
 }
 
-/// Gradient of [`rotate`]: its adjoint, without the fill.
+/// Gradient of [`rotate`]. The fill has none.
 ///
 /// # Panics
 /// As [`rotate`].
@@ -86,7 +86,8 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
 
 /// Bilinear resize to `height` × `width`, half-pixel centres, edges repeated, no antialiasing (PyTorch's
 /// `interpolate(mode="bilinear", align_corners=False)`): sample i of o along an axis of n reads position
-/// `(i + ½)·n/o − ½`, clamped to [0, n − 1]. `[…, H, W]` → `[…, height, width]`. A pixel of weight 0 does not count, NaN or not.
+/// `(i + ½)·n/o − ½`, clamped to [0, n − 1]. `[…, H, W]` → `[…, height, width]`. A pixel with weight 0 is ignored, even
+/// if it is NaN.
 ///
 /// On the CPU and the GPU it commutes in every bit with turns and reflections, at all sizes: the resized image of a turned image
 /// is the turned resized image (`height` and `width` exchanged by a quarter turn).
@@ -115,7 +116,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
     }
 }
 
-/// Gradient of [`resize`]: its adjoint; `height` and `width` are those of the image that was resized.
+/// Gradient of [`resize`]. `height` and `width` are those of the image before resizing.
 ///
 /// # Panics
 /// As [`resize`].
@@ -143,8 +144,8 @@ pub fn resize_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
 }
 
 /// Sets to 0 the pixels whose centre lies outside the largest inscribed circle, radius min(H, W)/2 about the centre
-/// (CircleCrop, Fig. 2 of Edixhoven et al. 2023): what a rotation can bring in from outside. `[…, H, W]`; its own
-/// gradient. The comparison is in integers, so the crop commutes with turns and mirroring exactly.
+/// (CircleCrop, Fig. 2 of Edixhoven et al. 2023): these are the pixels that a rotation can bring in from outside.
+/// `[…, H, W]`. The gradient is the same function. The crop commutes with turns and mirroring exactly.
 ///
 /// # Panics
 /// With fewer than two axes.

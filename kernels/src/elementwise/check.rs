@@ -1,16 +1,16 @@
-//! What holds of every elementwise operation.
+//! A check of elementwise operations, for tests.
 
 use super::{Elementwise, map, map_vjp};
 use quarterturn_core::{Device, Result, Tensor};
 
 impl<const P: usize> Elementwise<P> {
-    /// For the tests of an operation. On [`Device::Reference`] the slope at each of `smooth` must agree with a difference
-    /// quotient of the value. On each of `devices`, values and gradients must agree with the reference, within
-    /// `2e-5·|expected| + 1e-6`: at `smooth`, and at numbers of all sizes and both signs, 0 and the infinities among them.
-    /// NaN must stay NaN. `Ok(Err(…))` says where one of this is not so.
+    /// Checks the operation, for tests. On [`Device::Reference`], `slope` at each of the points `smooth` must agree
+    /// with a finite difference of `value`. On each of `devices`, values and gradients must agree with the reference,
+    /// within `2e-5·|expected| + 1e-6`. This is checked at `smooth` and at numbers of all sizes and both signs,
+    /// including 0 and ±∞. NaN must stay NaN. `Ok(Err(…))` says where a check fails.
     ///
     /// # Errors
-    /// What goes wrong on a GPU, such as WGSL that does not compile.
+    /// Errors of a GPU, such as WGSL that does not compile.
     pub fn check(
         &self,
         parameters: [f64; P],

@@ -1,4 +1,4 @@
-//! The elementwise operations that come with the library. Each is all there is to it.
+//! The elementwise functions of this library, for [`crate::map`] and `Var::map`.
 
 use super::{Elementwise, each};
 use crate::math;
@@ -105,7 +105,7 @@ pub static EXP: Elementwise = Elementwise {
     wgsl: ["exp(x)", "exp(x)"],
 };
 
-/// The natural logarithm; −∞ of 0, NaN of negative numbers.
+/// The natural logarithm; −∞ for 0, NaN for negative numbers.
 pub static LOG: Elementwise = Elementwise {
     name: "log",
     parameters: [],
@@ -115,7 +115,7 @@ pub static LOG: Elementwise = Elementwise {
     wgsl: ["select(select(log(x), -infinity, x == 0.0), nan, x < 0.0)", "1.0 / x"],
 };
 
-/// The square root; NaN of negative numbers. Its slope at 0 is infinite.
+/// The square root; NaN for negative numbers. Its slope at 0 is infinite.
 pub static SQRT: Elementwise = Elementwise {
     name: "sqrt",
     parameters: [],

@@ -1,6 +1,6 @@
-//! Elementwise operations as values: an operation is what it computes, its slope, and both once more for vectors and GPUs.
+//! Elementwise operations as values: a function and its derivative, each for the CPU, for GPUs and in `f64`.
 //!
-//! NaN passes by itself: no definition needs to care.
+//! A NaN stays NaN, whatever the definition of the function says.
 
 #[cfg(any(feature = "gpu", test))]
 use super::shader::Expression;
@@ -12,7 +12,7 @@ use crate::{
 use quarterturn_core::gpu::Gpu;
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 
-/// An operation `y = f(x)` on each element, with `P` numbers that it depends on; `f(NaN)` is NaN whatever it says.
+/// An elementwise operation `y = f(x)` with `P` parameters. `f(NaN)` is always NaN.
 ///
 /// ```
 /// use quarterturn_kernels::{Elementwise, each, map};
@@ -43,13 +43,13 @@ use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Elementwise<const P: usize = 0> {
-    /// What panics and profiles call it; letters, digits and `_`.
+    /// Its name in panics and profiles: letters, digits and `_`.
     pub name: &'static str,
-    /// What WGSL calls the numbers that it depends on; at most 60.
+    /// The names of the parameters in the WGSL expressions; at most 60.
     pub parameters: [&'static str; P],
     /// `f(x)`, what [`Device::Reference`] computes.
     pub value: fn(f64, [f64; P]) -> f64,
-    /// The derivative `f′(x)`. Where there is none, any number between those of both sides.
+    /// The derivative `f′(x)`. At a kink, any number between the derivatives on both sides.
     pub slope: fn(f64, [f64; P]) -> f64,
     /// `f` and `f′` for [`Device::Cpu`], usually by [`each`] and the functions of [`crate::math`]. `None`: `value` and `slope`
     /// are called for each element, which is exact and, with a function such as `exp`, some ten times as slow.
@@ -59,10 +59,11 @@ pub struct Elementwise<const P: usize = 0> {
     pub wgsl: [&'static str; 2],
 }
 
-/// Writes a function of each number of the first slice into the second, which is as long; the third are the parameters.
+/// Computes a function of each number of the first slice and writes it to the second, of the same length. The third
+/// argument has the parameters.
 pub type Sweep<const P: usize> = fn(&[f32], &mut [f32], [f32; P]);
 
-/// `y[i] = f(x[i])`, or NaN where `x[i]` is; a loop over vectors if `f` calls nothing but small functions.
+/// `y[i] = f(x[i])`, or NaN where `x[i]` is NaN. The compiler vectorises the loop if `f` calls only small functions.
 pub fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
     wide! {
         fn sweep<F: Fn(f32) -> f32>(x: &[f32], y: &mut [f32], f: &F) {

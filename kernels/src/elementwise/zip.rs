@@ -9,8 +9,8 @@ use crate::{
 };
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 
-/// An operation `y = f(a, b)` on each pair of elements; it is NaN where `a` or `b` is, whatever `f` says. The operands
-/// spread over each other's axes of extent 1, as in [`crate::add`].
+/// An elementwise operation of two operands, `y = f(a, b)`. The result is NaN where `a` or `b` is NaN. Operands
+/// broadcast as in [`crate::add`].
 ///
 /// ```
 /// use quarterturn_kernels::{Elementwise2, zip};
@@ -32,7 +32,7 @@ use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Elementwise2 {
-    /// What panics and profiles call it; letters, digits and `_`.
+    /// Its name in panics and profiles: letters, digits and `_`.
     pub name: &'static str,
     /// `f(a, b)`, what [`Device::Reference`] computes.
     pub value: fn(f64, f64) -> f64,
@@ -45,10 +45,12 @@ pub struct Elementwise2 {
     pub wgsl: [&'static str; 3],
 }
 
-/// Writes a function of each pair of the first two slices into the third, all as long.
+/// Computes a function of each pair of numbers of the first two slices and writes it to the third. All have the same
+/// length.
 pub type Sweep2 = fn(&[f32], &[f32], &mut [f32]);
 
-/// `y[i] = f(a[i], b[i])`, or NaN where one of the two is; a loop over vectors if `f` calls nothing but small functions.
+/// `y[i] = f(a[i], b[i])`, or NaN where one of the two is NaN. The compiler vectorises the loop if `f` calls only small
+/// functions.
 pub fn each2(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
     wide! {
         fn sweep<F: Fn(f32, f32) -> f32>(a: &[f32], b: &[f32], y: &mut [f32], f: &F) {
@@ -70,7 +72,7 @@ pub fn zip(a: &Tensor, b: &Tensor, f: &Elementwise2) -> Tensor {
     f.pairs(Part::Value, a, b, None)
 }
 
-/// Gradient of [`zip`] with respect to `a`: `∂f/∂a · dy`, summed over the places that an element of `a` was spread to.
+/// Gradient of [`zip`] with respect to `a`: `∂f/∂a · dy`, summed over the elements to which one of `a` was broadcast.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or the devices differ.

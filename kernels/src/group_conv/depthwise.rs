@@ -17,15 +17,16 @@ use quarterturn_core::gpu::{Gpu, Size};
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use rayon::prelude::*;
 
-/// Depthwise convolution over a group: each channel by a filter of its own, and each element's plane by that filter, turned.
+/// Depthwise convolution over a group: one filter for each channel, which is turned for each group element.
 ///
 /// ```text
 /// y[n, c, g, p] = Σ_u (act_g weight[c])[u] · x[n, c, g, s·p + d·u − padding]
 /// ```
 ///
-/// `x` is `[N, C, G, H, W]`, `weight` `[C, 1, 1, k, k]`, `y` `[N, C, G, H', W']`. With a group axis of 1 it lifts: every g reads
-/// the one plane of `x`. A convolution with 1×1 filters, which mixes channels and elements, makes a separable convolution of it;
-/// see [`super::group_conv`] for the order of the group and what s, d and `act_g` are.
+/// `x` is `[N, C, G, H, W]`, `weight` `[C, 1, 1, k, k]`, `y` `[N, C, G, H', W']`. If the group axis of `x` has length
+/// 1, it lifts: every g reads that one plane. Followed by a convolution with 1×1 filters, over channels and group
+/// elements, it is a separable convolution. See [`super::group_conv`] for s, d, `act_g` and the order of group
+/// elements.
 ///
 /// Where (i + 2p − d(k − 1) − 1) mod s = 0 along both axes, a turned or mirrored `x` gives `y` turned or mirrored in every bit on
 /// the CPU and on a GPU.
@@ -52,7 +53,7 @@ pub fn depthwise_conv(x: &Tensor, weight: &Tensor, conv: Conv) -> Tensor {
     }
 }
 
-/// Gradient of the input of [`depthwise_conv`]: its adjoint in `x`.
+/// Gradient of [`depthwise_conv`] with respect to its input.
 ///
 /// # Panics
 /// If shapes or devices do not fit.

@@ -33,8 +33,7 @@ pub struct GivenNorm<'a> {
     pub relu: bool,
 }
 
-/// [`group_conv`], then [`batch_norm_eval`] with `norm`: on the CPU and the GPU in one sweep, as a scale and a shift of the
-/// sums while they are in registers.
+/// [`group_conv`], then [`batch_norm_eval`] with `norm`, as one operation on the CPU and on GPUs.
 ///
 /// # Panics
 /// As those two.
@@ -65,7 +64,8 @@ pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv:
     Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
 }
 
-/// A batch norm by the batch's own statistics, and what follows it: `y = pool(dropout(relu(z)))`, see [`batch_norm_train`].
+/// A batch norm with the statistics of the batch, and what follows it: `y = pool(dropout(relu(z)))`, see
+/// [`batch_norm_train`].
 #[derive(Clone, Copy, Debug)]
 pub struct TrainNorm<'a> {
     /// Scale `[C]`.
@@ -76,11 +76,11 @@ pub struct TrainNorm<'a> {
     pub eps: f64,
     /// ReLU and dropout.
     pub activation: Activation,
-    /// The windows whose maxima are taken last, see [`max_pool`].
+    /// The window of the max pooling at the end, if there is one: see [`max_pool`].
     pub pool: Option<Window>,
 }
 
-/// What the gradient of [`group_conv_norm_train`] needs of its forward pass.
+/// The values that [`group_conv_norm_train`] saves for its backward pass.
 #[derive(Debug)]
 pub struct NormGradient {
     /// Results of the convolution.
@@ -96,7 +96,7 @@ pub struct NormGradient {
     pool: Option<Window>,
 }
 
-/// The sums that a norm's gradient begins with, of the gradient `dy` of its results.
+/// The sums over the gradient `dy` of a norm's output with which the norm's backward pass starts.
 #[derive(Debug)]
 pub struct NormSums {
     dy: Tensor,
@@ -104,12 +104,13 @@ pub struct NormSums {
     of_channels: Vec<[f64; 2]>,
 }
 
-/// [`group_conv`], then [`batch_norm_train`] of its results, then [`max_pool`], if `norm` says so: results `[N, C_out, G, H',
-/// W']`, pooled, with the batch's mean and variance; and what [`group_conv_norm_train_vjp`] wants to know.
+/// [`group_conv`], then [`batch_norm_train`], then [`max_pool`] if `norm` says so, as one operation. Returns the output
+/// `[N, C_out, G, H', W']` (pooled) with the batch's mean and variance, and the values that
+/// [`group_conv_norm_train_vjp`] needs.
 ///
-/// On the CPU each image's moments are taken while its results are in a cache, only maxima are stored where there is pooling,
-/// and over p4 there are a sixth fewer multiplications, whose sums of a turned input are turned up to rounding only: batch
-/// statistics, being sums over all locations, are no better.
+/// On the CPU this is faster than the three operations one after another, and on p4 it takes a sixth fewer
+/// multiplications. For a turned input the output is the turned one up to rounding only. That is so in any case in
+/// training, because the batch statistics are sums over all pixels.
 ///
 /// # Panics
 /// As those.
@@ -155,7 +156,7 @@ pub fn group_conv_norm_train(
     (norm, NormGradient { x: convolved, y, mean_parts, var, weight, bias, eps, activation, pool })
 }
 
-/// What [`group_conv_norm_train_vjp`] yields.
+/// Results of [`group_conv_norm_train_vjp`].
 #[derive(Debug)]
 pub struct ConvNormGradients {
     /// Of the convolution's weight, `[C_out, C_in, G_in, k, k]`.
@@ -164,12 +165,13 @@ pub struct ConvNormGradients {
     pub norm_weight: Tensor,
     /// Of the norm's bias, `[C_out]`.
     pub norm_bias: Tensor,
-    /// Of the convolution's results, if asked for: what [`group_conv_dx`] makes the input's gradient of.
+    /// Of the convolution's output, if asked for. [`group_conv_dx`] computes the gradient of the input from it.
     pub convolved: Option<Tensor>,
 }
 
-/// Gradients of [`group_conv_norm_train`] of `x`, where that of its results is `dy`. That of the convolution's bias is 0, for
-/// the norm takes away what it adds. `sums`, if they were taken of `dy`, need not be taken again.
+/// Gradients of [`group_conv_norm_train`] for the input `x`, where `dy` is the gradient of its output. The gradient of
+/// the convolution's bias is 0, because the norm subtracts what the bias adds. `sums` are used if they were computed
+/// from this `dy`; otherwise they are computed here.
 ///
 /// # Panics
 /// If shapes or devices do not fit.
@@ -229,8 +231,8 @@ pub fn group_conv_norm_train_vjp(
     }
 }
 
-/// [`group_conv_dx`] of an input that is the result of a norm, and of nothing else: with the sums that the norm's gradient
-/// begins with, taken on the CPU while each image's gradient is in a cache.
+/// [`group_conv_dx`] for an input that is the output of a norm. On the CPU it also computes the sums with which the
+/// norm's backward pass starts.
 ///
 /// # Panics
 /// As [`group_conv_dx`], or if the input is not of the shape of the norm's results.

@@ -6,7 +6,8 @@ use super::{Conv, Extents, group_conv, group_conv_dw, pass, reference};
 use crate::{Group, Isa, filter_orbit, filter_orbit_vjp, sum_axes};
 use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, transposed_extent};
 
-/// Transposed convolution over a group: the adjoint in `x` of [`group_conv`], in PyTorch's convention of `conv_transpose2d`.
+/// Transposed convolution over a group, in the convention of PyTorch's `conv_transpose2d`: the adjoint of
+/// [`group_conv`] with respect to `x`.
 ///
 /// ```text
 /// y[n, o, g, q] = bias[o] + Σ_c Σ_h Σ_{p, u: s·p + d·u − padding = q} (act_h weight[c, o, h⁻¹g])[u] · x[n, c, h, p]
@@ -16,8 +17,8 @@ use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, tra
 ///   `H' = s(H − 1) + d(k − 1) + 1 − 2·padding + output_padding`, where G is the order of the group, s the stride and d the
 ///   dilation.
 /// - With `G_in` = 1 it lifts: the sum over h has one term, with the filter `act_g weight[c, o]`.
-/// - `output_padding`, below the stride, is how many samples [`group_conv`] of `y` would leave over: so many rows and columns are
-///   added at the bottom and on the right.
+/// - `output_padding` rows and columns are added at the bottom and on the right. It must be below the stride. It is how
+///   many rows and columns [`group_conv`] with the same window on `y` would leave over.
 ///
 /// Where `output_padding` = 0, a turned or mirrored `x` gives `y` turned or mirrored in every bit, at any size, on the CPU and on
 /// a GPU. Otherwise it does not.
@@ -61,7 +62,8 @@ pub fn transposed_group_conv(
     }
 }
 
-/// Gradient of the input of [`transposed_group_conv`], where that of its results is `dy`: their convolution.
+/// Gradient of [`transposed_group_conv`] with respect to its input, where `dy` is the gradient of its output: a
+/// convolution of `dy`.
 ///
 /// # Panics
 /// If shapes or devices do not fit.
