@@ -13,8 +13,8 @@ const MAX_ROW: usize = 1 << 20;
 /// A pixel may be so much beyond 0 or 1, as rounding makes it.
 const ROUNDING: f64 = 1e-3;
 
-/// Reads the file at `path`: square images of one channel, rows from top to bottom, of as many classes as the largest label says.
-/// Pixels become bytes. Memory is taken for a byte of each pixel, and a row has two characters at least for it.
+/// Reads the file at `path`: square images of one channel, rows from top to bottom, of as many classes as the largest
+/// label says. Pixels become bytes.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Corrupt`], naming the file, the row and the place where it begins, if a row has another number of numbers than

@@ -4,8 +4,8 @@ use crate::{Image, Samples, Target, image};
 use quarterturn_core::{Error, Result};
 use std::{fmt, sync::Arc};
 
-/// 8-bit images of one size in memory, `[N, C, H, W]`, each with a class for every pixel, or with numbers. (For one class an image see
-/// [`crate::Dataset`].) Cloning shares the memory.
+/// 8-bit images of one size in memory, `[N, C, H, W]`, for segmentation (a class for each pixel) or regression (numbers
+/// for each image). For one class per image see [`crate::Dataset`]. Cloning shares the memory.
 #[derive(Clone, PartialEq)]
 pub struct Annotated {
     name: String,
@@ -25,7 +25,8 @@ enum Targets {
 }
 
 impl Annotated {
-    /// Images `[N, C, H, W]` and masks `[N, H, W]`, whose bytes are classes below `classes`, or [`Target::IGNORED`].
+    /// Images `[N, C, H, W]` and masks `[N, H, W]`. A byte of a mask is a class below `classes`, or
+    /// [`Target::IGNORED`].
     ///
     /// # Errors
     /// [`Error::Invalid`] if an extent is zero or they look like `[H, W, C]`, the numbers of pixels do not fit, or a byte of a mask is
@@ -60,7 +61,7 @@ impl Annotated {
         })
     }
 
-    /// Images `[N, C, H, W]` and `each` numbers for every one of them, `[N, each]`.
+    /// Images `[N, C, H, W]` and `each` numbers for every image, `[N, each]`.
     ///
     /// # Errors
     /// [`Error::Invalid`] if an extent is zero or they look like `[H, W, C]`, the numbers of pixels or numbers do not fit, or a number

@@ -6,15 +6,15 @@ use quarterturn_core::{Device, HostBuffer, Result, Shape, Stream, Tensor};
 /// The stream that shuffles an epoch.
 pub(crate) const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
 
-/// Some images of a data set on a device.
+/// A batch of images with targets.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Normalised images `[n, C, 1, H, W]`: a feature map on Z², whose group axis has one entry.
+    /// Normalised images `[n, C, 1, H, W]`, on the device.
     pub images: Tensor,
-    /// What the images are to be taken for, on the CPU on every device, so that it can be looked at without waiting: class indices `[n]`, stored as numbers; where each pixel has a class, `[n, H, W]`; where
-    /// each image has K numbers, `[n, K]`.
+    /// Targets: class indices `[n]`, stored as numbers; where each pixel has a class, `[n, H, W]`; where each image has
+    /// K numbers, `[n, K]`. They are always on the CPU, so that they can be checked without waiting for a GPU.
     pub labels: Tensor,
-    /// Where each image stands in the data set: the key for random numbers that belong to an image.
+    /// The index of each image in the data set.
     pub indices: Vec<usize>,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Batches<'a> {
         batches.normalized(&Normalization::none(dataset.extents()[0]))
     }
 
-    /// Takes all images in an order that is a pure function of `seed` and `epoch`.
+    /// Shuffles: the order is a function of `seed` and `epoch`.
     #[must_use]
     pub fn shuffled(mut self, seed: u64, epoch: u32) -> Self {
         self.order = Stream::new(seed, SHUFFLE, epoch).permutation(self.dataset.len());

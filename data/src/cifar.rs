@@ -1,8 +1,8 @@
 //! CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their binary files.
 //!
 //! A file is a sequence of records: one label, or for CIFAR-100 a coarse and a fine one, then 3 × 32 × 32 pixels, red,
-//! green and blue plane. Records are counted by the file's length; both data sets fit in memory (180 MB). The versions
-//! for Python and MATLAB are not read, but named.
+//! green and blue plane. Both data sets fit in memory (180 MB). The versions for Python and MATLAB are not read; the
+//! error says so.
 
 use crate::Dataset;
 use quarterturn_core::{Error, Result};
@@ -18,7 +18,7 @@ const PIXELS: usize = 3 * 32 * 32;
 /// The most records that a file may have.
 const MAX_RECORDS: usize = 1 << 17;
 
-/// What distinguishes the two.
+/// Which of the two data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cifar {
     /// 10 classes.
@@ -103,13 +103,14 @@ impl Cifar {
     }
 }
 
-/// Tells by the files in `folder`, or in the folder that the archive makes there, which of the two it holds.
+/// Which of the two data sets `folder` has, by the names of its files; `None` if neither. The files may also be in the
+/// subfolder that the archive unpacks to.
 pub fn detect(folder: &Path) -> Option<Cifar> {
     [Cifar::Ten, Cifar::Hundred].into_iter().find(|&which| lacking(which, &find(folder, which)).is_empty())
 }
 
-/// Reads the files from `folder`, or from the folder in it that the archive unpacks to. Takes at most twice their size, and of
-/// each no more than 131,072 records.
+/// Reads the files from `folder`, or from the folder in it that the archive unpacks to. Needs memory for at most twice
+/// their size, and reads no more than 131,072 records of each file.
 ///
 /// # Errors
 /// [`Error::Io`] if a file is missing or cannot be read (files for Python or MATLAB are named as such), [`Error::Corrupt`] if

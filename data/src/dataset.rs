@@ -75,7 +75,7 @@ impl Dataset {
         Ok(Dataset { name, pixels: Arc::new(pixels), labels: Arc::new(labels), extents, classes })
     }
 
-    /// What the images are, for tables and figures.
+    /// The name of the data set, for tables and figures.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -95,7 +95,7 @@ impl Dataset {
         self.extents
     }
 
-    /// Number of classes; labels are below it.
+    /// Number of classes. Labels are from 0 to this − 1.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -149,7 +149,8 @@ impl Dataset {
         Ok(Dataset { name: self.name.clone(), pixels: Arc::new(pixels), labels: Arc::new(labels), ..*self })
     }
 
-    /// `n` images drawn by `seed` without replacement, and all the others; both in the drawn order.
+    /// A random split: `n` images drawn by `seed`, and all the others (PyTorch: `random_split`). Both are in the drawn
+    /// order.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there are fewer than `n`.
@@ -159,8 +160,8 @@ impl Dataset {
         Ok((self.subset(&order[..n]), self.subset(&order[n..])))
     }
 
-    /// Runs through the images in batches of `batch_size`, the last one possibly smaller: in the order of the data
-    /// set, as values in 0..=1, on the CPU, unless the iterator's methods say otherwise.
+    /// Iterates over the images in batches of `batch_size`; the last one may be smaller. By default they are in the
+    /// order of the data set, with values from 0 to 1, on the CPU. Methods of [`Batches`] change that.
     ///
     /// # Panics
     /// If `batch_size` is zero.

@@ -1,9 +1,9 @@
-//! The random numbers that one image needs, one after the other.
+//! Random numbers for augmenting one image.
 
 use quarterturn_core::Stream;
 
-/// A place in a [`Stream`] that moves on with every draw. What an image draws is a function of the loader's seed, the epoch and the
-/// image's place in the data set alone.
+/// A random number generator for one image. What it draws depends on the loader's seed, the epoch and the image's index
+/// in the data set alone.
 #[derive(Clone, Debug)]
 pub struct Dice {
     stream: Stream,

@@ -1,4 +1,5 @@
-//! Built-in digits: a data set in the manner of MNIST that needs no files, drawn stroke by stroke as it is asked for.
+//! Built-in digits: a data set like MNIST that needs no files. Digits are drawn stroke by stroke when they are asked
+//! for.
 //!
 //! A digit begins as the path of a pen in one of several styles (a 7 with or without a bar, a 4 open or closed). Its
 //! control points are jittered, the path is bent, slanted and turned by up to 12° and scaled into a box of 20 pixels

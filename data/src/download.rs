@@ -1,8 +1,7 @@
 //! Fetching the files of a data set from the first mirror that has them unharmed.
 //!
-//! A mirror may be gone, stall, break off, or answer with a web page; whatever it sends, a file appears under its
-//! name only after length and SHA-256 were found right, and all at once: it is written beside, flushed to the disk
-//! and renamed.
+//! A mirror may be gone, stall, break off, or answer with a web page. So a file gets its name only after its length and
+//! SHA-256 have been checked. It is written to a temporary file, flushed to the disk and renamed.
 
 use crate::mnist;
 use quarterturn_core::{Error, NewFile, Result};
@@ -60,7 +59,7 @@ pub fn mnist(folder: &Path, mut progress: impl FnMut(Progress)) -> Result<mnist:
     mnist::load(folder)
 }
 
-/// A file, by what it must contain.
+/// A file to download, with its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
     /// Its name below the mirror's address, and in the folder.
@@ -71,7 +70,7 @@ pub struct Item<'a> {
     pub sha256: &'a str,
 }
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
     /// The file's name.
@@ -84,14 +83,14 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
-/// Mirrors and how long to wait for them.
+/// Mirrors, and how long to wait for them. See [`Downloader::fetch`].
 #[derive(Clone, Debug)]
 pub struct Downloader {
     /// Addresses below which the files lie, in the order to try.
     pub mirrors: Vec<String>,
     /// How long finding the server, and connecting to it, may each take. 15 s.
     pub connect_timeout: Duration,
-    /// How long nothing may arrive. 30 s.
+    /// How long to wait when nothing arrives. 30 s.
     pub stall_timeout: Duration,
     /// How long one file may take from one mirror. 30 min.
     pub total_timeout: Duration,

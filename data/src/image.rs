@@ -8,7 +8,7 @@ pub const MAX_SIDE: usize = 1 << 14;
 /// The most bytes that one image may take.
 pub const MAX_BYTES: usize = 1 << 28;
 
-/// An 8-bit image, planes one after the other: `[C, H, W]`.
+/// A decoded 8-bit image, `[C, H, W]`: one channel after the other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
     pixels: Vec<u8>,

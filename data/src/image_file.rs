@@ -1,8 +1,8 @@
 //! One image file: JPEG, PNG or TIFF.
 //!
-//! Whatever a file says, no more memory is taken than an image of [`MAX_PIXELS`] needs, about 12 bytes for each of its pixels,
-//! and no more than 2^16 bytes for each byte of the file: sizes are compared with what the file can hold before anything is
-//! decoded. A decoder that panics is an [`Error::Corrupt`].
+//! The file is not trusted. Sizes in the header are compared with the length of the file before anything is decoded.
+//! Reading takes at most about 12 bytes of memory for each of [`MAX_PIXELS`] pixels, and at most 2^16 bytes for each
+//! byte of the file. If the decoder panics, the result is an [`Error::Corrupt`].
 
 mod jpeg;
 mod png;
@@ -73,9 +73,8 @@ impl Format {
     }
 }
 
-/// Reads an image file as RGB, `[3, H, W]`: grey becomes three equal channels, transparency is left out, 16 bits
-/// become 8. Which format it has is told by its content, not by its name. A note within the file that it should be
-/// turned is not heeded.
+/// Reads an image file as RGB, `[3, H, W]`. Grey becomes three equal channels, transparency is dropped, 16 bits become
+/// 8. The format is recognised by the content, not by the name. The EXIF orientation is ignored.
 ///
 /// TIFF files, BigTIFF among them, may hold grey, RGB, CMYK, Y'CbCr or a palette, in whole numbers with or without sign or in
 /// floats. Of more than 8 bits a sample, unsigned numbers are scaled so that the tag MaxSampleValue becomes 255, or the

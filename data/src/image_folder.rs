@@ -1,4 +1,4 @@
-//! Folders of images, a subfolder for each class, as ImageNet is usually kept.
+//! Folders of images with a subfolder for each class, as torchvision's `ImageFolder`.
 
 use crate::{Image, Samples, image_file, normal_form::composed};
 use quarterturn_core::{Error, Result};
@@ -16,8 +16,8 @@ const TEST: [&str; 2] = ["test", "testing"];
 /// Folders that systems and archives leave among those of the user.
 const FOREIGN: [&str; 5] = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"];
 
-/// Image files with a class each. The files are read when their images are asked for; what is kept of each is its
-/// path. All images have three channels; see [`image_file::read`].
+/// Image files in class folders, as torchvision's `ImageFolder`. Files are read on demand; only their paths are in
+/// memory. All images have three channels; see [`image_file::read`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageFolder {
     name: String,
@@ -27,7 +27,7 @@ pub struct ImageFolder {
     files: Vec<(Box<Path>, u32)>,
 }
 
-/// The parts of a data set, each in a folder of its own, with the same classes.
+/// Training, validation and test images, each in a folder of its own, with the same classes.
 #[derive(Clone, Debug)]
 pub struct Parts {
     /// `train` or `training`.
@@ -61,8 +61,8 @@ impl ImageFolder {
         Self::with_classes(folder, class_names)
     }
 
-    /// As [`ImageFolder::open`], for classes that are known: a subfolder that is none of them is an error, and a class
-    /// without a subfolder has no images. Images right in `folder` are an error, unless there is only one class.
+    /// As [`ImageFolder::open`], with a given list of classes. A subfolder that is not in the list is an error. A class
+    /// without a subfolder has no images. Images directly in `folder` are an error, unless there is only one class.
     ///
     /// # Errors
     /// As [`ImageFolder::open`]; [`Error::Invalid`] for a subfolder that is no class, and for images in no folder of a class.
@@ -113,8 +113,8 @@ impl ImageFolder {
         Ok(ImageFolder { name, root, class_names, files })
     }
 
-    /// The parts below `folder`, with the classes of the training images. Their name is the folder's, and the part's. The
-    /// folders of the parts may be written in capital letters.
+    /// Opens the subfolders `train`, `val` and `test` of `folder` (see [`Parts`] for other spellings). The training
+    /// images decide which classes there are. Each part is named after the folder and its subfolder.
     ///
     /// # Errors
     /// As [`ImageFolder::open`] and [`ImageFolder::with_classes`]; [`Error::Io`] if there is no folder with training images;

@@ -1,9 +1,8 @@
-//! Data sets and batches: readers for the files of MNIST, CIFAR, Flowers-102, PatchCamelyon, MedMNIST, RotMNIST, and for folders of
-//! images, by class or with masks;
-//! digits, textures and outlines drawn on the spot; and the way from any of them to tensors.
+//! Data sets, augmentation and batches. There are readers for MNIST, CIFAR, Flowers-102, PatchCamelyon, MedMNIST and
+//! RotMNIST, and for folders of images, by class or with masks. Built-in digits, textures and outlines need no files.
 //!
 //! A small data set is a [`Dataset`]: 8-bit images and class indices in memory. [`Dataset::batches`] turns it into
-//! tensors `[N, C, 1, H, W]`, which a lifting convolution takes as they are.
+//! tensors `[N, C, 1, H, W]`, the input of a network.
 //!
 //! ```
 //! use quarterturn_core::Device;
@@ -18,9 +17,10 @@
 //! # Ok::<(), quarterturn_core::Error>(())
 //! ```
 //!
-//! Anything that has labels, and pixels when it is asked for them, is [`Samples`]: a `Dataset`, a [`Part`] of another,
-//! a folder of any size. A [`Loader`] decodes and augments them ahead of time, by a [`Recipe`] or by [`Transform`]s of
-//! your own, and gives the same batches.
+//! The trait [`Samples`] is PyTorch's `Dataset`: it has labels, and reads image number i on demand. A `Dataset`, a
+//! [`Part`] of another data set, and a folder of any size implement it. A [`Loader`] is PyTorch's `DataLoader`: it
+//! decodes and augments images on threads of its own and returns batches. A [`Pipeline`] says how, as a list of
+//! [`Transform`]s; a [`Recipe`] has the pipelines of the paper's experiments.
 //!
 //! ```
 //! # #[cfg(feature = "images")] {
@@ -54,8 +54,8 @@
 //! ```
 //!
 //! # Features
-//! Without any, the crate needs nothing but `flate2`, `byteorder` and `rayon`: MNIST, CIFAR, MedMNIST, RotMNIST, digits, textures, outlines,
-//! images in memory with classes, masks or numbers, loader.
+//! Without any feature, the crate needs only `flate2`, `byteorder` and `rayon`. It then has MNIST, CIFAR, MedMNIST,
+//! RotMNIST, the built-in data sets, images in memory with classes, masks or numbers, and the loader.
 //! - `images`: folders of JPEG, PNG and TIFF files, by class or with masks; Flowers-102.
 //! - `hdf5`: PatchCamelyon.
 //! - `formats`: both of them.

@@ -1,5 +1,4 @@
-//! From a data set of any size to batches on a device: images are decoded and augmented ahead of time, on threads of
-//! the loader's own.
+//! The loader: decodes and augments images on its own threads, and makes batches of them.
 
 mod identity;
 mod prefetch;
@@ -17,13 +16,13 @@ use std::{fmt, sync::Arc};
 /// How many batches are prepared ahead of the one that was asked for.
 const AHEAD: usize = 2;
 
-/// Runs through a data set in batches, epoch after epoch.
+/// Iterates over a data set in batches, epoch after epoch (PyTorch: `DataLoader`).
 ///
-/// What comes out is a pure function of the data, the settings, the seed and the epoch: the number of threads and the
-/// moment at which an image is decoded change nothing. Each image's random numbers belong to (seed, epoch, index).
+/// Batches depend on the data, the settings, the seed and the epoch alone, not on the number of threads or on timing.
+/// The random numbers of an image are a function of (seed, epoch, index).
 ///
-/// At most [`Loader::ahead`] batches are held besides the one that is handed out, as bytes; nothing else is kept of
-/// the data set. The thread that waits for a batch helps to make it.
+/// At most [`Loader::ahead`] further batches are in memory, as bytes. The thread that waits for a batch helps to make
+/// it.
 #[derive(Clone)]
 pub struct Loader {
     samples: Arc<dyn Samples>,
@@ -38,7 +37,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// All images in the order of the data set, on the CPU, unless the methods below say otherwise.
+    /// A loader for all images in the order of the data set, with tensors on the CPU. The methods below change that.
     ///
     /// # Panics
     /// If `batch_size` is zero, or the normalisation has no channels or a deviation that is not positive.
@@ -59,21 +58,21 @@ impl Loader {
         }
     }
 
-    /// Draws order and augmentation by `seed` instead of 0.
+    /// The seed for order and augmentation. The default is 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Takes the images in another order in every epoch: that of [`crate::Batches::shuffled`].
+    /// Shuffles, in another order in every epoch: that of [`crate::Batches::shuffled`].
     #[must_use]
     pub fn shuffled(mut self) -> Self {
         self.shuffled = true;
         self
     }
 
-    /// Leaves out the last batch of an epoch if it is smaller than the others.
+    /// Leaves out the last batch of an epoch if it is smaller than the others (PyTorch: `drop_last`).
     #[must_use]
     pub fn full_only(mut self) -> Self {
         self.full_only = true;
@@ -87,23 +86,23 @@ impl Loader {
         self
     }
 
-    /// Prepares this many batches ahead of the one that was asked for, instead of 2. With 0, nothing happens between
-    /// two batches.
+    /// The number of batches that are prepared ahead; the default is 2. With 0, nothing is done until a batch is asked
+    /// for.
     #[must_use]
     pub fn ahead(mut self, batches: usize) -> Self {
         self.ahead = batches;
         self
     }
 
-    /// Works on this many threads besides the one that asks for batches, instead of as many as rayon's pool has
-    /// (usually the number of cores). With 0, nothing is prepared ahead.
+    /// The number of threads, besides the one that asks for batches (PyTorch: `num_workers`). The default is that of
+    /// rayon's pool, usually the number of cores. With 0, nothing is prepared ahead.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Arc::new(Threads::new(threads));
         self
     }
 
-    /// What is run through.
+    /// The data set.
     pub fn samples(&self) -> &Arc<dyn Samples> {
         &self.samples
     }
@@ -124,7 +123,7 @@ impl Loader {
         if self.full_only { len - len % self.batch_size } else { len }
     }
 
-    /// The batches of an epoch. Work begins when the first is asked for.
+    /// An iterator over the batches of an epoch. Work begins when the first is asked for.
     pub fn epoch(&self, epoch: u32) -> Epoch {
         let mut order: Vec<usize> = if self.shuffled {
             let drawn = Stream::new(self.seed, SHUFFLE, epoch).permutation(self.samples.len());
@@ -158,8 +157,8 @@ impl fmt::Debug for Loader {
     }
 }
 
-/// An iterator over the batches of one epoch; see [`Loader::epoch`]. A batch that fails is an error, after which the
-/// next ones follow. Dropping it lets go of the work that was ahead.
+/// An iterator over the batches of one epoch; see [`Loader::epoch`]. A batch that fails is an `Err`; later batches
+/// follow after it. Dropping the iterator cancels the work ahead.
 pub struct Epoch {
     tables: Vec<[f32; 256]>,
     batch_size: usize,
@@ -172,7 +171,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Goes on at batch `batch`, as if those before had been taken: nothing of them is decoded.
+    /// Starts at batch number `batch`. Earlier ones are skipped without decoding. For resuming a run.
     #[must_use]
     pub fn starting_at(mut self, batch: usize) -> Self {
         self.pass(batch);

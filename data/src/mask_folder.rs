@@ -1,4 +1,4 @@
-//! Folders of images and of masks.
+//! Folders of images with masks, for segmentation.
 
 use crate::{
     Image, Samples, Target,
@@ -11,8 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Image files, each with a mask: a file of the same name, whatever its ending, in a folder of its own. Files are read when their
-/// images are asked for. Images have three channels; see [`image_file::read`].
+/// Image files, each with a mask file of the same name in another folder. The endings may differ. Files are read on
+/// demand. Images have three channels; see [`image_file::read`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskFolder {
     name: String,

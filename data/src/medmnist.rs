@@ -1,7 +1,7 @@
 //! Data sets in the form of MedMNIST (Yang et al. 2023): one `.npz` file with `train_images`, `train_labels`, `val_images` and so on.
 //!
-//! Images are 8-bit, `[N, H, W]` or `[N, H, W, C]`. Labels `[N]` or `[N, 1]` are class indices; `[N, K]` are K labels of 0 and 1
-//! each, several of which may hold (as in ChestMNIST).
+//! Images are 8-bit, `[N, H, W]` or `[N, H, W, C]`. Labels `[N]` or `[N, 1]` are class indices. `[N, K]` are K labels
+//! of 0 or 1 (multi-label classification, as in ChestMNIST).
 
 use crate::{
     Annotated, Dataset, Samples,

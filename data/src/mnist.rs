@@ -29,11 +29,11 @@ pub struct Mnist {
 /// The three parts of an experiment.
 #[derive(Clone, Debug)]
 pub struct Splits {
-    /// What the weights are fitted to.
+    /// To train on.
     pub train: Dataset,
-    /// What choices are made by.
+    /// To choose settings and epochs by.
     pub validation: Dataset,
-    /// What accuracy is reported on.
+    /// To report accuracy on.
     pub test: Dataset,
 }
 
@@ -79,7 +79,7 @@ pub fn read_pair(name: &str, images: &Path, labels: &Path) -> Result<Dataset> {
     Dataset::new(name, pixels.elements, digits.elements, [1, height, width], CLASSES)
 }
 
-/// Whether [`load`] finds all four files below `folder`; not whether they are what they should be.
+/// Whether all four files are below `folder`. Their content is not checked.
 ///
 /// # Errors
 /// [`Error::Io`] if a folder cannot be looked into.

@@ -1,4 +1,4 @@
-//! From 8-bit pixels to the values a network is trained on.
+//! Normalising 8-bit pixels (torchvision: `Normalize`).
 
 use crate::{Dataset, Image, Samples};
 use quarterturn_core::{Error, Result};
@@ -14,7 +14,7 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// Leaves values in 0..=1.
+    /// Mean 0 and deviation 1: values stay from 0 to 1.
     pub fn none(channels: usize) -> Self {
         Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] }
     }
@@ -34,8 +34,8 @@ impl Normalization {
         Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
-    /// Mean and standard deviation of all pixels of each channel; exact sums, so independent of any order. The
-    /// deviation of a channel whose pixels are all equal counts as 1, so that normalising only centres it.
+    /// Mean and standard deviation of all pixels of each channel of a data set. If all pixels of a channel are equal,
+    /// its deviation is taken to be 1.
     pub fn of(dataset: &Dataset) -> Self {
         let [channels, height, width] = dataset.extents();
         let mut counts = Counts::new(channels);
@@ -71,7 +71,7 @@ impl Normalization {
         Ok(all.ok_or_else(none)?.normalization())
     }
 
-    /// What black, a pixel of 0, becomes in each channel: the fill of a rotation that is done after normalising.
+    /// The normalised value of black (pixel 0) in each channel: the fill for a rotation after normalising.
     pub fn black(&self) -> Vec<f32> {
         (0..self.mean.len()).map(|channel| self.table(channel)[0]).collect()
     }

@@ -1,7 +1,7 @@
 //! NumPy's `.npz` archives: a zip file whose members are `.npy` arrays.
 //!
-//! Nothing is believed of a file. A member is read only as far as its array's header says, no more memory is taken for it than its
-//! compressed bytes can hold (deflate makes at most 1032 bytes of one), and its checksum must agree.
+//! The file is not trusted. Memory is bounded by what the compressed bytes can hold (deflate expands a byte to at most
+//! 1032), and checksums are checked.
 
 mod npy;
 
@@ -25,7 +25,7 @@ const END: usize = 22;
 const ENTRY: usize = 46;
 const LOCAL: usize = 30;
 
-/// An archive that is open, and what its directory says.
+/// An open archive.
 #[derive(Debug)]
 pub struct Npz {
     path: PathBuf,
@@ -78,7 +78,7 @@ impl Npz {
         self.members.iter().map(|member| member.name.as_str())
     }
 
-    /// The array of this name; none if there is none.
+    /// The array called `name`; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Corrupt`], naming the file and the array, if it is damaged or of a type that is not understood.
@@ -86,7 +86,7 @@ impl Npz {
         self.array_of_at_most(name, u64::MAX)
     }
 
-    /// As [`Npz::array`], where no more than `most` bytes with its header make sense: more are not read.
+    /// As [`Npz::array`], with a limit: an array of more than `most` bytes, header included, is an error.
     ///
     /// # Errors
     /// As [`Npz::array`], if there are more too.

@@ -1,4 +1,4 @@
-//! Parts of a data set that stays where it is.
+//! Parts of a data set.
 
 use crate::{Image, Samples, Target, dataset::SPLIT};
 use quarterturn_core::{Error, Result, Stream};
@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 /// The stream that draws a few images of every class.
 const PER_CLASS: u32 = u32::from_be_bytes(*b"clss");
 
-/// Some images of a data set, in an order of their own. Nothing is copied.
+/// A subset of a data set, in any order (PyTorch: `Subset`). Nothing is copied.
 #[derive(Clone)]
 pub struct Part {
     whole: Arc<dyn Samples>,
@@ -36,8 +36,8 @@ impl Part {
         Ok(Part { whole, indices: (0..n).collect() })
     }
 
-    /// `n` images drawn by `seed` without replacement, and all the others; both in the drawn order. The same images
-    /// as [`crate::Dataset::split`] draws.
+    /// A random split: `n` images drawn by `seed`, and all the others (PyTorch: `random_split`). Both are in the drawn
+    /// order. The same images as [`crate::Dataset::split`] draws.
     ///
     /// # Errors
     /// [`Error::Invalid`] if there are fewer than `n`.
@@ -48,7 +48,7 @@ impl Part {
         Ok((Part { whole: whole.clone(), indices: drawn }, Part { whole, indices: others }))
     }
 
-    /// A share of the images, drawn by `seed`: the nearest number to `fraction` times all, at least one.
+    /// A random fraction of the images, drawn by `seed`: `fraction` times their number, rounded, but at least one.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the fraction is not in 0..=1 and above 0, or there is no image.
@@ -79,7 +79,7 @@ impl Part {
         Ok(Part { whole, indices: classes.concat() })
     }
 
-    /// Where the images stand in the whole.
+    /// The indices of the images in the whole data set.
     pub fn indices(&self) -> &[usize] {
         &self.indices
     }

@@ -1,9 +1,7 @@
 //! PatchCamelyon (Veeling et al. 2018) from its HDF5 files: for each part the images, `x` of `[N, 96, 96, 3]` bytes, and
 //! whether there is tumour tissue in the middle of them, `y` of `[N, 1, 1, 1]`.
 //!
-//! Labels are read at once, images one by one (of a file whose images are stored in chunks of several, the chunk), so
-//! that the 7 GB of the training images need no memory. What a file says of its chunks is compared with the file when it is
-//! opened.
+//! Labels are read when the file is opened, images on demand, so that the 7 GB of training images are never in memory.
 
 mod array;
 
@@ -38,7 +36,7 @@ pub fn load(folder: &Path) -> Result<Parts> {
     Ok(Parts { train: part("train", "train")?, validation: part("val", "valid")?, test: part("test", "test")? })
 }
 
-/// One part.
+/// The training, validation or test images.
 pub struct Pcam {
     name: String,
     images: Array,

@@ -1,25 +1,35 @@
-//! From a decoded image to the values that a network reads.
+//! Preparing decoded images for a network.
 
 use crate::{Dice, Image, Normalization, Transform, batches::normalize};
 use quarterturn_core::{Device, Error, Preparation, Result, Step, Stream, Tensor};
 
-/// Everything between decoding and the network.
+/// Transforms of 8-bit images, then normalisation: all steps between decoding and the network (torchvision: `Compose`).
+///
+/// ```
+/// use quarterturn_data::{Normalization, Pipeline, Transform};
+///
+/// let normalization = Normalization { mean: vec![0.13], std: vec![0.3] };
+/// let pipeline = Pipeline { transforms: vec![Transform::Resize { size: [28, 28] }, Transform::QuarterTurn],
+/// normalization };
+/// # let _ = pipeline;
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pipeline {
-    /// In this order.
+    /// The transforms, in the order in which they are applied.
     pub transforms: Vec<Transform>,
-    /// From bytes to values, last.
+    /// The normalisation, which comes last.
     pub normalization: Normalization,
 }
 
 impl Pipeline {
-    /// Images as they are, values in 0..=1.
+    /// No transforms; values from 0 to 1.
     pub fn plain(channels: usize) -> Self {
         Pipeline { transforms: Vec::new(), normalization: Normalization::none(channels) }
     }
 
-    /// What `preparation` says up to [`Step::Normalize`]; without that step, values in 0..=1 of so many `channels`. The steps
-    /// behind it are done to values, by `quarterturn_models::checkpoint::finish`.
+    /// The pipeline for the steps of `preparation` up to and including [`Step::Normalize`]. Without that step, values
+    /// are from 0 to 1, of this number of `channels`. `quarterturn_models::checkpoint::finish` carries out the later
+    /// steps.
     ///
     /// # Errors
     /// [`Error::Invalid`] if a step cannot be done to pixels, or the channels are not those of the normalisation.
@@ -55,10 +65,10 @@ impl Pipeline {
         Ok(Pipeline { transforms, normalization })
     }
 
-    /// What it does, in words that a network's file can hold.
+    /// The steps of this pipeline, for a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it does anything at random, or by a transform of one's own.
+    /// [`Error::Invalid`] if a transform is random or of your own.
     pub fn preparation(&self) -> Result<Preparation> {
         let step = |transform: &Transform| match *transform {
             Transform::Channels { channels } => Ok(Step::Channels(channels)),
@@ -74,11 +84,11 @@ impl Pipeline {
         Ok(Preparation { steps })
     }
 
-    /// One image, ready for a network: `[1, C, 1, H, W]`. Whatever is random in the transforms is drawn by seed 0.
+    /// Prepares one image for a network: returns `[1, C, 1, H, W]`. Random transforms draw with seed 0.
     ///
     /// # Errors
-    /// Those of the transforms; [`Error::Invalid`] if the image does not have the channels of the normalisation; what the device
-    /// reports.
+    /// Errors of the transforms; [`Error::Invalid`] if the image does not have the channels of the normalisation;
+    /// errors of the device.
     pub fn prepare(&self, image: Image, device: &Device) -> Result<Tensor> {
         let mut dice = Dice::new(Stream::new(0, 0, 0), 0);
         let image = self.transforms.iter().try_fold(image, |image, transform| transform.apply(image, &mut dice))?;

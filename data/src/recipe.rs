@@ -1,10 +1,9 @@
-//! What the experiments of the paper do to the images of each data set.
+//! How the paper's experiments prepare the images of each data set.
 
 use crate::{Normalization, Pipeline, Transform};
 
-/// What images go through for training and for testing. Each constructor takes the network's input size, which
-/// decides whether the network is exact. The statistics of the normalisation are those of the data set where it has
-/// well-known ones; others can be put in their place.
+/// The pipelines for training and for testing in the experiments of Edixhoven et al. 2023. Each constructor takes the
+/// network's input size, which decides whether the network is exact. You can replace the normalisation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// With augmentation.

@@ -1,31 +1,31 @@
-//! Where images and what they are to be taken for come from.
+//! The trait of data sets, and targets.
 
 use crate::{Dataset, Image};
 use quarterturn_core::Result;
 use std::sync::Arc;
 
-/// What a network is to make of an image.
+/// The target of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    /// One class.
+    /// One class, for classification.
     Class(usize),
-    /// A class for each pixel: an image of one channel, as high and wide as the other, whose bytes are class indices. 255 is no class:
-    /// that pixel is to be ignored.
+    /// A class for each pixel, for segmentation: an image of one channel and the same size, whose bytes are class
+    /// indices. Pixels of 255 are ignored.
     Mask(Image),
-    /// Numbers, as many for each image: labels that hold (1) or do not (0), or what is to be measured.
+    /// Numbers, the same count for each image: labels of 0 or 1 (multi-label classification), or values (regression).
     Numbers(Vec<f32>),
 }
 
 impl Target {
-    /// The byte of a mask's pixel that counts for nothing.
+    /// The byte of ignored pixels in masks.
     pub const IGNORED: u8 = 255;
 }
 
-/// Labelled images, in memory or not, one at a time and from any thread: what a [`crate::Loader`] runs through.
+/// A data set: images with targets, by index (PyTorch: `Dataset`). A [`crate::Loader`] makes batches of it.
 ///
-/// Labels and the number of images are known from the start; pixels are read when they are asked for.
+/// Labels and the number of images are known from the start; pixels are read on demand, from any thread.
 pub trait Samples: Send + Sync {
-    /// What the images are, for tables and figures.
+    /// The name of the data set, for tables and figures.
     fn name(&self) -> &str;
 
     /// Number of images.
@@ -36,7 +36,8 @@ pub trait Samples: Send + Sync {
         self.len() == 0
     }
 
-    /// Number of classes, of images or of pixels; labels are below it. Where targets are numbers, how many each image has.
+    /// Number of classes (of images or pixels); labels are below it. Where targets are numbers, their count for each
+    /// image.
     fn classes(&self) -> usize;
 
     /// The class of image `index`; 0 where targets are not one class.
@@ -45,7 +46,7 @@ pub trait Samples: Send + Sync {
     /// If there is no such image.
     fn label(&self, index: usize) -> usize;
 
-    /// What image `index` is to be taken for; its class, unless the data set says otherwise. Called from many threads at once.
+    /// The target of image `index`. The default is its class. Called from many threads at once.
     ///
     /// # Errors
     /// As [`Samples::decode`].
@@ -59,7 +60,7 @@ pub trait Samples: Send + Sync {
     /// Reads image `index`. Called from many threads at once.
     ///
     /// # Errors
-    /// What reading can bring up, with the file's name.
+    /// Errors of reading, which name the file.
     ///
     /// # Panics
     /// If there is no such image.

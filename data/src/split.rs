@@ -1,11 +1,11 @@
-//! Which part of a data set that is drawn on the spot.
+//! Training, validation and test part of a built-in data set.
 
-/// Independent sets of images of one seed.
+/// Independent sets of images with the same seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// To fit weights to.
+    /// To train on.
     Train,
-    /// To make choices by.
+    /// To choose settings and epochs by.
     Validation,
     /// To report accuracy on.
     Test,

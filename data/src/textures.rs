@@ -1,9 +1,9 @@
 //! Built-in textures: small colour images of ten materials that need no files, drawn as they are asked for.
 //!
-//! Colours, scale, slant, waviness, light and grain are random and say nothing about the class. What does is the
-//! pattern, and for six classes of ten only the way it is turned: bricks lie or stand, twill rises or falls, scales
-//! open upward or downward. So a network that is exactly invariant under quarter turns cannot tell the two of a pair
-//! apart, and is right in at most 70 % of all cases, on average; what more a network finds, it owes to broken equivariance.
+//! Colours, scale, slant, waviness, light and grain are random and say nothing about the class. The pattern does, and
+//! for six of the ten classes only its orientation does: bricks lie or stand, twill rises or falls, scales open upward
+//! or downward. So a network that is exactly invariant under quarter turns cannot tell the two of a pair apart, and is
+//! right in at most 70 % of all cases, on average; what more a network finds, it owes to broken equivariance.
 //!
 //! A texture is a picture in the plane, of which an image samples as many points as it has pixels: image `i` of
 //! 32×32 and image `i` of 33×33 show the same.

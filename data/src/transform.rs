@@ -1,8 +1,8 @@
-//! What happens to an image between its file and the network.
+//! Transforms and augmentation of 8-bit images.
 //!
-//! Names and parameters are torchvision's, and so are the results where nothing else is said: bytes in, bytes out,
-//! rounded after every step. Random draws belong to the image: they are functions of the loader's seed, the epoch and
-//! the image's place in the data set.
+//! Names and parameters are those of torchvision, and so are results unless the documentation says otherwise. Each
+//! transform takes and returns bytes, rounded. Random draws depend on the loader's seed, the epoch and the image's
+//! index in the data set alone.
 
 mod colour;
 mod own;
@@ -16,77 +16,77 @@ use std::sync::Arc;
 
 pub use own::{Augment, OwnTransform};
 
-/// One step.
+/// A transform of an image, fixed or random.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transform {
-    /// To this number of channels: grey, or the one channel that there is, in each of them. Grey is 0.299 R + 0.587 G + 0.114 B,
-    /// rounded; an image that has so many channels already stays as it is.
+    /// Converts to this number of channels: each gets the grey image. Grey is 0.299 R + 0.587 G + 0.114 B, rounded. An
+    /// image that has this number of channels already stays as it is.
     Channels {
         /// How many.
         channels: usize,
     },
-    /// To this height and width: triangle filter, as wide as the spacing of the pixels it makes, so that making an
-    /// image smaller does not alias (the bilinear filter of Pillow 13, to the bit).
+    /// Resizes to this height and width, with an anti-aliased bilinear filter (that of Pillow 13, to the bit).
     Resize {
         /// Height and width.
         size: [usize; 2],
     },
-    /// To this shorter side, the longer one in proportion and rounded down; filtered as [`Transform::Resize`].
+    /// Resizes the shorter side to this length and the longer one in proportion, rounded down; filtered as
+    /// [`Transform::Resize`].
     ResizeShorter {
         /// The shorter side.
         size: usize,
     },
-    /// The middle. What the image is too small for stays black.
+    /// Crops the centre. A smaller image is padded with black.
     CenterCrop {
         /// Height and width.
         size: [usize; 2],
     },
-    /// Any part of this size after adding a black margin.
+    /// Crops a random part of this size, after adding a black margin.
     RandomCrop {
         /// Height and width.
         size: [usize; 2],
         /// Width of the margin on all four sides.
         padding: usize,
     },
-    /// A part of random size and shape, resized as by [`Transform::Resize`]. Ten parts are tried; if the image holds
-    /// none of them, the largest middle part within the ratios is taken.
+    /// Crops a part of random size and shape, and resizes it as [`Transform::Resize`]. Ten random parts are tried. If
+    /// none fits into the image, the largest centre part within the ratios is taken.
     RandomResizedCrop {
         /// Height and width of the result.
         size: [usize; 2],
-        /// The part's share of the area, uniform between these.
+        /// The part's fraction of the area, uniform between these.
         scale: [f32; 2],
         /// Width by height, its logarithm uniform between those of these.
         ratio: [f32; 2],
     },
-    /// Left and right exchanged with this probability.
+    /// Mirrors left and right with this probability.
     HorizontalFlip {
         /// From 0 to 1.
         probability: f32,
     },
-    /// Top and bottom exchanged with this probability.
+    /// Mirrors top and bottom with this probability.
     VerticalFlip {
         /// From 0 to 1.
         probability: f32,
     },
-    /// Turned by 0, 90, 180 or 270 degrees, each as often: pixels only move. Of an image that is not square, height and width are
-    /// exchanged by 90 and 270 degrees.
+    /// Turns by 0, 90, 180 or 270 degrees, with equal probability. Pixels only move. Turns by 90 and 270 degrees
+    /// exchange height and width.
     QuarterTurn,
-    /// Turned counter-clockwise about the centre; bilinear, where torchvision's default is the nearest pixel.
-    /// What comes from outside counts as black, and multiples of 90° only move the pixels of a square image, as in
+    /// Rotates counter-clockwise about the centre, with bilinear interpolation (torchvision's default is
+    /// nearest-neighbour). Pixels from outside are black. For a square image, multiples of 90° only move pixels, as in
     /// `quarterturn_kernels::rotate`.
     Rotate {
         /// How far, in degrees.
         angle: Angle,
     },
-    /// Black where a pixel's centre is further than `radius` pixels from the image's: CircleCrop of Edixhoven et al.
-    /// 2023 (Fig. 2), who take 47.5 for PatchCamelyon.
+    /// Makes pixels black whose centre is further than `radius` pixels from the centre of the image: CircleCrop of
+    /// Edixhoven et al. 2023 (Fig. 2), who take 47.5 for PatchCamelyon.
     CircleCrop {
         /// In pixels.
         radius: f32,
     },
-    /// Brightness, contrast and saturation multiplied, in this order, by factors that are uniform in 1 − b to 1 + b, but not below 0.
-    /// Contrast changes the distance from the mean grey of the image, saturation that from the grey of the pixel; images of other
-    /// than three channels have no saturation.
+    /// Multiplies brightness, contrast and saturation, in this order, by random factors. Each is uniform from 1 − b to
+    /// 1 + b, but not below 0. Contrast scales the distance from the mean grey of the image, saturation that from the
+    /// grey of the pixel. Saturation applies to images of three channels only.
     ColorJitter {
         /// b of the brightness, 0 to leave it alone.
         brightness: f32,
@@ -95,19 +95,20 @@ pub enum Transform {
         /// b of the saturation.
         saturation: f32,
     },
-    /// A black square of this side about a random pixel, cut off at the edges (DeVries & Taylor 2017). A mask keeps what is there.
+    /// Paints a black square of this side about a random pixel, cut off at the edges (DeVries & Taylor 2017). Masks are
+    /// not changed.
     Cutout {
         /// In pixels.
         size: usize,
     },
-    /// A transform of one's own: see [`Transform::own`].
+    /// A transform of your own: see [`Transform::own`].
     Own(OwnTransform),
 }
 
-/// How far an image is turned, in degrees counter-clockwise.
+/// The angle of [`Transform::Rotate`], in degrees counter-clockwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Angle {
-    /// All alike.
+    /// The same angle for every image.
     Fixed(f32),
     /// Uniform between two angles.
     Uniform(f32, f32),
@@ -126,9 +127,9 @@ impl Transform {
         Transform::Own(OwnTransform(Arc::new(transform)))
     }
 
-    /// What becomes of `mask`, one channel of class indices, when [`Transform::apply`] with the same draws makes something of its
-    /// image: places move alike, no index is mixed with another, and what is brought in from outside is of class 0. Colours are not a
-    /// mask's.
+    /// Applies the transform to a mask, one channel of class indices. With the same `dice` as for the image, pixels of
+    /// image and mask move alike. Class indices are never interpolated. Pixels from outside are of class 0. Transforms
+    /// of colours do not change masks.
     ///
     /// # Errors
     /// As [`Transform::apply`].
@@ -147,11 +148,11 @@ impl Transform {
         }
     }
 
-    /// What becomes of `image`.
+    /// Applies the transform to an image.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the result would have no pixels or too many, the crop does not fit, or a parameter makes
-    /// no sense; what a transform of one's own reports.
+    /// [`Error::Invalid`] if the result would have no pixels or too many, the crop does not fit, or a parameter is out
+    /// of range; the error of a transform of your own.
     pub fn apply(&self, image: Image, dice: &mut Dice) -> Result<Image> {
         match *self {
             Transform::Channels { channels } => colour::channels(image, channels),

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 const PROBED: usize = 16;
 
 impl Loader {
-    /// By name, what decides its batches: `fingerprint` (see [`fingerprint`]), `batch_size`, `augmentation`, `normalization`, `order`
-    /// and `seed`. For `quarterturn_models::training::Training::data`, so that a resumed run notices what has changed.
+    /// Everything that decides the batches, by name: `fingerprint` (see [`fingerprint`]), `batch_size`, `augmentation`,
+    /// `normalization`, `order` and `seed`. Pass it to `quarterturn_models::training::Training::data`; a resumed run
+    /// then returns an error if something has changed.
     ///
     /// # Errors
-    /// If one of the images that the fingerprint takes in cannot be read.
+    /// If one of the images that the fingerprint includes cannot be read.
     pub fn identity(&self) -> Result<BTreeMap<String, String>> {
         let order = match (self.shuffled, self.full_only) {
             (false, false) => "as they are",

@@ -1,13 +1,13 @@
-//! Transforms that others write.
+//! Transforms of your own.
 
 use crate::{Dice, Image};
 use quarterturn_core::{Error, Result};
 use std::{fmt, sync::Arc};
 
-/// A transform of one's own, for [`crate::Transform::own`].
+/// A transform of your own, for [`crate::Transform::own`].
 ///
-/// Its random numbers come from `dice` alone: so they are functions of the loader's seed, the epoch and the image's place, and a run
-/// that is resumed meets the same images.
+/// Take random numbers from `dice` only. They depend on the loader's seed, the epoch and the image's index, so that a
+/// resumed run gets the same images.
 ///
 /// ```
 /// use quarterturn_core::Result;
@@ -35,24 +35,25 @@ use std::{fmt, sync::Arc};
 /// # let _ = transforms;
 /// ```
 pub trait Augment: fmt::Debug + Send + Sync {
-    /// What becomes of an image.
+    /// Applies the transform to an image.
     ///
     /// # Errors
-    /// What keeps it from being made; the loader names the image.
+    /// Any error; the loader adds the name of the image.
     fn apply(&self, image: Image, dice: &mut Dice) -> Result<Image>;
 
-    /// What becomes of its mask, one channel of class indices; `dice` stands where it stood for the image.
+    /// Applies the transform to the mask of the image, one channel of class indices. `dice` draws the same numbers as
+    /// for the image.
     ///
     /// # Errors
-    /// As [`Augment::apply`]; that masks are not known to be left alone, unless this is implemented.
+    /// As [`Augment::apply`]. Without an implementation, masks are an error.
     fn apply_to_mask(&self, mask: Image, dice: &mut Dice) -> Result<Image> {
         let _ = (mask, dice);
         Err(Error::Invalid(format!("{self:?} does not say what becomes of a mask")))
     }
 }
 
-/// A transform of one's own; see [`crate::Transform::own`]. What `Debug` shows of it stands for all that it does: two are equal if
-/// that is, and it is compared when a run is resumed.
+/// A transform of your own; see [`crate::Transform::own`]. Two are taken for equal if their `Debug` output is. A
+/// resumed run compares it, so it should show all settings.
 #[derive(Clone)]
 pub struct OwnTransform(pub(super) Arc<dyn Augment>);
 
