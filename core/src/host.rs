@@ -180,7 +180,7 @@ fn let_go(buffers: Vec<Aligned>) {
     }
 }
 
-/// An owned slice of `f32` from the pool.
+/// An array of `f32` in host memory. Dropping it returns the memory to a pool.
 ///
 /// Compiled with `--cfg quarterturn_exact_buffers`, for tests, every buffer is an allocation of its own of exactly its
 /// length, so that a tool that watches memory sees an overrun by one element, and [`HostBuffer::scratch`] is full of NaN.
@@ -188,7 +188,7 @@ fn let_go(buffers: Vec<Aligned>) {
 pub struct HostBuffer(Aligned);
 
 impl HostBuffer {
-    /// `len` floats of unspecified (but initialised) content: for outputs that are written in full.
+    /// `len` floats of unspecified (but initialised) content. For outputs that are overwritten in full.
     pub fn scratch(len: usize) -> Self {
         if cfg!(quarterturn_exact_buffers) {
             return HostBuffer::from(vec![f32::NAN; len]);
@@ -212,13 +212,13 @@ impl HostBuffer {
         buffer
     }
 
-    /// Bytes that the pool keeps ready for use.
+    /// Bytes of unused memory in the pool.
     pub fn kept_bytes() -> usize {
         size_of::<f32>() * pool().kept
     }
 
-    /// Returns everything that the pool keeps ready to the system. It does so by itself with what is not asked for in
-    /// some thousands of hand-outs; a program that computes nothing more has none.
+    /// Gives all unused memory of the pool back to the system. The pool does so by itself with buffers that were not
+    /// needed during some thousands of allocations. Call this if your program will compute nothing more.
     pub fn trim() {
         let kept = pool().trim();
         let_go(kept);

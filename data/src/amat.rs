@@ -13,12 +13,12 @@ const MAX_ROW: usize = 1 << 20;
 /// A pixel may be so much beyond 0 or 1, as rounding makes it.
 const ROUNDING: f64 = 1e-3;
 
-/// Reads the file at `path`: square images of one channel, rows from top to bottom, of as many classes as the largest
-/// label says. Pixels become bytes.
+/// Reads the file at `path`: square images of one channel, rows from top to bottom. The largest label decides the
+/// number of classes. Pixels become bytes.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Corrupt`], naming the file, the row and the place where it begins, if a row has another number of numbers than
-/// the first, no square of pixels, a pixel that is not from 0 to 1, or a label that is not a whole number from 0 to 255.
+/// [`Error::Io`]; [`Error::Corrupt`], naming the file, the row and its position, if a row is not as long as the first,
+/// its pixels make no square, a pixel is not from 0 to 1, or a label is not a whole number from 0 to 255.
 pub fn load(path: &Path) -> Result<Dataset> {
     let file = File::open(path).map_err(|e| Error::io(path, &e))?;
     let (mut reader, mut line) = (BufReader::new(file), Vec::new());

@@ -1,9 +1,8 @@
 //! The IDX format of the MNIST files, plain or gzip-compressed.
 //!
 //! A file is the bytes `0 0 type rank`, then `rank` extents as big-endian `u32`, then the elements in row-major order.
-//! Only unsigned bytes (type 8) are read. What the header announces is believed only as far as data bears it out:
-//! memory grows with the bytes that arrive, and reading stops at the first byte too many. So an array takes at most twice its
-//! bytes while it is read, which are at most [`MAX_ELEMENTS`] and, of a compressed file, 1032 for each byte of it.
+//! Only unsigned bytes (type 8) are read. The header is not trusted: memory grows with the bytes that are read, and
+//! reading stops at the first byte too many.
 
 use crate::gzip::Members;
 use byteorder::{BigEndian, ByteOrder};
@@ -29,14 +28,14 @@ const UNSIGNED_BYTE: u8 = 0x08;
 pub struct Idx {
     /// The extents, none of them zero.
     pub extents: Vec<usize>,
-    /// The elements in row-major order, as many as the extents say.
+    /// The elements in row-major order.
     pub elements: Vec<u8>,
     /// Where the elements begin in the (decompressed) file.
     pub data_offset: u64,
 }
 
-/// Reads the IDX file at `path`, which must hold unsigned bytes on `rank` axes. Whether it is compressed is told by
-/// its first bytes, not by its name.
+/// Reads the IDX file at `path`, which must hold unsigned bytes on `rank` axes. Compression is recognised by the first
+/// bytes, not by the name.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Corrupt`] if it is not exactly such a file, and
@@ -46,7 +45,7 @@ pub fn read(path: &Path, rank: u8) -> Result<Idx> {
     parse(BufReader::new(file), path, rank)
 }
 
-/// As [`read`], from anything; `path` is only named in errors.
+/// As [`read`], from any reader; `path` is only named in errors.
 ///
 /// # Errors
 /// As [`read`].

@@ -73,19 +73,21 @@ impl Format {
     }
 }
 
-/// Reads an image file as RGB, `[3, H, W]`. Grey becomes three equal channels, transparency is dropped, 16 bits become
-/// 8. The format is recognised by the content, not by the name. The EXIF orientation is ignored.
+/// Reads an image file as RGB, `[3, H, W]`. Grey becomes three equal channels, transparency is dropped, and 16-bit
+/// samples are scaled to 8 bits. The format is recognised by the content, not by the name. The EXIF orientation is
+/// ignored.
 ///
-/// TIFF files, BigTIFF among them, may hold grey, RGB, CMYK, Y'CbCr or a palette, in whole numbers with or without sign or in
-/// floats. Of more than 8 bits a sample, unsigned numbers are scaled so that the tag MaxSampleValue becomes 255, or the
-/// largest number of so many bits without that tag; signed numbers and floats by SMinSampleValue and SMaxSampleValue, or from
-/// all numbers of so many bits and from 0 to 1. If whole numbers use less than a sixteenth of their range (12 bits stored in
-/// 16) and no tag says so, that is an error, for 8 bits would show next to nothing of them.
+/// TIFF files (BigTIFF too) may have grey, RGB, CMYK, Y'CbCr or a palette, as unsigned or signed integers or floats.
+/// Samples of more than 8 bits are scaled to 8. The range of unsigned integers is from 0 to the tag MaxSampleValue, or
+/// without that tag to the largest number of this width. The range of signed integers and floats is from the tag
+/// SMinSampleValue to SMaxSampleValue. Without them it is all numbers of this width for integers, and 0 to 1 for
+/// floats. If integers use less than a sixteenth of their range (12 bits stored in 16) and no tag says so, reading is
+/// an error, because almost nothing would be visible in 8 bits.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it is no such image, incomplete, damaged, or larger than
-/// [`MAX_FILE`], [`MAX_SIDE`] by [`MAX_SIDE`] or [`MAX_PIXELS`], with the place that reading had come to. A JPEG file must
-/// hold all blocks of each of its scans.
+/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it is no such image, incomplete, damaged, or larger
+/// than [`MAX_FILE`], [`MAX_SIDE`] by [`MAX_SIDE`] or [`MAX_PIXELS`], with the position in the file. A JPEG file must
+/// be complete: all blocks of each of its scans.
 pub fn read(path: &Path) -> Result<Image> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let mut file = File::open(path).map_err(io)?;

@@ -28,7 +28,7 @@ pub struct Matrix {
     pub name: String,
     /// Rows, columns and so on.
     pub extents: Vec<usize>,
-    /// As many as the extents say.
+    /// The values, column by column.
     pub values: Vec<f64>,
     /// Where the matrix begins in the file, in bytes.
     pub offset: u64,

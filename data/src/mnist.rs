@@ -117,9 +117,9 @@ fn existing(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// The splits of the experiments behind Figures 5 and 6 of Edixhoven et al. 2023, which exchange MNIST's parts: of
-/// the 10,000 t10k digits, `seed` draws 8,000 to train on and 2,000 to validate with; tests are made on the 60,000
-/// digits of the training files.
+/// The splits for Figures 5 and 6 of Edixhoven et al. 2023, where MNIST's training and test files change roles. Of the
+/// 10,000 digits of the test files (t10k), `seed` draws 8,000 to train on and 2,000 to validate with. Tests are made on
+/// the 60,000 digits of the training files.
 ///
 /// # Errors
 /// [`Error::Invalid`] if there are fewer than 8,000 t10k digits.
@@ -128,8 +128,8 @@ pub fn papers_splits(mnist: &Mnist, seed: u64) -> Result<Splits> {
     Ok(Splits { train, validation, test: mnist.train.clone() })
 }
 
-/// The usual splits: trains on all digits of the training files but 10,000, which `seed` draws to validate with, and
-/// tests on the t10k digits.
+/// The usual splits: of the digits of the training files, `seed` draws 10,000 to validate with, and the rest is to
+/// train on. Tests are made on the digits of the test files (t10k).
 ///
 /// # Errors
 /// [`Error::Invalid`] if there are fewer than 10,000 training digits.
@@ -138,8 +138,8 @@ pub fn usual_splits(mnist: &Mnist, seed: u64) -> Result<Splits> {
     Ok(Splits { train, validation, test: mnist.test.clone() })
 }
 
-/// The normalisation of the paper's experiments. Unlike what is usual, its deviation is that of the image means, so
-/// that black is −3.0; the deviation of the pixels is 0.308 ([`Normalization::of`]).
+/// The normalisation of the paper's experiments. Its standard deviation is unusual: it is that of the means of images,
+/// so that black becomes −3.0. The standard deviation of the pixels is 0.308 ([`Normalization::of`]).
 pub fn papers_normalization() -> Normalization {
     Normalization { mean: vec![0.13084], std: vec![0.04348] }
 }

@@ -47,14 +47,15 @@ pub struct Pcam {
 impl Pcam {
     /// Opens a file of images and the file of their labels. Images may have any size.
     ///
-    /// Opening takes memory for the labels and for the index of the chunks, at most 64 bytes for each byte of a file and
-    /// 1 GiB; reading an image takes the image, and three chunks of at most 64 MiB.
+    /// Opening takes memory for the labels and the index of chunks: at most 64 bytes for each byte of a file, and at
+    /// most 1 GiB. Reading an image takes memory for the image and for three chunks of at most 64 MiB.
     ///
     /// # Errors
-    /// [`quarterturn_core::Error::Io`] if a file cannot be read; [`quarterturn_core::Error::Corrupt`], with the place up to which the file had been read, if
-    /// one is no HDF5 file, is damaged, holds something else than such an array of bytes, if parts of the array were never
-    /// written, if there are not as many labels as images, or a label is neither 0 nor 1. What is sound HDF5 but is not
-    /// read (an index that is a version-2 B-tree, some compressions) is named, with the way out.
+    /// [`quarterturn_core::Error::Io`] if a file cannot be read; [`quarterturn_core::Error::Corrupt`], with the
+    /// position in the file, if a file is no HDF5 file or is damaged, if it has no such array of bytes or parts of it
+    /// were never written, if there are not as many labels as images, or if a label is neither 0 nor 1. Some features
+    /// of HDF5 are not supported (version-2 B-trees, some compressions); the error names them and says how to convert
+    /// the file.
     pub fn open(name: &str, images: &Path, labels: &Path) -> Result<Self> {
         let images = Array::open(images, "x")?;
         let labels = Array::open(labels, "y")?;

@@ -84,8 +84,8 @@ pub fn cross_entropy_with(logits: &Tensor, labels: &Tensor, options: &CrossEntro
 }
 
 /// Gradient of [`cross_entropy_with`]:
-/// `dlogits[n, k, p] = (Σ_j w_j q_j · softmax(logits[n, ·, p])_k − w_k q_k) · dloss`, for a mean divided as the loss is; 0 at
-/// ignored places.
+/// `dlogits[n, k, p] = (Σ_j w_j q_j · softmax(logits[n, ·, p])_k − w_k q_k) · dloss`, for a mean divided as the loss
+/// is; 0 where the label is ignored.
 ///
 /// # Panics
 /// As [`cross_entropy_with`], or if `dloss` is not a scalar.

@@ -85,7 +85,7 @@ pub fn bit_exactness(gpu: &Gpu) -> Result<Arc<BitExactness>> {
     })
 }
 
-/// As [`bit_exactness`], without blocking.
+/// As [`bit_exactness`], without blocking (for browsers).
 ///
 /// # Errors
 /// Whatever the GPU reports.

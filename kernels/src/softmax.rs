@@ -57,8 +57,9 @@ pub fn log_softmax_vjp(y: &Tensor, dy: &Tensor, axis: usize) -> Tensor {
     sub(dy, &mul(&map(y, &EXP, []), &sum_axes(dy, &[axis], true)))
 }
 
-/// `y[…] = log Σ_k exp(x[…, k, …])` along `axis`, which stays with extent 1 if `keep_dims`, else is gone. The largest value is
-/// subtracted first, so no finite one overflows; an infinite largest value is the result. Gradient: [`logsumexp_vjp`].
+/// `y[…] = log Σ_k exp(x[…, k, …])` along `axis`, which stays with length 1 if `keep_dims`, else is removed. The
+/// largest value is subtracted first, so no finite one overflows; an infinite largest value is the result. Gradient:
+/// [`logsumexp_vjp`].
 ///
 /// # Panics
 /// If `axis` is not one of `x`, or is empty.

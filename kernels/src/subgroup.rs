@@ -73,9 +73,8 @@ impl Subgroup {
         cosets.iter().flat_map(|&t| self.0.iter().map(move |&k| group.product(k, t))).collect()
     }
 
-    /// The elements of `group` in the order in which [`subgroup_max`] takes them: `t_j·k` for every left coset j, and in it the elements
-    /// k in an order whose first and third, and second and fourth, are opposite turns if K has half turns: [`coset_mean`] adds them
-    /// first.
+    /// The elements of `group` in the order in which [`subgroup_max`] takes them: `t_j·k` for every left coset j.
+    /// Within a coset the elements k are ordered so that [`coset_mean`] adds opposite turns first.
     pub fn pooling_of(self, group: Group) -> Vec<usize> {
         let elements = match self.0 {
             [0, 2, 4, 6] => &[0, 4, 2, 6],

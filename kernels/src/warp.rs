@@ -193,8 +193,9 @@ struct Images {
 impl Images {
     #[track_caller]
     fn of(op: &str, shape: Shape, degrees: &[f32]) -> Self {
-        let [n, channels, ..] = *shape.dims() else { panic!("{op}: expected images [N, C, H, W], got {shape:?}") };
-        assert_eq!(shape.rank(), 4, "{op}: expected images [N, C, H, W], got {shape:?}");
+        let [n, channels, _, _] = *shape.dims() else {
+            panic!("{op}: expected images [N, C, H, W] (reshape [N, C, 1, H, W] to that), got {shape:?}")
+        };
         assert_eq!(degrees.len(), n, "{op}: expected an angle for each image of {shape:?}, got {}", degrees.len());
         assert!(degrees.iter().all(|a| a.is_finite()), "{op}: expected finite angles, got {degrees:?}");
         Images { channels, plane: Planes::of(op, shape) }

@@ -5,14 +5,14 @@ use quarterturn_core::Stream;
 use quarterturn_kernels as kernels;
 
 impl<'t> Var<'t> {
-    /// Drops elements with probability `p`: [`kernels::dropout`], which is linear and its own adjoint.
+    /// Dropout of elements with probability `p`: [`kernels::dropout`].
     #[track_caller]
     pub fn dropout(&self, p: f32, stream: Stream) -> Var<'t> {
         let y = kernels::dropout(self.value(), p, stream);
         self.unary("dropout", y, move |dy| kernels::dropout(&dy, p, stream))
     }
 
-    /// Drops whole feature maps with probability `p`: [`kernels::dropout_maps`], which is linear and its own adjoint.
+    /// Dropout of whole channels with probability `p` (PyTorch: `dropout2d`): [`kernels::dropout_maps`].
     #[track_caller]
     pub fn dropout_maps(&self, p: f32, stream: Stream) -> Var<'t> {
         let y = kernels::dropout_maps(self.value(), p, stream);

@@ -30,7 +30,7 @@ impl<'t> Var<'t> {
         self.unary("resize_nearest", y, move |dy| kernels::resize_nearest_vjp(&dy, h, w))
     }
 
-    /// Zeroes what lies outside the inscribed circle: [`kernels::circle_crop`], its own adjoint.
+    /// Sets pixels outside of the inscribed circle to 0: [`kernels::circle_crop`].
     #[track_caller]
     pub fn circle_crop(&self) -> Var<'t> {
         self.unary("circle_crop", kernels::circle_crop(self.value()), |dy| kernels::circle_crop(&dy))

@@ -34,8 +34,8 @@ impl Loader {
     }
 }
 
-/// What other data would almost surely not have: a number made of how many images and classes there are, all labels, and the pixels
-/// and targets of up to 16 images spread over the set. 16 hexadecimal digits (FNV-1a).
+/// A number that almost surely differs for other data: 16 hexadecimal digits (FNV-1a). It is made from the number of images
+/// and classes, all labels, and the pixels and targets of up to 16 images spread over the data set.
 ///
 /// # Errors
 /// If one of these images cannot be read.

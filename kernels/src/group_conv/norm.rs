@@ -16,7 +16,7 @@ use crate::{
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 use rayon::prelude::*;
 
-/// A batch norm with given statistics, as in evaluation, and the ReLU behind it.
+/// A batch norm with given statistics, as in evaluation, and the ReLU after it.
 #[derive(Clone, Copy, Debug)]
 pub struct GivenNorm<'a> {
     /// Scale `[C]`.

@@ -186,9 +186,9 @@ impl Sums {
     }
 }
 
-/// `T′`: what element g, done to the image, does to `y`, which a layer has made of it, by its axes. It moves places of maps, and
-/// entries of a group axis that stands for `axis`, as [`crate::Trace::axes`] says. Where g is not in the group of `axis`, which then
-/// promises nothing, it moves places only. Whether a layer is equivariant is asked by `f(T x) == T′ f(x)`.
+/// `T′`: turns and flips the output `y` of a layer, as element g turns and flips the image. It moves the pixels of a
+/// map, and exchanges the planes of a group axis, which stand for `axis` (see [`crate::Trace::axes`]). If g is not in
+/// the group of `axis`, only pixels move. To test a layer for equivariance, compare `f(T x) == T′ f(x)`.
 ///
 /// # Panics
 /// If g is not below 8.

@@ -366,7 +366,7 @@ impl Trace {
         &self.outputs
     }
 
-    /// What the group axes of [`Trace::outputs`] stand for.
+    /// What the group axis of each of [`Trace::outputs`] stands for.
     pub fn axes(&self) -> &[Cosets] {
         &self.axes
     }

@@ -101,7 +101,7 @@ impl Plain {
         &self.steps
     }
 
-    /// The value that `module`, called `name` where it stands, makes of `x`.
+    /// Exports `module`, a layer within a block, called `name`, for the input `x`. Returns its output.
     ///
     /// # Errors
     /// What [`crate::Module::export`] reports.
@@ -115,14 +115,14 @@ impl Plain {
         Ok(y)
     }
 
-    /// Adds an operation, which reads `inputs` and makes a value like `made`: that value.
+    /// Adds an operation on `inputs`. Returns its output, whose shape is that of `made`.
     pub fn push(&mut self, op: Op, inputs: &[Value], made: Value) -> Value {
         let inputs = inputs.iter().map(|value| value.index).collect();
         self.steps.push(Step { name: self.path.as_str().into(), op, inputs });
         Value { index: self.steps.len(), ..made }
     }
 
-    /// As [`Plain::push`], of an operation called `name` within the layer.
+    /// As [`Plain::push`], with the name `name` within the layer.
     pub fn push_as(&mut self, name: &str, op: Op, inputs: &[Value], made: Value) -> Value {
         self.path.enter(name);
         let value = self.push(op, inputs, made);
@@ -130,7 +130,7 @@ impl Plain {
         value
     }
 
-    /// The error of the layer that has no plain form, and why.
+    /// An error with this reason, which names the layer that cannot be exported.
     pub fn refused(&self, why: impl fmt::Display) -> Error {
         let layer = match self.path.as_str() {
             "" => "a layer without a name",
@@ -139,7 +139,7 @@ impl Plain {
         Error::Invalid(format!("{layer}: no plain form: {why}"))
     }
 
-    /// Height and width of `x`, for a layer that is another one at every size.
+    /// Height and width of `x`, for a layer whose operations depend on the size.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the size of the images is not known.

@@ -184,7 +184,7 @@ impl Checkpoint {
         self.archive.tensors.keys().map(String::as_str)
     }
 
-    /// The tensor `name`, whatever its shape.
+    /// The tensor `name`, of any shape.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if there is none, it is of another type than F16, BF16, F32 or F64, or a value is not finite.

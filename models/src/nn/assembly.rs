@@ -168,7 +168,7 @@ impl Assembly {
             Some((name, Open::ConvNorm(both))) if both.norm().has_relu() => {
                 (name, Open::ConvNorm(both.map_norm(|norm| norm.with_dropout(p, number))))
             }
-            _ => return Err(site.unfit("dropout: expected a norm and a ReLU before it")),
+            _ => return Err(site.unfit("dropout: expected a norm and a ReLU before it; dropout_maps needs neither")),
         };
         self.last = Some((name, open));
         Ok(())

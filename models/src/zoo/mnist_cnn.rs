@@ -147,7 +147,7 @@ impl MnistCnn {
         Ok(MnistCnn { config, layers })
     }
 
-    /// The network that a checkpoint holds, whatever its settings.
+    /// Loads the network from a checkpoint file, with its settings.
     ///
     /// # Errors
     /// See [`Checkpoint`].
@@ -155,7 +155,7 @@ impl MnistCnn {
         Self::restored(&Checkpoint::read(path)?, device)
     }
 
-    /// The network that a checkpoint, already read, holds.
+    /// Loads the network from a checkpoint that has been read.
     ///
     /// # Errors
     /// See [`Checkpoint`].

@@ -245,7 +245,7 @@ impl ResNet {
         Ok(ResNet { config, layers })
     }
 
-    /// The network that a checkpoint holds, whatever its settings.
+    /// Loads the network from a checkpoint file, with its settings.
     ///
     /// # Errors
     /// See [`Checkpoint`].
