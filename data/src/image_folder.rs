@@ -48,8 +48,8 @@ impl ImageFolder {
     /// every system.
     ///
     /// # Errors
-    /// [`Error::Io`] if a folder cannot be looked into, or there is no image in it or in one of its classes;
-    /// [`Error::Invalid`] if there are images beside the folders of the classes, or two of these have the same name in
+    /// [`Error::Io`] if a folder cannot be read, or there is no image in it or in one of its classes.
+    /// [`Error::Invalid`] if there are images beside the class folders, or if two class folders have the same name in
     /// different normal forms.
     pub fn open(folder: &Path) -> Result<Self> {
         let (folders, images) = list_classes(folder)?;

@@ -30,8 +30,8 @@ impl MaskFolder {
     /// where they are black and white. The level 255, if it is no class's, is ignored.
     ///
     /// # Errors
-    /// [`Error::Io`] if a folder cannot be looked into, has no image, or an image has no mask; [`Error::Invalid`] if a mask has no image,
-    /// two files have one name but for their ending, or there are no levels or the same twice.
+    /// [`Error::Io`] if a folder cannot be read or has no image, or an image has no mask. [`Error::Invalid`] if a mask
+    /// has no image, if two files differ in their ending only, or if there are no levels or one twice.
     pub fn open(images: &Path, masks: &Path, levels: &[u8]) -> Result<Self> {
         let is_twice = |i: usize| levels[..i].contains(&levels[i]);
         if levels.is_empty() || (0..levels.len()).any(is_twice) {

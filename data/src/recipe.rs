@@ -20,8 +20,8 @@ impl Recipe {
         }
     }
 
-    /// CIFAR-10 and CIFAR-100: resized to `size` (32 is approximate for ResNet-44, 33 exact); in training cut at
-    /// random after a margin of 4, and flipped half of the time. Normalised as CIFAR-10.
+    /// CIFAR-10 and CIFAR-100: resized to `size` (ResNet-44 is exact at 33, not at 32). In training also a random crop
+    /// after padding by 4, and a flip with probability ½. Normalised as CIFAR-10.
     pub fn cifar(size: usize) -> Self {
         let size = [size, size];
         let train = vec![
@@ -32,9 +32,9 @@ impl Recipe {
         Self::new(train, vec![Transform::Resize { size }], Normalization::cifar10())
     }
 
-    /// Flowers-102: a part of random size and shape and a random flip in training; for tests the shorter side is
-    /// resized to 256 for inputs of 224 and 225 (8/7 of the multiple of 7 below) and the middle cut out.
-    /// Normalised as ImageNet.
+    /// Flowers-102. In training: a crop of random size and shape, and a random flip. In testing: the shorter side is
+    /// resized, and the centre is cropped. For inputs of 224 and 225 it is resized to 256 (8/7 of the multiple of 7
+    /// below). Normalised as ImageNet.
     pub fn flowers(size: usize) -> Self {
         let train = vec![Transform::random_resized_crop(size), Transform::HorizontalFlip { probability: 0.5 }];
         let shorter = (size / 7 * 8).max(size);
@@ -42,13 +42,13 @@ impl Recipe {
         Self::new(train, test, Normalization::imagenet())
     }
 
-    /// ImageNet (224 is approximate for ResNet-18, 225 exact): as [`Recipe::flowers`].
+    /// ImageNet: as [`Recipe::flowers`]. (ResNet-18 is exact at 225, not at 224.)
     pub fn imagenet(size: usize) -> Self {
         Self::flowers(size)
     }
 
-    /// PatchCamelyon: resized to `size` (96 is approximate for ResNet-44, 97 exact), a circle of radius 47.5 cut out
-    /// (so much larger or smaller for another size), no augmentation. Values −1 to 1.
+    /// PatchCamelyon: resized to `size` (ResNet-44 is exact at 97, not at 96), black outside of a circle of radius 47.5
+    /// (scaled for other sizes), no augmentation. Values are from −1 to 1.
     pub fn pcam(size: usize) -> Self {
         let radius = if (96..=97).contains(&size) { 47.5 } else { (size as f32 - 1.0) / 2.0 };
         let transforms = vec![Transform::Resize { size: [size, size] }, Transform::CircleCrop { radius }];

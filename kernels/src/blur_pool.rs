@@ -5,9 +5,10 @@ use crate::launch;
 use crate::{Window, pool::Geometry, simd::wide, sweep::for_each_piece};
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 
-/// `y[…, i, j] = Σ_{u,v<k} b_u b_v x[…, i·s + u − p, j·s + v − p]`, zeros in the padding, with the binomial weights
-/// `b = (1, 2, 1)/4` for `kernel_size` 3 and `b = (1, 4, 6, 4, 1)/16` for 5: any leading axes, then `[H, W]` → `[H', W']` by
-/// [`quarterturn_core::window_extent`] (BlurPool; Zhang 2019, *Making Convolutional Networks Shift-Invariant Again*).
+/// BlurPool (Zhang 2019, *Making Convolutional Networks Shift-Invariant Again*):
+/// `y[…, i, j] = Σ_{u,v<k} b_u b_v x[…, i·s + u − p, j·s + v − p]`, with zeros in the padding. The binomial weights are
+/// `b = (1, 2, 1)/4` for `kernel_size` 3 and `b = (1, 4, 6, 4, 1)/16` for 5. Any leading axes, then `[H, W]` →
+/// `[H', W']` by [`quarterturn_core::window_extent`].
 ///
 /// Samples with the same weight are added first, in the order of [`crate::avg_pool`]. So turning or mirroring the input
 /// turns or mirrors the output to the bit, on the CPU and on a GPU, where (H + 2p − k) mod s = 0 (likewise W).

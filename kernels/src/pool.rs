@@ -90,8 +90,8 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
 /// Average pooling, `y[…, i, j] = (1/k²) Σ_{u,v<k} x[…, i·s + u − p, j·s + v − p]`. Zeros of the padding count, as in
 /// PyTorch by default.
 ///
-/// On the CPU the sum runs over the orbits of the window under the symmetries of the square, so that turning or
-/// mirroring the input turns or mirrors the output to the bit where (H + 2p − k) mod s = 0 (likewise W).
+/// Samples that turns of the window move onto each other are added first. So turning or mirroring the input turns or
+/// mirrors the output to the bit where (H + 2p − k) mod s = 0 (likewise W).
 ///
 /// # Panics
 /// As [`max_pool`].

@@ -67,9 +67,9 @@ impl Tally {
     /// share the images; this does not change the counts. Other devices take all images at once.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the views do not fit the network, the images are on another device, or are not as many as
-    /// the labels, or a label is no class, naming it and its image (for labels on a GPU, [`Tally::wait`] and
-    /// [`Tally::read`] return this error); or an error of the GPU.
+    /// [`Error::Invalid`] if the views do not fit the network, if the images are on another device, or if the numbers
+    /// of images and labels differ. [`Error::Invalid`], naming label and image, if a label is no class; for labels on a
+    /// GPU, [`Tally::wait`] and [`Tally::read`] return this error. An error of the GPU.
     pub fn count<N: Network + ?Sized>(
         &mut self,
         network: &N,
