@@ -1,10 +1,12 @@
 //! Hundreds of networks that no code knows: each is saved, made again of its file alone, and gives the same bits; and where the
 //! checker calls it exact, and only there, `==` holds for every element of its group.
 
+use quarterturn_autograd::{Optimizer, Schedule};
 use quarterturn_core::{Device, Stream, Tensor};
-use quarterturn_kernels::{Subgroup, transform_cosets, transform_plane};
+use quarterturn_kernels::{Group, Subgroup, Window, narrow, transform_cosets, transform_plane};
 use quarterturn_models::{
-    Checkpoint, Description, Exactness, Init, Layers, Module, Network, Sequential, Trace, Verdict, checkpoint,
+    Builder, Checkpoint, Description, Exactness, Init, Layers, Module, Network, Sequential, Trace, Verdict, checkpoint,
+    training::{Objective, Training, train},
 };
 use support::{network, settle};
 
@@ -101,4 +103,40 @@ fn maps_beyond_any_memory_are_refused() {
             assert!(message.contains("too large"), "{layer}: {message}");
         }
     }
+}
+
+/// A class and a direction of one image: heads that end in one output, each with its part of an objective of one's own.
+#[test]
+fn a_network_of_several_outputs_has_heads_side_by_side() {
+    let same = Window { kernel_size: 3, stride: 1, padding: 1 };
+    let body = Builder::new(Group::C4, 1, Init::kaiming(1), &Device::Cpu).conv("conv", 3, same).relu();
+    let class = |x: Builder| x.spatial_mean().coset_max().linear("fc", 4);
+    let size = |x: Builder| x.spatial_mean().coset_mean().linear("fc", 2);
+    let network = Sequential::new("two heads", body.concat("heads", class, size).build().unwrap());
+    let file = std::env::temp_dir().join(format!("quarterturn-heads-{}.safetensors", std::process::id()));
+    checkpoint::save(&file, &network).unwrap();
+    let mut network = Checkpoint::read(&file).unwrap().network(&Device::Cpu).unwrap();
+    std::fs::remove_file(&file).unwrap();
+
+    let stream = Stream::new(7, 0, 0);
+    let images = (0..2 * 81).map(|i| stream.normal(i) as f32).collect();
+    let images = Tensor::from_vec([2, 1, 1, 9, 9], images, &Device::Cpu).unwrap();
+    let outputs = network.predict(&images).unwrap();
+    assert_eq!(outputs.dims(), [2, 6]);
+    for turn in 1..4 {
+        assert_eq!(bits(&network.predict(&transform_plane(&images, turn)).unwrap()), bits(&outputs));
+    }
+
+    let objective = Objective::own("class, and square of two numbers", |outputs, targets| {
+        let class = outputs.narrow(1, 0, 4).cross_entropy(&narrow(targets, 1, 0, 1).reshape([2]));
+        let off = outputs.narrow(1, 4, 2).sub(&outputs.tape().constant(narrow(targets, 1, 1, 2)));
+        Ok(class.add(&off.mul(&off).mean()))
+    });
+    let targets = Tensor::from_vec([2, 3], vec![1.0, 0.5, -0.5, 3.0, 2.0, 1.0], &Device::Cpu).unwrap();
+    let training = Training::new(30, Optimizer::adam(0.0).rule(), Schedule::OneCycle { max_lr: 0.05 }, 1);
+    let training = Training { objective, ..training };
+    let losses =
+        train(&mut *network, &training, |_| Ok(std::iter::once(Ok((images.clone(), targets.clone())))), |_| ())
+            .unwrap();
+    assert!(losses[29] < 0.5 * losses[0], "{losses:?}");
 }

@@ -239,6 +239,9 @@ impl Builder {
     /// Adds two branches that read the same feature map, and concatenates their channels: those of `first`, then those
     /// of `second`. Pass `|x| x` for the feature map itself. The layers of `first` are named `name.first.…`, those of
     /// `second` `name.…`.
+    ///
+    /// A network of several outputs ends so: two heads whose results `[N, A]` and `[N, B]` become `[N, A + B]`.
+    /// [`Objective::own`](crate::training::Objective::own) gives each its part of the loss with `narrow`.
     #[must_use]
     pub fn concat(
         self,
