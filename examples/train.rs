@@ -2,19 +2,22 @@
 //!
 //! The network of the best epoch lands in `network.safetensors`, with what it is made of, how images are prepared for it and what the
 //! classes are called: `evaluate`, `inspect` and `exactness` read it. The same command goes on where the last one was stopped.
+//!
+//! `mpirun -n 4 target/release/examples/train --micro-batches 8 …`, built with the feature `mpi`, trains on four processes, to the same
+//! bits as on one.
 
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     autograd::{Optimizer, ParamGroup, Schedule},
-    core::{Device, Error, Result, Tensor},
+    core::{Device, Error, Result, Share},
     data::{ImageFolder, Loader, Normalization, Part, Pipeline, Recipe, Samples, Target, Transform, amat, medmnist},
     kernels::{Group, transform_plane},
     models::{
         Init, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig, checkpoint,
-        training::{Metric, Objective, Report, Scores, Trainer, Training, Validation},
+        training::{Metric, Objective, Ranks, Report, Scores, Trainer, Training, Validation},
     },
 };
-use quarterturn_examples::{args, device, epochs::EpochLog, files, preparation, say};
+use quarterturn_examples::{args, device, epochs::EpochLog, files, preparation, ranks, say};
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::Arc};
 
 /// Images of some part.
@@ -50,12 +53,13 @@ struct Args {
     /// Passes over the training images
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     epochs: u32,
-    /// Images per batch
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    /// Images per step of the optimizer
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     batch: u32,
-    /// Batches per step of the optimizer
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    accumulate: u32,
+    /// Parts of a batch that are computed one after another, in the memory of one, or by several processes; each norm takes the
+    /// statistics of a part. Their number decides the bits; that of the processes, which is a power of two and divides it, does not
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    micro_batches: u32,
     /// The highest learning rate of the one-cycle schedule
     #[arg(long, value_name = "RATE", default_value_t = 0.005)]
     lr: f64,
@@ -104,11 +108,26 @@ struct Data {
 }
 
 fn main() -> ExitCode {
-    args::finish(run(&Args::parse()))
+    let args = Args::parse();
+    ranks::run(|ranks| run(&args, ranks))
 }
 
-fn run(args: &Args) -> Result<()> {
-    let (device, folder) = (device::open(args.device.device)?, args.out.folder("train")?);
+fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
+    if !args.batch.is_multiple_of(args.micro_batches) || args.batch / args.micro_batches < 2 {
+        let message =
+            format!("--batch {} cannot be cut into {} parts of 2 images or more", args.batch, args.micro_batches);
+        return Err(Error::Invalid(format!("{message}, all of one size: --micro-batches")));
+    }
+    let writes = ranks.rank() == 0;
+    let (share, folder) =
+        (Share::new(ranks.rank(), ranks.size(), args.micro_batches as usize)?, args.out.path("train"));
+    if writes {
+        files::create_folder(&folder)?;
+    }
+    let device = device::open(args.device.device)?;
+    if ranks.size() > 1 {
+        say::note(format_args!("{} processes", ranks.size()));
+    }
     let data = Data::open(args)?;
     let input = args.input.unwrap_or(match args.model {
         Model::Resnet18 => 97,
@@ -117,7 +136,8 @@ fn run(args: &Args) -> Result<()> {
     }) as usize;
     let recipe = recipe(args, &data, input)?;
     let loader = |samples: &Shared, pipeline: &Pipeline| {
-        Loader::new(samples.clone(), pipeline.clone(), args.batch as usize).seed(args.seed).on(&device)
+        let size = (args.batch / args.micro_batches) as usize;
+        Loader::new(samples.clone(), pipeline.clone(), size).seed(args.seed).on(&device).shared(share)
     };
     let train = loader(&data.train, &recipe.train).shuffled().full_only();
     let held_out = loader(&data.held_out, &recipe.test);
@@ -134,7 +154,7 @@ fn run(args: &Args) -> Result<()> {
     let training = Training {
         objective: objective.clone(),
         groups: vec![ParamGroup::vectors().with_weight_decay(0.0)],
-        accumulate: args.accumulate,
+        micro_batches: args.micro_batches,
         data: train.identity()?,
         ..Training::new(args.epochs, Optimizer::adamw(0.01).rule(), Schedule::OneCycle { max_lr: args.lr }, args.seed)
     };
@@ -152,6 +172,7 @@ fn run(args: &Args) -> Result<()> {
         notes.insert("classes".into(), data.class_names.join("\n"));
     }
     *trainer.notes_mut() = notes;
+    let mut trainer = trainer.with_ranks(ranks.clone());
     let pairs = |loader: &Loader, epoch: u32, from: u32| {
         loader.epoch(epoch).starting_at(from as usize).map(|batch| batch.map(|batch| batch.into_pair()))
     };
@@ -164,7 +185,9 @@ fn run(args: &Args) -> Result<()> {
         |trainer, at, report| {
             if let Some(report) = report {
                 tell(report);
-                log.write(report, at.lr)?;
+                if writes {
+                    log.write(report, at.lr)?;
+                }
                 trainer.save(&state)?;
             }
             Ok(ControlFlow::Continue(()))
@@ -179,12 +202,11 @@ fn run(args: &Args) -> Result<()> {
     let (samples, what) = data.test.as_ref().map_or((&data.held_out, "held-out"), |test| (test, "test"));
     let test = loader(samples, &recipe.test);
     for turns in [0, 1] {
-        let mut scores = Scores::new(&objective, &metrics);
-        for batch in test.epoch(0) {
+        let turned = test.epoch(0).map(|batch| {
             let (images, targets) = batch?.into_pair();
-            let images: Tensor = transform_plane(&images, turns);
-            scores.measure(&*network, &images, &targets)?;
-        }
+            Ok((transform_plane(&images, turns), targets))
+        });
+        let scores = Scores::over(&*network, &objective, &metrics, turned, share, &*ranks)?;
         let degrees = 90 * turns;
         say::result(format_args!("{} {what} images, turned by {degrees}°: {}", scores.images(), values(&scores)));
     }

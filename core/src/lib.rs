@@ -24,6 +24,7 @@ mod host;
 mod preparation;
 mod random;
 mod shape;
+mod share;
 mod tensor;
 #[doc(hidden)]
 pub mod testing;
@@ -35,4 +36,5 @@ pub use host::HostBuffer;
 pub use preparation::{Preparation, Step};
 pub use random::{Stream, philox};
 pub use shape::{MAX_RANK, Shape, dilated_extent, transposed_extent, window_extent, window_residual};
+pub use share::Share;
 pub use tensor::{Tensor, common_device};

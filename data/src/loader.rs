@@ -9,7 +9,7 @@ use crate::{
 };
 pub use identity::fingerprint;
 use prefetch::{Prefetch, Threads};
-use quarterturn_core::{Device, Error, HostBuffer, Result, Stream};
+use quarterturn_core::{Device, Error, HostBuffer, Result, Share, Stream};
 use rayon::prelude::*;
 use std::{fmt, sync::Arc};
 
@@ -33,6 +33,7 @@ pub struct Loader {
     seed: u64,
     shuffled: bool,
     full_only: bool,
+    share: Option<Share>,
     device: Device,
 }
 
@@ -54,6 +55,7 @@ impl Loader {
             seed: 0,
             shuffled: false,
             full_only: false,
+            share: None,
             device: Device::Cpu,
         }
     }
@@ -76,6 +78,14 @@ impl Loader {
     #[must_use]
     pub fn full_only(mut self) -> Self {
         self.full_only = true;
+        self
+    }
+
+    /// Hands out only the batches that belong to one of several processes. They are those of the whole epoch, in its order; of the
+    /// others nothing is read. [`Loader::identity`] does not depend on it.
+    #[must_use]
+    pub fn shared(mut self, share: Share) -> Self {
+        self.share = Some(share);
         self
     }
 
@@ -107,9 +117,10 @@ impl Loader {
         &self.samples
     }
 
-    /// Number of batches in an epoch.
+    /// Number of batches in an epoch; of a share, of its own.
     pub fn len(&self) -> usize {
-        self.images().div_ceil(self.batch_size)
+        let all = self.images().div_ceil(self.batch_size);
+        self.share.map_or(all, |share| share.count(all))
     }
 
     /// Whether an epoch has no batch.
@@ -117,7 +128,7 @@ impl Loader {
         self.len() == 0
     }
 
-    /// Number of images in an epoch.
+    /// Number of images in an epoch, whoever's.
     pub fn images(&self) -> usize {
         let len = self.samples.len();
         if self.full_only { len - len % self.batch_size } else { len }
@@ -132,6 +143,10 @@ impl Loader {
             (0..self.samples.len()).collect()
         };
         order.truncate(self.images());
+        if let Some(share) = self.share {
+            let own = order.chunks(self.batch_size).enumerate().filter(|&(batch, _)| share.has(batch));
+            order = own.flat_map(|(_, images)| images).copied().collect();
+        }
         let tables = (0..self.pipeline.normalization.mean.len()).map(|c| self.pipeline.normalization.table(c));
         Epoch {
             tables: tables.collect(),
@@ -325,6 +340,28 @@ mod tests {
     fn contents(batches: impl Iterator<Item = Result<Batch>>) -> Vec<(Vec<usize>, Vec<f32>, Vec<f32>)> {
         let content = |batch: Batch| (batch.indices, batch.labels.f32s().to_vec(), batch.images.f32s().to_vec());
         batches.map(|batch| content(batch.unwrap())).collect()
+    }
+
+    #[test]
+    fn shares_are_the_batches_of_the_whole_and_nothing_is_read_twice() {
+        let loader = |samples: Dataset| Loader::new(samples, augmented(), 5).seed(2).shuffled();
+        let whole = contents(loader(noise(53)).epoch(3));
+        for (ranks, group) in [(1, 3), (2, 2), (4, 8)] {
+            let mut read = 0;
+            for rank in 0..ranks {
+                let share = Share::new(rank, ranks, group).unwrap();
+                let shared = loader(noise(53)).shared(share);
+                let own = contents(shared.epoch(3));
+                let expected = whole.iter().enumerate().filter(|&(batch, _)| share.has(batch));
+                assert!(own.iter().eq(expected.map(|(_, batch)| batch)), "rank {rank} of {ranks}");
+                assert_eq!(
+                    (own.len(), shared.identity().unwrap()),
+                    (shared.len(), loader(noise(53)).identity().unwrap())
+                );
+                read += own.iter().map(|(indices, ..)| indices.len()).sum::<usize>();
+            }
+            assert_eq!(read, 53);
+        }
     }
 
     #[test]

@@ -18,9 +18,14 @@ impl OutArgs {
     /// # Errors
     /// When the system refuses.
     pub fn folder(&self, example: &str) -> Result<PathBuf> {
-        let folder = self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(example));
+        let folder = self.path(example);
         super::files::create_folder(&folder)?;
         Ok(folder)
+    }
+
+    /// Where it is, whether or not it is there.
+    pub fn path(&self, example: &str) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(example))
     }
 }
 
@@ -87,7 +92,7 @@ pub fn finish(result: Result<()>) -> ExitCode {
 /// As [`finish`], for examples that end in more ways than one.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        super::say::note(format_args!("error: {error}"));
+        super::say::error(format_args!("error: {error}"));
         ExitCode::FAILURE
     })
 }

@@ -45,7 +45,8 @@ pub fn name(device: &Device) -> String {
 
 #[cfg(feature = "gpu")]
 fn gpu() -> Result<Device> {
-    Gpu::open(&GpuOptions::default()).map(Device::Gpu)
+    // One GPU for each process on this machine, as far as there are so many.
+    Gpu::open(&GpuOptions { number: super::ranks::local_rank(), ..GpuOptions::default() }).map(Device::Gpu)
 }
 
 #[cfg(not(feature = "gpu"))]

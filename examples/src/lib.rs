@@ -24,6 +24,7 @@ pub mod pictures;
 pub mod preparation;
 pub mod prepared;
 pub mod progress;
+pub mod ranks;
 pub mod raster;
 #[cfg(feature = "images")]
 pub mod reader;

@@ -4,16 +4,33 @@
 use std::{
     fmt::Display,
     io::{self, Write},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
+
+static ONLY_ERRORS: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process says errors alone: one of several that do the same says the rest.
+pub fn only_errors() {
+    ONLY_ERRORS.store(true, Relaxed);
+}
 
 /// A line on standard error.
 pub fn note(line: impl Display) {
+    if !ONLY_ERRORS.load(Relaxed) {
+        error(line);
+    }
+}
+
+/// A line on standard error that is said in any case.
+pub fn error(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A line on standard output.
 pub fn result(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
+    if !ONLY_ERRORS.load(Relaxed) {
+        let _ = writeln!(io::stdout(), "{line}");
+    }
 }
 
 /// Has the warnings of the library said on standard error. Those of others, such as drivers, are for developers.

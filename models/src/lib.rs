@@ -50,7 +50,7 @@ pub mod training {
     //! Training: objectives (losses), the training loop, its state in a file, metrics on held-out data.
 
     pub use crate::train::{
-        Best, Classes, Clip, Confusion, Difference, Metric, Objective, OwnMetric, OwnObjective, Progress, Report,
-        Scores, Tally, Trainer, Training, Validation, evaluate, train, train_step,
+        Alone, Best, Classes, Clip, Confusion, Difference, Metric, Objective, OwnMetric, OwnObjective, Progress, Ranks,
+        Report, Scores, Tally, Trainer, Training, Validation, add_over_ranks, evaluate, train, train_step,
     };
 }

@@ -14,6 +14,9 @@ pub struct GpuOptions {
     /// `None` asks the environment variable `QUARTERTURN_GPU`, then takes the fastest kind of real GPU; a software
     /// adapter is never taken unasked.
     pub adapter: Option<String>,
+    /// Of several adapters that are equally good, the one of this number, from 0; behind the last, the first again. So processes of one
+    /// machine take a GPU each.
+    pub number: usize,
     /// Most bytes of GPU memory to hold; beyond that, allocations fail with [`Error::OutOfMemory`].
     pub memory_limit: Option<u64>,
     /// Time every kernel: see [`Gpu::take_times`]. The runtime then waits for each batch of launches, so everything is
@@ -74,7 +77,7 @@ impl Gpu {
     /// As [`Gpu::open`].
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
         let wanted = options.adapter.clone().or_else(|| env::var(CHOICE).ok()).filter(|name| !name.is_empty());
-        let adapter = choose(wanted.as_deref()).await?;
+        let adapter = choose(wanted.as_deref(), options.number).await?;
         let description = AdapterDescription::of(&adapter);
         // All that the adapter has, so that a tensor may be as large as the hardware allows.
         let limits = adapter.limits();
@@ -111,8 +114,8 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-/// The best adapter that may be used: what `wanted` names, else the fastest kind of real GPU.
-async fn choose(wanted: Option<&str>) -> Result<wgpu::Adapter> {
+/// The best adapter that may be used: what `wanted` names, else the fastest kind of real GPU; of several, that of this number.
+async fn choose(wanted: Option<&str>, number: usize) -> Result<wgpu::Adapter> {
     let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
@@ -126,7 +129,13 @@ async fn choose(wanted: Option<&str>) -> Result<wgpu::Adapter> {
         let description = AdapterDescription::of(adapter);
         wanted.map_or(!description.software, |name| description.is(name))
     });
-    fitting.min_by_key(rank).ok_or_else(|| {
+    let fitting: Vec<_> = fitting.collect();
+    let best = fitting.iter().min_by_key(|adapter| rank(adapter)).map(|best| (rank(best), best.get_info().backend));
+    // A GPU may be there once for each interface that it is reached through.
+    let alike = fitting.into_iter().filter(|adapter| Some((rank(adapter), adapter.get_info().backend)) == best);
+    let mut alike: Vec<_> = alike.collect();
+    let chosen = (!alike.is_empty()).then(|| alike.swap_remove(number % alike.len()));
+    chosen.ok_or_else(|| {
         let found = if names.is_empty() { "found none".into() } else { format!("found {}", names.join("; ")) };
         Error::NoGpu(match wanted {
             Some("software") => format!("there is no software adapter; {found}"),

@@ -2,6 +2,7 @@
 
 use super::{
     metric::{Metric, Scores},
+    ranks::wait_for_all,
     trainer::{Progress, Trainer},
 };
 use crate::{Network, checkpoint};
@@ -137,17 +138,18 @@ impl<N: Network + ?Sized> Trainer<'_, N> {
         epoch: u32,
         loss: f64,
     ) -> Result<Report> {
-        let mut scores = Scores::new(&self.training.objective, &validation.metrics);
+        let (share, ranks) = (self.share()?, self.ranks.clone());
+        let objective = self.training.objective.clone();
         let (before, notes) = (self.best.as_ref().map(|best| best.value), self.notes.clone());
         let (scores, value) = self.with_averages(|network| {
-            for batch in held_out {
-                let (inputs, targets) = batch?;
-                scores.measure(network, &inputs, &targets)?;
-            }
+            let scores = Scores::over(network, &objective, &validation.metrics, held_out, share, &*ranks)?;
             let value = scores.value(metric).unwrap_or(f64::NAN);
             let is_best = before.map_or(!value.is_nan(), |before| metric.is_better(value, before));
             if let Some(path) = validation.best.as_ref().filter(|_| is_best) {
-                checkpoint::save_with(path, network, &notes)?;
+                if ranks.rank() == 0 {
+                    checkpoint::save_with(path, network, &notes)?;
+                }
+                wait_for_all(&*ranks)?;
             }
             Ok((scores, is_best.then_some(value)))
         })?;

@@ -3,11 +3,12 @@
 use super::{
     confusion::Confusion,
     objective::{Classes, Objective},
+    ranks::{NOTHING, Ranks, add_over_ranks, tree},
     tally::rows,
 };
 use crate::Network;
 use quarterturn_autograd::Tape;
-use quarterturn_core::{Device, Error, Result, Tensor};
+use quarterturn_core::{Device, Error, Result, Share, Tensor};
 use quarterturn_kernels as kernels;
 use rayon::prelude::*;
 use std::{fmt, sync::Arc};
@@ -196,6 +197,34 @@ impl Scores {
         Scores { sums: vec![Vec::new(); metrics.len()], objective, metrics, images: 0 }
     }
 
+    /// Of all batches of a data set, of which this rank has the `share` in `batches`. All ranks call it, and get the same bits, whatever
+    /// their number: batches at one place of the share's groups are added up in order, and the places in the tree of
+    /// [`crate::training::Training::micro_batches`].
+    ///
+    /// # Errors
+    /// As [`Scores::measure`] and [`Ranks::exchange`].
+    pub fn over<N: Network + ?Sized>(
+        network: &N,
+        objective: &Objective,
+        metrics: &[Metric],
+        batches: impl IntoIterator<Item = Result<(Tensor, Tensor)>>,
+        share: Share,
+        ranks: &dyn Ranks,
+    ) -> Result<Self> {
+        let mut places = vec![Some(Scores::new(objective, metrics)); share.places()];
+        for (n, batch) in batches.into_iter().enumerate() {
+            let (inputs, targets) = batch?;
+            if let Some(scores) = &mut places[n % share.places()] {
+                scores.measure(network, &inputs, &targets)?;
+            }
+        }
+        let add = |mut a: Scores, b: Scores| a.add(&b).map(|()| a);
+        let own = tree(0, places.len(), &mut |place| Ok(places[place].take()), &add)?;
+        let mut all = own.unwrap_or_else(|| Scores::new(objective, metrics));
+        all.add_over_ranks(ranks)?;
+        Ok(all)
+    }
+
     /// Adds a batch: runs `network` on `inputs` `[N, C, 1, H, W]` and compares its outputs with `targets`, in the form
     /// that the objective takes. On the CPU the threads share the images. Other devices take all at once, so pass a few
     /// hundred at a time.
@@ -251,6 +280,38 @@ impl Scores {
             add(metric, sums, more)?;
         }
         self.images += other.images;
+        Ok(())
+    }
+
+    /// Adds what the other ranks have counted, each of its own batches, in the tree that does not depend on their number. All ranks
+    /// then have the same.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if they are of other numbers of classes; as [`Ranks::exchange`].
+    fn add_over_ranks(&mut self, ranks: &dyn Ranks) -> Result<()> {
+        // One that has counted nothing does not know how many sums a metric has.
+        let mut lengths: Vec<u64> =
+            self.sums.iter().flat_map(|sums| [sums.len() as u64, u64::from(!sums.is_empty())]).collect();
+        lengths.push(self.images);
+        add_over_ranks(ranks, &mut lengths)?;
+        self.images = lengths.pop().unwrap_or_default();
+        for ((metric, sums), of_all) in self.metrics.iter().zip(&mut self.sums).zip(lengths.chunks(2)) {
+            let length = (of_all[0] / of_all[1].max(1)) as usize;
+            if sums.is_empty() {
+                sums.resize(length, f64::from(NOTHING));
+            }
+            if sums.len() != length {
+                return Err(Error::Invalid(format!("{metric}: {} sums, other ranks have others", sums.len())));
+            }
+        }
+        let mut all = self.sums.concat();
+        add_over_ranks(ranks, &mut all)?;
+        let mut from = 0;
+        for sums in &mut self.sums {
+            let to = from + sums.len();
+            sums.copy_from_slice(&all[from..to]);
+            from = to;
+        }
         Ok(())
     }
 

@@ -38,6 +38,19 @@ impl Position {
         finished.iter().map(of_epoch).sum::<u64>() + u64::from(so_far)
     }
 
+    /// Makes sure that it stands between two steps of an optimizer that makes one after `every` batches.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it stands within one.
+    pub fn expect_between_steps(&self, every: u32) -> Result<()> {
+        let step = self.step;
+        if step.is_multiple_of(every) || self.epoch_steps.last() == Some(&step) {
+            return Ok(());
+        }
+        let message = format!("{step} batches, but a step of the optimizer has {every}");
+        Err(Error::Checkpoint { name: format!("{}step", super::state::TRAINING), message })
+    }
+
     /// Makes sure that a run of `epochs` epochs can stand here, with this sum of losses in the present epoch; no loss is below
     /// `least`.
     ///
@@ -142,6 +155,14 @@ mod tests {
         // Only losses of one's own can be negative.
         sound.check(5, f64::NEG_INFINITY, Some(-20.0)).unwrap();
         refused(&sound, 5, Some(-20.0), "loss_sum");
+    }
+
+    #[test]
+    fn a_position_within_a_step_is_refused() {
+        let at = |step| Position { step, epoch_steps: vec![8], ..Position::default() };
+        for (step, is_between) in [(0, true), (2, false), (3, true), (7, false), (8, true)] {
+            assert_eq!(at(step).expect_between_steps(3).is_ok(), is_between, "{step}");
+        }
     }
 
     #[test]

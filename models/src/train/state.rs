@@ -1,14 +1,11 @@
 //! The state of a training run in a file.
 
 use super::{
-    Trainer, Training,
-    first_batch::FirstBatch,
-    fit::Best,
-    position::Position,
-    trainer::{Gathered, first_not_finite},
+    Trainer, Training, first_batch::FirstBatch, fit::Best, position::Position, ranks::wait_for_all,
+    trainer::first_not_finite,
 };
 use crate::{Checkpoint, Config, Network, checkpoint::Notes, io::Encoder};
-use quarterturn_autograd::{Gradients, Kind};
+use quarterturn_autograd::Kind;
 use quarterturn_core::{Device, Error, Result, Tensor};
 use std::{collections::BTreeSet, path::Path};
 
@@ -25,10 +22,6 @@ const IMAGES: &str = "training.images";
 const STEPS_OF: &str = "optimizer.steps.";
 /// How many weights the optimizer keeps tensors for.
 const MOVED: &str = "training.moved";
-/// Gradients that wait for more batches: of how many images, and how many weights; the tensors' names begin with the third.
-const GATHERED: &str = "training.gathered";
-const GATHERED_WEIGHTS: &str = "training.gathered_weights";
-const GRADIENT: &str = "training.gradient.";
 /// Before the name of a parameter: the mean of its values.
 const AVERAGE: &str = "training.average.";
 /// The best epoch so far.
@@ -55,11 +48,11 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         let (position, loss_sum) = read_position(&state, &device)?;
         let sum = loss_sum.as_ref().map(Tensor::to_f64).transpose()?.map(|sum| sum[0]);
         position.check(trainer.training.epochs, trainer.training.objective.least(), sum)?;
+        position.expect_between_steps(trainer.training.micro_batches)?;
         trainer.first_batch = if position.steps > 0 { Some(FirstBatch::read(&state)?) } else { None };
-        trainer.optimizer.set_steps(position.updates(trainer.training.accumulate));
+        trainer.optimizer.set_steps(position.updates(trainer.training.micro_batches));
         (trainer.position, trainer.loss_sum) = (position, loss_sum);
         let mut kept = trainer.read_optimizer(&state, &device)?;
-        kept.extend(trainer.read_gathered(&state, &device)?);
         kept.extend(trainer.read_averages(&state, &device)?);
         trainer.best = trainer.read_best(&state)?;
 
@@ -133,37 +126,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         Ok(names)
     }
 
-    /// Takes over gradients that wait for more batches; the names of the tensors.
-    fn read_gathered(&mut self, state: &Checkpoint, device: &Device) -> Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
-        let Position { step, ref epoch_steps, images: most, .. } = self.position;
-        if step % self.training.accumulate == 0 || epoch_steps.last() == Some(&step) {
-            return Ok(names);
-        }
-        let images = state.setting(GATHERED, "a whole number")?;
-        if !(1..=most).contains(&images) {
-            let message = format!("{images} images, of {most} in this epoch");
-            return Err(Error::Checkpoint { name: GATHERED.into(), message });
-        }
-        let (mut sum, mut outcome) = (Gradients::new(), Ok(()));
-        self.network.visit(&mut |name, param| {
-            let full = format!("{GRADIENT}{name}");
-            if outcome.is_err() || param.kind() != Kind::Weight || !state.has(&full) {
-                return;
-            }
-            outcome = state.tensor_of(&full, param.value().shape(), device).map(|gradient| sum.set(param, gradient));
-            names.insert(full);
-        });
-        outcome?;
-        let weights: usize = state.setting(GATHERED_WEIGHTS, "a whole number")?;
-        if weights == 0 || weights != names.len() {
-            let message = format!("{weights} weights, but {} have gradients", names.len());
-            return Err(Error::Checkpoint { name: GATHERED_WEIGHTS.into(), message });
-        }
-        self.gathered = Some(Gathered { sum, images });
-        Ok(names)
-    }
-
     /// Takes over the means of all parameters; the names of the tensors.
     fn read_averages(&mut self, state: &Checkpoint, device: &Device) -> Result<BTreeSet<String>> {
         let (mut names, mut outcome) = (BTreeSet::new(), Ok(()));
@@ -202,13 +164,21 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     }
 
     /// Writes the state to `path`, atomically: the network's tensors under their own names, the rest with the prefixes
-    /// `optimizer.` and `training.`.
+    /// `optimizer.` and `training.`. All ranks call it: rank 0 writes, and the others
+    /// return once it has.
     ///
     /// # Errors
     /// [`Error::Io`]; an error of the GPU. [`Error::Invalid`] if training has diverged, and [`Error::Checkpoint`] if a
     /// tensor is not finite: a state that cannot be resumed never replaces one that can. A former file at `path` is
     /// then unharmed.
     pub fn save(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        if self.ranks.rank() == 0 {
+            self.write(path.as_ref())?;
+        }
+        wait_for_all(&*self.ranks)
+    }
+
+    fn write(&mut self, path: &Path) -> Result<()> {
         if let Some(sum) = &self.loss_sum {
             let mean = sum.to_f64()?[0] / self.position.images as f64;
             // In the middle of an epoch nobody has looked at the weights yet.
@@ -231,7 +201,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             moved += 1;
         });
         outcome?;
-        self.write_gathered(&mut archive)?;
         if let Some(averages) = self.averages.as_ref().filter(|_| self.optimizer.steps() > 0) {
             let mut outcome = Ok(());
             self.network.visit(&mut |name, param| {
@@ -268,14 +237,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         archive.write(path)
     }
 
-    fn write_gathered(&mut self, archive: &mut Encoder) -> Result<()> {
-        let Some(Gathered { sum, images }) = &self.gathered else { return Ok(()) };
-        let gradients = sum.named(|f| self.network.visit(f));
-        archive.setting(GATHERED.into(), images.to_string());
-        archive.setting(GATHERED_WEIGHTS.into(), gradients.len().to_string());
-        gradients.iter().try_for_each(|(name, gradient)| archive.tensor(format!("{GRADIENT}{name}"), gradient))
-    }
-
     /// What must not change between the parts of a run.
     fn settings(&self) -> Config {
         self.training.settings().into_iter().map(|(name, value)| (format!("{TRAINING}{name}"), value)).collect()
@@ -285,10 +246,8 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     fn known_settings(&self) -> BTreeSet<String> {
         let batch = self.first_batch.as_ref().map(|_| format!("{TRAINING}{}", FirstBatch::SETTING));
         let numbers = [EPOCH, STEP, STEPS, IMAGES, MOVED].map(String::from);
-        let gathered = self.gathered.iter().flat_map(|_| [GATHERED, GATHERED_WEIGHTS]);
-        let best = self.best.iter().flat_map(|_| BEST);
-        let optional = gathered.chain(best).map(String::from);
-        self.settings().into_keys().chain(numbers).chain(batch).chain(optional).collect()
+        let best = self.best.iter().flat_map(|_| BEST).map(String::from);
+        self.settings().into_keys().chain(numbers).chain(batch).chain(best).collect()
     }
 
     /// Likewise of all tensors.

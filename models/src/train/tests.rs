@@ -3,6 +3,7 @@
 mod fit;
 mod metrics;
 mod objectives;
+mod ranks;
 mod settings;
 mod states;
 mod tally;

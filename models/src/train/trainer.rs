@@ -1,26 +1,30 @@
 //! The training loop.
 
 use super::{
+    agreement::in_place,
     first_batch::FirstBatch,
     fit::Best,
+    micro_batches::Sums,
     position::Position,
+    ranks::{Alone, Ranks, tree},
     step::{gradients, on_workers},
     training::{Clip, Training},
 };
 use crate::{Mode, Network, check::warn_of, checkpoint::Notes};
 use quarterturn_autograd::{Averages, Gradients, Optimizer};
-use quarterturn_core::{Device, Error, Result, Tensor};
+use quarterturn_core::{Error, Result, Share, Tensor};
 use quarterturn_kernels as kernels;
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
-/// The position of a run. The `watch` function gets it after each step, and once more after each epoch, with the loss.
+/// The position of a run. The `watch` function gets it after each step of the optimizer, and once more after each epoch,
+/// with the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     /// The epoch, from 0.
     pub epoch: u32,
-    /// Steps made in this epoch.
+    /// Batches of this epoch that were trained on.
     pub step: u32,
-    /// Steps of this epoch.
+    /// Batches of this epoch.
     pub steps: u32,
     /// The learning rate of this step.
     pub lr: f64,
@@ -61,10 +65,12 @@ where
 ///
 /// [`Trainer::save`] writes the state to one file, and [`Trainer::resume`] reads it. The state has the network's
 /// parameters and running statistics, the optimizer's state, the position in the run, and the losses so far. Where they
-/// are used, it also has accumulated gradients, averages of weights, and the best epoch. Random numbers need no state,
+/// are used, it also has averages of weights and the best epoch. Random numbers need no state,
 /// since they are functions of seed and position.
 ///
 /// To train with validation call [`Trainer::fit`], which has an example; without it [`Trainer::run`].
+///
+/// Several processes can train one network together: see [`Trainer::with_ranks`].
 #[derive(Debug)]
 pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) network: &'n mut N,
@@ -75,8 +81,6 @@ pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) loss_sum: Option<Tensor>,
     /// The first batch of the epoch that was begun last.
     pub(super) first_batch: Option<FirstBatch>,
-    /// The gradients of batches since the optimizer's last step, where it waits for several.
-    pub(super) gathered: Option<Gathered>,
     pub(super) averages: Option<Averages>,
     pub(super) best: Option<Best>,
     pub(super) notes: Notes,
@@ -84,15 +88,9 @@ pub struct Trainer<'n, N: Network + ?Sized> {
     pub(super) resumed: bool,
     /// What can be said of the images as such has been looked at.
     looked_at: bool,
-}
-
-/// Gradients of several batches.
-#[derive(Debug)]
-pub(super) struct Gathered {
-    /// The sum of those of each image's loss.
-    pub sum: Gradients,
-    /// Images of these batches.
-    pub images: u64,
+    pub(super) ranks: Arc<dyn Ranks>,
+    /// The ranks' first batches have been compared.
+    pub(super) compared: bool,
 }
 
 impl<'n, N: Network + ?Sized> Trainer<'n, N> {
@@ -106,12 +104,33 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             position: Position::default(),
             loss_sum: None,
             first_batch: None,
-            gathered: None,
             best: None,
             notes: Notes::new(),
             resumed: false,
             looked_at: false,
+            ranks: Arc::new(Alone),
+            compared: false,
         }
+    }
+
+    /// The same run as one of several processes that train together. Each makes the same calls; `batches` of [`Trainer::run`] yields
+    /// only those of its own [`Share`], with [`Training::micro_batches`] as the group (`quarterturn_data::Loader::shared`), and so does
+    /// `held_out` of [`Trainer::fit`]. What the processes compute is equal to the bit, and equal to what one process computes; so a run
+    /// may go on with another number of them. Rank 0 writes files, and the others wait for it.
+    #[must_use]
+    pub fn with_ranks(mut self, ranks: Arc<dyn Ranks>) -> Self {
+        // The images are warned of once.
+        self.looked_at = ranks.rank() > 0;
+        self.ranks = ranks;
+        self
+    }
+
+    /// The batches that are this process's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if they cannot be shared by so many processes.
+    pub(super) fn share(&self) -> Result<Share> {
+        Share::new(self.ranks.rank(), self.ranks.size(), self.training.micro_batches as usize)
     }
 
     /// Trains to the end of the run, or until `watch` returns `ControlFlow::Break`. `batches(epoch, from)` returns an
@@ -138,32 +157,29 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     {
         self.training.check()?;
         self.training.freeze(self.network)?;
+        let share = self.share()?;
+        self.expect_same_everywhere()?;
         if self.resumed && self.position.epoch < self.training.epochs {
             self.expect_same_data(&mut batches)?;
         }
         while self.position.epoch < self.training.epochs {
             let (epoch, from) = (self.position.epoch, self.position.step);
-            let open = batches(epoch, from)?;
-            let steps = self.begin(open.len())?;
-            let lr = |step| self.training.schedule.lr(epoch, step, self.training.epochs, steps);
-            let rates: Vec<f64> = (from..steps).map(lr).collect();
-            for (batch, &lr) in open.zip(&rates) {
-                let (inputs, targets) = batch?;
-                self.step_on(&inputs, &targets, lr, steps)?;
+            let mut open = batches(epoch, share.count(from as usize) as u32)?;
+            let steps = self.begin(self.of_all_ranks(open.len(), share)?)?;
+            while self.position.step < steps {
+                let end = steps.min(self.position.step + self.training.micro_batches);
+                let lr = self.training.schedule.lr(epoch, end - 1, self.training.epochs, steps);
+                self.step_on(&mut open, share, end, lr, steps)?;
                 let at = Progress { epoch, step: self.position.step, steps, lr, loss: None };
                 if watch(self, at)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            if self.position.step != steps {
-                let message = format!("epoch {} ended after {} of {steps} batches", epoch + 1, self.position.step);
-                return Err(Error::Invalid(message));
-            }
             let lr = self.training.schedule.lr(epoch, steps - 1, self.training.epochs, steps);
             let loss = match self.end_epoch() {
                 Ok(loss) => Some(loss),
                 Err(diverged) => {
-                    self.expect_targets(&mut batches, epoch)?;
+                    self.expect_targets(&mut batches, epoch, share)?;
                     return Err(diverged);
                 }
             };
@@ -172,44 +188,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             }
         }
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Makes sure that `batches` are those that the run was begun with, as far as the last epoch's first batch tells.
-    fn expect_same_data<B, I>(&mut self, batches: &mut B) -> Result<()>
-    where
-        B: FnMut(u32, u32) -> Result<I>,
-        I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
-    {
-        let (Some(first), Some(&steps)) = (&self.first_batch, self.position.epoch_steps.last()) else { return Ok(()) };
-        let mut again = batches(self.position.epoch_steps.len() as u32 - 1, 0)?;
-        let found = again.len();
-        if let Some(batch) = again.next() {
-            let (images, labels) = batch?;
-            self.network.output_shape(images.shape())?;
-            first.expect(&FirstBatch::of(&images, &labels))?;
-        }
-        self.expect_steps(steps, found)?;
-        self.resumed = false;
-        Ok(())
-    }
-
-    /// Makes sure that it was not for a target that this epoch's loss is no number. Those on the CPU were looked at before each step;
-    /// for those on a GPU it would have had to be waited for.
-    fn expect_targets<B, I>(&self, batches: &mut B, epoch: u32) -> Result<()>
-    where
-        B: FnMut(u32, u32) -> Result<I>,
-        I: ExactSizeIterator<Item = Result<(Tensor, Tensor)>>,
-    {
-        if matches!(self.network.device(), Device::Cpu | Device::Reference) {
-            return Ok(());
-        }
-        for (step, batch) in batches(epoch, 0)?.enumerate() {
-            let (inputs, targets) = batch?;
-            let outputs = self.network.output_shape(inputs.shape())?;
-            let found = self.training.objective.expect_targets(outputs, &targets, 0);
-            found.map_err(|error| in_place(epoch, step as u32, error))?;
-        }
-        Ok(())
     }
 
     /// How many steps the present epoch has in all, of which `more` are still to make.
@@ -229,65 +207,74 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         Ok(steps)
     }
 
-    fn expect_steps(&self, expected: u32, found: usize) -> Result<()> {
-        if expected as usize == found {
-            return Ok(());
-        }
-        let message = format!("the run was begun with epochs of {expected} batches, and goes on with {found}");
-        Err(Error::Checkpoint { name: "training.epoch_steps".into(), message })
-    }
-
-    /// One step of this epoch, which has `steps`.
-    fn step_on(&mut self, images: &Tensor, labels: &Tensor, lr: f64, steps: u32) -> Result<()> {
+    /// A step of the optimizer, on this epoch's batches up to `end`, of which `batches` has those of this rank. The epoch has `steps`.
+    fn step_on(
+        &mut self,
+        batches: &mut impl Iterator<Item = Result<(Tensor, Tensor)>>,
+        share: Share,
+        end: u32,
+        lr: f64,
+        steps: u32,
+    ) -> Result<()> {
         let Position { epoch, step, .. } = self.position;
-        let in_place = |error| in_place(epoch, step, error);
-        if !self.looked_at {
-            warn_of(self.network, images).map_err(in_place)?;
-            self.looked_at = true;
-        }
-        let mode = Mode::Train { seed: self.training.seed, step: self.position.steps };
-        let is_last = step + 1 == steps;
-        let loss = on_workers(&images.device(), || {
-            let (gradients, loss) = gradients(self.network, &self.training.objective, mode, images, labels)?;
-            if let Some(gradients) = self.gather(gradients, images.dims()[0] as u64, is_last) {
-                self.update(gradients, lr)?;
+        let (mut first_batch, mut first_images) = (None, None);
+        let mut read = |trainer: &mut Self, place: usize| {
+            let batch = step + place as u32;
+            if batch >= end {
+                return Ok(None);
             }
-            Ok(loss)
-        });
-        let loss = loss.map_err(in_place)?;
+            let Some(next) = batches.next() else {
+                return Err(Error::Invalid(format!("epoch {} ended after {batch} of {steps} batches", epoch + 1)));
+            };
+            let (images, targets) = next?;
+            let made = trainer.micro_batch(&images, &targets, place as u32);
+            let (gradients, loss) = made.map_err(|error| in_place(epoch, batch, error))?;
+            if batch == 0 {
+                first_batch = Some(FirstBatch::of(&images, &targets));
+            }
+            let n = images.dims()[0] as u32;
+            if !trainer.compared {
+                first_images.get_or_insert(images);
+            }
+            Ok(Some((gradients, loss, n)))
+        };
+        let (gradients, loss_sum, images) = if self.training.micro_batches == 1 {
+            let (gradients, loss, images) = read(self, 0)?.expect("a step has a batch");
+            (gradients, kernels::scale(&loss, f64::from(images)), images)
+        } else {
+            let mut leaf = |place| match read(self, place)? {
+                Some((gradients, loss, images)) => Sums::of(self.network, &gradients, &loss, images).map(Some),
+                None => Ok(None),
+            };
+            let own = tree(share.first(), share.places(), &mut leaf, &Sums::add)?;
+            self.expect_other_batches(first_images)?;
+            Sums::of_all(own, self.network, &*self.ranks)?.into_step(self.network)
+        };
+        let updated = on_workers(&loss_sum.device(), || self.update(gradients, lr));
+        updated.map_err(|error| in_place(epoch, end - 1, error))?;
         if step == 0 {
-            self.first_batch = Some(FirstBatch::of(images, labels));
+            self.first_batch = first_batch;
             self.position.epoch_steps.push(steps);
         }
-        let n = images.dims()[0];
-        let weighted = kernels::scale(&loss, n as f64);
         self.loss_sum = Some(match &self.loss_sum {
-            Some(sum) => kernels::add(sum, &weighted),
-            None => weighted,
+            Some(sum) => kernels::add(sum, &loss_sum),
+            None => loss_sum,
         });
-        self.position.images += n as u64;
-        self.position.step += 1;
-        self.position.steps += 1;
+        self.position.images += u64::from(images);
+        self.position.step = end;
+        self.position.steps += end - step;
         Ok(())
     }
 
-    /// The gradient for a step of the optimizer, if it is time for one with this batch of `images`.
-    fn gather(&mut self, mut gradients: Gradients, images: u64, is_last: bool) -> Option<Gradients> {
-        let every = self.training.accumulate;
-        if every == 1 {
-            return Some(gradients);
+    /// The gradients on one batch, which stands at `place` of this step, and its mean loss.
+    fn micro_batch(&mut self, images: &Tensor, targets: &Tensor, place: u32) -> Result<(Gradients, Tensor)> {
+        if !self.looked_at {
+            warn_of(self.network, images)?;
+            self.looked_at = true;
         }
-        gradients.apply_buffers(|f| self.network.visit(f));
-        gradients.scale(images as f64);
-        let gathered = self.gathered.get_or_insert_with(|| Gathered { sum: Gradients::new(), images: 0 });
-        gathered.sum.add(&gradients);
-        gathered.images += images;
-        if !(is_last || (self.position.step + 1).is_multiple_of(every)) {
-            return None;
-        }
-        let Gathered { mut sum, images } = self.gathered.take()?;
-        sum.scale(1.0 / images as f64);
-        Some(sum)
+        let mode = Mode::Train { seed: self.training.seed, step: self.position.steps + place };
+        let (network, objective) = (&*self.network, &self.training.objective);
+        on_workers(&images.device(), || gradients(network, objective, mode, images, targets))
     }
 
     /// A step of the optimizer.
@@ -377,14 +364,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
     /// The network in training, to change it. Training continues with the changed network.
     pub fn network_mut(&mut self) -> &mut N {
         self.network
-    }
-}
-
-/// An error says in which batch it arose.
-fn in_place(epoch: u32, step: u32, error: Error) -> Error {
-    match error {
-        Error::Invalid(message) => Error::Invalid(format!("epoch {}, batch {}: {message}", epoch + 1, step + 1)),
-        other => other,
     }
 }
 

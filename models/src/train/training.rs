@@ -40,10 +40,17 @@ pub struct Training {
     pub frozen: Vec<String>,
     /// How gradients are clipped before each step of the optimizer.
     pub clip: Option<Clip>,
-    /// Gradient accumulation: the optimizer makes a step after this many batches, with the gradient of the mean loss
-    /// over all their images. It also makes a step after the last batch of an epoch. The learning rate is that of the
-    /// last of these batches.
-    pub accumulate: u32,
+    /// Gradient accumulation: the optimizer makes a step after this many batches, called micro-batches, with the gradient
+    /// of the mean loss over all their images. So a batch of 256 images in 8 micro-batches of 32 needs the memory of 32.
+    /// The last step of an epoch has what is left. The learning rate is that of the last micro-batch.
+    ///
+    /// A batch norm takes the statistics of each micro-batch. Its running statistics change once per step, to the mean
+    /// of what each micro-batch would have made of them.
+    ///
+    /// Gradients, losses and running statistics, times the number of images, are added in a fixed binary tree over the
+    /// places `0 .. micro_batches`: the sum of a range is that of its first half plus that of its second half. So the
+    /// bits do not depend on how many processes share the places: see [`crate::training::Trainer::with_ranks`].
+    pub micro_batches: u32,
     /// The decay of an exponential moving average (EMA) of all parameters, updated after each step of the optimizer:
     /// see [`quarterturn_autograd::Averages`] and [`crate::training::Trainer::with_averages`]. 0.999 reaches back over
     /// about a thousand steps.
@@ -76,7 +83,7 @@ impl Training {
             groups: Vec::new(),
             frozen: Vec::new(),
             clip: None,
-            accumulate: 1,
+            micro_batches: 1,
             average: None,
             data: Config::new(),
         }
@@ -98,7 +105,7 @@ impl Training {
             ("groups", self.groups != usual.groups, format!("{:?}", self.groups)),
             ("frozen", self.frozen != usual.frozen, self.frozen.join(" ")),
             ("clip", self.clip != usual.clip, format!("{:?}", self.clip)),
-            ("accumulate", self.accumulate != usual.accumulate, self.accumulate.to_string()),
+            ("micro_batches", self.micro_batches != usual.micro_batches, self.micro_batches.to_string()),
             ("average", self.average != usual.average, format!("{:?}", self.average)),
         ];
         let mut settings = Config::from([
@@ -115,7 +122,7 @@ impl Training {
 
     /// Whether a state may have a setting of this name, though this run has not.
     pub(super) fn may_have(name: &str) -> bool {
-        ["objective", "groups", "frozen", "clip", "accumulate", "average"].contains(&name) || name.starts_with(DATA)
+        ["objective", "groups", "frozen", "clip", "micro_batches", "average"].contains(&name) || name.starts_with(DATA)
     }
 
     /// Refuses settings that make no sense.
@@ -133,7 +140,7 @@ impl Training {
             Some(decay) if !(0.0..1.0).contains(&decay) => {
                 refused(format!("expected an average's decay from 0 to below 1, got {decay}"))
             }
-            _ if self.accumulate == 0 => refused("expected a step after 1 batch or more, got 0".into()),
+            _ if self.micro_batches == 0 => refused("expected steps of 1 micro-batch or more, got 0".into()),
             _ => Ok(()),
         }
     }

@@ -35,7 +35,7 @@ fn everything() -> Training {
         groups: vec![ParamGroup::vectors().with_weight_decay(0.0)],
         frozen: vec!["linear.b*".into()],
         clip: Some(Clip::Norm(0.5)),
-        accumulate: 2,
+        micro_batches: 2,
         average: Some(0.9),
         data: [("batch_size".to_string(), "10".to_string())].into(),
         ..training()
@@ -87,31 +87,6 @@ fn a_run_with_every_setting_resumes_to_the_bit() {
     }
 }
 
-#[test]
-fn a_state_that_waits_for_batches_is_refused_without_its_gradients() {
-    let folder = Folder::new("waiting");
-    let path = folder.path().join("state.safetensors");
-    let mut network_of_run = network(true);
-    let mut trainer = Trainer::new(&mut network_of_run, everything());
-    let stop = |trainer: &mut Trainer<Sequential>, _| trainer.save(&path).map(|()| ControlFlow::Break(()));
-    assert!(trainer.run(five, stop).unwrap().is_break());
-    let sound = std::fs::read(&path).unwrap();
-    let refused = |from: &str, to: &str, expected: &str| {
-        assert_eq!(from.len(), to.len());
-        let mut bytes = sound.clone();
-        let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-        std::fs::write(&path, bytes).unwrap();
-        match Trainer::resume(&mut network(true), everything(), &path).map(drop) {
-            Err(Error::Checkpoint { name, .. }) => assert_eq!(name, expected),
-            other => panic!("{expected}: {other:?}"),
-        }
-    };
-    refused("training.gradient.conv.weight", "training.gradient.conv.weighs", "training.gathered_weights");
-    refused("\"training.gathered\":\"10\"", "\"training.gathered\":\"11\"", "training.gathered");
-    refused("\"training.gathered\":\"10\"", "\"training.gathered\":\"-1\"", "training.gathered");
-}
-
 /// What the parts of a run must agree on is one list; a state that names none of the newer settings is as it always was.
 #[test]
 fn settings_that_differ_are_named() {
@@ -136,7 +111,7 @@ fn settings_that_differ_are_named() {
         (Training { groups: everything().groups, ..usual.clone() }, "training.groups"),
         (Training { frozen: vec!["linear.*".into()], ..usual.clone() }, "training.frozen"),
         (Training { clip: Some(Clip::Value(1.0)), ..usual.clone() }, "training.clip"),
-        (Training { accumulate: 2, ..usual.clone() }, "training.accumulate"),
+        (Training { micro_batches: 2, ..usual.clone() }, "training.micro_batches"),
         (Training { average: Some(0.5), ..usual.clone() }, "training.average"),
         (Training { data: data("augmentation"), ..usual.clone() }, "training.data.augmentation"),
     ] {
@@ -165,7 +140,7 @@ fn a_step_over_several_batches_is_one_over_all_their_images() {
     let on = |_: &mut Trainer<Sequential>, _| Ok(ControlFlow::Continue(()));
     let _ = Trainer::new(&mut whole, sgd.clone()).run(|_, _| Ok([Ok(batch(0))].into_iter()), on).unwrap();
     let before = weights(&mut parts);
-    let _ = Trainer::new(&mut parts, Training { accumulate: 2, ..sgd }).run(halves, on).unwrap();
+    let _ = Trainer::new(&mut parts, Training { micro_batches: 2, ..sgd }).run(halves, on).unwrap();
     for (((name, a), (_, b)), (_, before)) in weights(&mut whole).iter().zip(&weights(&mut parts)).zip(&before) {
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{name}: {a:?} {b:?}");
         assert!(a != before, "{name} has not moved");
@@ -203,7 +178,7 @@ fn what_is_frozen_stays_and_what_is_clipped_moves_little() {
         (Training { frozen: vec!["conv2.*".into()], ..training() }, "no weight is called conv2.*"),
         (Training { groups: vec![ParamGroup::named(["fc.*"])], ..training() }, "no weight is called fc.*"),
         (Training { clip: Some(Clip::Norm(0.0)), ..training() }, "expected a limit of gradients above 0, got 0"),
-        (Training { accumulate: 0, ..training() }, "expected a step after 1 batch or more, got 0"),
+        (Training { micro_batches: 0, ..training() }, "expected steps of 1 micro-batch or more, got 0"),
         (Training { average: Some(1.0), ..training() }, "expected an average's decay from 0 to below 1, got 1"),
     ] {
         match run(training) {
