@@ -5,11 +5,7 @@
 //! ```
 
 use clap::Parser;
-use mpi::{
-    collective::SystemOperation,
-    topology::SimpleCommunicator,
-    traits::{Communicator, CommunicatorCollectives},
-};
+use mpi::{collective::SystemOperation, topology::SimpleCommunicator, traits::CommunicatorCollectives};
 use quarterturn::{
     core::{Error, Result, Stream},
     models::training::{Ranks, add_over_ranks},
