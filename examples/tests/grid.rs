@@ -261,6 +261,10 @@ fn a_line_is_judged_before_it_is_believed() {
     refused(&|text| text.replacen("\"seconds\":", "\"seconds\":-1", 1), "a run does not take -1");
     refused(&|text| text.replacen("number-1", "../../../x", 1), "\"../../../x\" is no name of a run");
     refused(&|text| text.replacen("CPU", "C\\nU", 1), "device or commit is no name");
+    refused(
+        &|text| text.replacen("{\"run\":", "{\"run\":\"number-9\",\"run\":", 1),
+        "the key \"run\" stands here twice",
+    );
     refused(&|text| text.replacen('{', "x", 1), "this line is no result");
     refused(&|text| format!("{text}{}\n", first(text).replace(":10}", ":10.5}")), "number-1: invalid type");
     refused(&|_| "my own notes".into(), "neither a result nor the beginning of one");

@@ -1,6 +1,6 @@
 //! What a run in progress has at hand: its files, the clock of its checkpoints, its share of the progress bar.
 
-use super::{super::files, Origin, RunFiles, interrupt};
+use super::{super::files, Origin, RunFiles, interrupt, json};
 use crate::progress::Progress;
 use quarterturn::core::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
@@ -138,7 +138,7 @@ impl<'a> Context<'a> {
 
 fn kept<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match files::read(path, LONGEST) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Corrupt {
+        Ok(bytes) => json::parse(&bytes).map(Some).map_err(|e| Error::Corrupt {
             path: path.into(),
             offset: 0,
             message: anew(&e.to_string()),

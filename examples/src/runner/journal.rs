@@ -5,7 +5,7 @@
 //! (Former versions appended: the last line of theirs may be torn. It has no line end, is recognised by that, and dropped.)
 //! Nothing is believed for standing in such a file: every line is checked when it is read.
 
-use super::{Origin, Shard};
+use super::{Origin, Shard, json};
 use crate::{files, say};
 use quarterturn::core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ pub fn read(folder: &Path, device: Option<&str>, judge: Judge) -> Result<BTreeMa
         tail(&path, &content)?;
         for text in content.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n")) {
             let corrupt = |message| Error::Corrupt { path: path.clone(), offset, message };
-            let parsed = serde_json::from_slice(text);
+            let parsed = json::parse(text);
             let mut line: Line = parsed.map_err(|e| corrupt(format!("this line is no result: {e}")))?;
             line.origin.device = line.origin.device.or(device.map(Into::into));
             if judge(&line).map_err(|message| corrupt(format!("this line is no result: {message}")))? {

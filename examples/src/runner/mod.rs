@@ -23,6 +23,7 @@ mod args;
 mod context;
 mod interrupt;
 mod journal;
+mod json;
 mod lock;
 mod merge;
 mod origin;

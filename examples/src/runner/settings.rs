@@ -1,5 +1,6 @@
 //! What the runs of a folder have in common, by name: a mixture would be worth nothing.
 
+use super::json;
 use crate::files;
 use quarterturn::core::{Error, Result};
 use std::{collections::BTreeMap, fmt::Display, io, path::Path};
@@ -40,7 +41,7 @@ impl Settings {
             io::ErrorKind::NotFound => Error::Io { path: folder.into(), message: "holds no runs".into() },
             _ => Error::io(&path, &e),
         })?;
-        let mut there: BTreeMap<String, String> = serde_json::from_slice(&bytes).map_err(|e| Error::Corrupt {
+        let mut there: BTreeMap<String, String> = json::parse(&bytes).map_err(|e| Error::Corrupt {
             path: path.clone(),
             offset: 0,
             message: e.to_string(),
