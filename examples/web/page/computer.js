@@ -1,0 +1,24 @@
+// The way to the worker: a promise for each question.
+export class Worked {
+  constructor(onBroken) {
+    this.waiting = new Map();
+    this.next = 0;
+    this.worker = new Worker("worker.js", { type: "module" });
+    this.worker.onmessage = ({ data: { id, result, error, broken } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (error === undefined) return resolve(result);
+      reject(new Error(error));
+      if (broken) onBroken(`The computation has stopped: ${error}. Load the page again.`);
+    };
+    this.worker.onerror = (event) => onBroken(`The worker cannot run: ${event.message || "it was not loaded"}`);
+  }
+
+  ask(door, message = {}, transfer = []) {
+    return new Promise((resolve, reject) => {
+      const id = this.next++;
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, door, message }, transfer);
+    });
+  }
+}
