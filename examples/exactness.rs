@@ -1,16 +1,19 @@
 //! Says what a network is made of, whether it is exactly equivariant at an input size, which layers break the symmetry if it is not,
 //! and the nearest sizes at which it is.
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use quarterturn::{
     core::{Device, Error, Result, Stream, Tensor},
     kernels::Group,
-    models::{
-        DepthError, EquivarianceError, Init, LayerSummary, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig,
-        Standing, Summary, Verdict, WindowedLayer,
-    },
+    models::{DepthError, EquivarianceError, LayerSummary, Network, Standing, Summary, Verdict, WindowedLayer},
 };
-use quarterturn_examples::{args, device, input::Input, onnx_report, say, table, weights::NameArgs};
+use quarterturn_examples::{
+    args, device,
+    input::Input,
+    model::{Fitted, Model},
+    onnx_report, say, table,
+    weights::NameArgs,
+};
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
@@ -56,51 +59,6 @@ struct Args {
     json: bool,
 }
 
-/// The networks of the paper.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Model {
-    /// ResNet-18 with a 7×7 stem and max pooling, as for ImageNet
-    Resnet18,
-    /// ResNet-18 with a 3×3 stem, as the paper's published code
-    Resnet18SmallStem,
-    /// ResNet-44, as for CIFAR
-    Resnet44,
-    /// The seven-layer network of the MNIST experiments (on z2: Z2CNN)
-    P4cnn,
-}
-
-impl Model {
-    fn build(self, group: Group, seed: u64, device: &Device) -> Result<Box<dyn Network>> {
-        let config = match self {
-            Model::Resnet18 => ResNetConfig::resnet18(group),
-            Model::Resnet18SmallStem => ResNetConfig::resnet18_small_stem(group),
-            Model::Resnet44 => ResNetConfig::resnet44(group),
-            Model::P4cnn => {
-                let config = match group {
-                    Group::C1 => MnistCnnConfig::z2cnn(),
-                    Group::C4 => MnistCnnConfig::p4cnn(),
-                    Group::D4 => MnistCnnConfig::p4mcnn(),
-                };
-                return Ok(Box::new(MnistCnn::new(config, seed, device)?));
-            }
-        };
-        Ok(Box::new(ResNet::new(config, Init::kaiming(seed), device)?))
-    }
-
-    /// The size that people give it.
-    fn usual_input(self) -> usize {
-        match self {
-            Model::Resnet18 | Model::Resnet18SmallStem => 224,
-            Model::Resnet44 => 32,
-            Model::P4cnn => 28,
-        }
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
-    }
-}
-
 fn main() -> ExitCode {
     args::finish(run(&Args::parse()))
 }
@@ -114,7 +72,7 @@ fn run(args: &Args) -> Result<()> {
     let (network, name, usual) = match &args.checkpoint {
         Some(path) => open_checkpoint(path, &args.names, &device)?,
         None => {
-            let network = args.model.build(args.group, args.seed, &device)?;
+            let network = args.model.build(args.group, Fitted::default(), args.seed, &device)?;
             (network, args.model.name(), Some([args.model.usual_input(); 2]))
         }
     };
@@ -150,7 +108,8 @@ fn open_checkpoint(path: &Path, names: &NameArgs, device: &Device) -> Result<Ope
     let usual = match model.as_str() {
         "resnet" if has_many_stages => Some(Model::Resnet18.usual_input()),
         "resnet" => Some(Model::Resnet44.usual_input()),
-        "mnist_cnn" => Some(Model::P4cnn.usual_input()),
+        "mnist_cnn" | "gc_p4cnn" => Some(Model::P4cnn.usual_input()),
+        "densenet" => Some(Model::Densenet.usual_input()),
         _ => None,
     };
     let trained_with = checkpoint.preparation()?.and_then(|preparation| preparation.size());

@@ -9,15 +9,21 @@
 use clap::{Parser, ValueEnum};
 use quarterturn::{
     autograd::{Optimizer, ParamGroup, Schedule},
-    core::{Device, Error, Result, Share},
+    core::{Error, Result, Share},
     data::{ImageFolder, Loader, Normalization, Part, Pipeline, Recipe, Samples, Target, Transform, amat, medmnist},
     kernels::{Group, transform_plane},
     models::{
-        Init, MnistCnn, MnistCnnConfig, Network, ResNet, ResNetConfig, checkpoint,
+        checkpoint,
         training::{Metric, Objective, Ranks, Report, Scores, Trainer, Training, Validation},
     },
 };
-use quarterturn_examples::{args, device, epochs::EpochLog, files, preparation, ranks, say};
+use quarterturn_examples::{
+    args, device,
+    epochs::EpochLog,
+    files,
+    model::{Fitted, Model},
+    preparation, ranks, say,
+};
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::Arc};
 
 /// Images of some part.
@@ -38,10 +44,10 @@ struct Args {
     /// z2, p4 or p4m
     #[arg(long, default_value_t = Group::C4)]
     group: Group,
-    /// Height and width of the network's input; `exactness` tells which are exact [default: 97 of resnet18, 33 of resnet44, 28 of p4cnn]
+    /// Height and width of the network's input; `exactness` tells which are exact [default: an exact one: 97 of resnet18, 33 of resnet44, 28 of p4cnn, 96 of densenet]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(8..=1024))]
     input: Option<u64>,
-    /// Channels of the first stage; each further stage doubles them [default: the architecture's]
+    /// Channels of the first stage, which ResNets double in each further stage [default: the architecture's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     width: Option<u64>,
     /// What training images go through
@@ -73,16 +79,6 @@ struct Args {
     device: args::DeviceArgs,
     #[command(flatten)]
     out: args::OutArgs,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Model {
-    /// ResNet-18 with a 7×7 stem and max pooling, as for ImageNet
-    Resnet18,
-    /// ResNet-44, as for CIFAR
-    Resnet44,
-    /// The seven-layer network of the MNIST experiments (on z2: Z2CNN)
-    P4cnn,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -129,11 +125,7 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
         say::note(format_args!("{} processes", ranks.size()));
     }
     let data = Data::open(args)?;
-    let input = args.input.unwrap_or(match args.model {
-        Model::Resnet18 => 97,
-        Model::Resnet44 => 33,
-        Model::P4cnn => 28,
-    }) as usize;
+    let input = args.input.map_or(args.model.exact_input(), |input| input as usize);
     let recipe = recipe(args, &data, input)?;
     let loader = |samples: &Shared, pipeline: &Pipeline| {
         let size = (args.batch / args.micro_batches) as usize;
@@ -159,7 +151,9 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
         ..Training::new(args.epochs, Optimizer::adamw(0.01).rule(), Schedule::OneCycle { max_lr: args.lr }, args.seed)
     };
     let (best, state) = (folder.join("network.safetensors"), folder.join("state.safetensors"));
-    let mut network = build(args, recipe.test.normalization.mean.len(), data.train.classes(), &device)?;
+    let ends = Some([recipe.test.normalization.mean.len(), data.train.classes()]);
+    let fitted = Fitted { ends, width: args.width.map(|width| width as usize) };
+    let mut network = args.model.build(args.group, fitted, args.seed, &device)?;
     let mut trainer = match files::exists(&state)? {
         true => {
             say::note(format_args!("going on from {}", state.display()));
@@ -283,32 +277,6 @@ fn recipe(args: &Args, data: &Data, input: usize) -> Result<Recipe> {
         }
     }
     Ok(recipe)
-}
-
-fn build(args: &Args, in_channels: usize, classes: usize, device: &Device) -> Result<Box<dyn Network>> {
-    let width = args.width.map(|width| width as usize);
-    let config = match args.model {
-        Model::Resnet18 => ResNetConfig::resnet18(args.group),
-        Model::Resnet44 => ResNetConfig::resnet44(args.group),
-        Model::P4cnn => {
-            let config = match args.group {
-                Group::C1 => MnistCnnConfig::z2cnn(),
-                Group::C4 => MnistCnnConfig::p4cnn(),
-                Group::D4 => MnistCnnConfig::p4mcnn(),
-            };
-            let config = MnistCnnConfig { in_channels, classes, width: width.unwrap_or(config.width), ..config };
-            return Ok(Box::new(MnistCnn::new(config, args.seed, device)?));
-        }
-    };
-    let widths = match width {
-        Some(width) => (0..config.widths.len()).map(|stage| width << stage).collect(),
-        None => config.widths.clone(),
-    };
-    Ok(Box::new(ResNet::new(
-        ResNetConfig { in_channels, classes, widths, ..config },
-        Init::kaiming(args.seed),
-        device,
-    )?))
 }
 
 /// A line on the screen.

@@ -8,7 +8,7 @@ import json, sys, torch, torch.nn.functional as F
 from safetensors import safe_open
 
 CALLS = """conv2d conv_transpose2d batch_norm linear relu silu gelu sigmoid tanh softplus max_pool2d avg_pool2d interpolate
-    amax mean unflatten add""".split()
+    amax mean unflatten pad add""".split()
 OPERATIONS = {name: getattr(F, name, None) or getattr(torch, name) for name in CALLS}
 OPERATIONS["concat"] = lambda *maps: torch.cat(maps, 1)
 OPERATIONS["index_select"] = lambda map, dim, index: map.index_select(dim, torch.tensor(index))

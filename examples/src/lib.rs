@@ -18,6 +18,7 @@ pub mod image_setting;
 pub mod images;
 pub mod input;
 pub mod inspection;
+pub mod model;
 pub mod onnx_report;
 pub mod palette;
 pub mod pictures;

@@ -78,6 +78,23 @@ pub fn pad_plane(x: &Tensor, amount: usize, padding: Padding) -> Tensor {
     pad(&pad(x, rank - 2, amount, amount, padding), rank - 1, amount, amount, padding)
 }
 
+/// The two last axes without their outermost `margin` places on all four sides: `y[…, i, j] = x[…, i + margin, j + margin]`. Commutes
+/// with every symmetry of the square in every bit. Gradient: [`pad_plane`] by zeros, whose adjoint it is.
+///
+/// # Panics
+/// With fewer than two axes, or if an extent is below twice the margin.
+#[track_caller]
+pub fn crop_plane(x: &Tensor, margin: usize) -> Tensor {
+    let rank = x.shape().rank();
+    assert!(rank >= 2, "crop_plane: expected [..., H, W], got {:?}", x.shape());
+    [rank - 2, rank - 1].into_iter().fold(x.clone(), |x, axis| {
+        let inner = x.shape()[axis].checked_sub(margin.saturating_mul(2));
+        let inner =
+            inner.unwrap_or_else(|| panic!("crop_plane: expected a margin within {:?}, got {margin}", x.shape()));
+        narrow(&x, axis, margin, inner)
+    })
+}
+
 /// Gradient of [`pad`]: each entry gets the sum of the gradients of its copies,
 /// `dx[…, i, …] = Σ_o [o shows i] dy[…, o, …]`.
 ///
@@ -304,6 +321,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_middle_is_the_adjoint_of_zeros_around_it() {
+        for (shape, margin) in [([2, 3, 9, 7], 3), ([1, 2, 2, 6], 0), ([2, 1, 70, 33], 16)] {
+            let (name, there) = (format!("{shape:?} without {margin}"), |x: &Tensor| crop_plane(x, margin));
+            check(&name, &[&random(shape, 1)], Tolerance::Exact, |t| vec![there(&t[0])]);
+            check_adjoint(&name, shape, there, |dy| pad_plane(dy, margin, Padding::Zeros));
+        }
+        let x = Tensor::cpu([3, 4], (0..12u8).map(f32::from).collect::<Vec<_>>().into());
+        assert_eq!(crop_plane(&x, 1).f32s(), [5.0, 6.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "crop_plane: expected a margin within [2, 3], got 2")]
+    fn a_margin_beyond_the_middle_is_refused() {
+        crop_plane(&random([2, 3], 1), 2);
+    }
+
     /// What is the same on all sides commutes, what is not does not.
     #[test]
     fn every_bit_is_kept_under_all_symmetries() {
@@ -316,8 +350,10 @@ mod tests {
                 check_equivariant(&name, shape, &all_elements(), true, |x| pad(x, 1, 1, 2, Padding::Zeros));
             }
         }
-        let inside = |x: &Tensor| narrow(&narrow(x, 1, 1, 3), 2, 1, 3);
-        check_equivariant("the inside", [2, 5, 5], &all_elements(), true, inside);
+        for (height, width) in [(3, 3), (5, 5), (4, 7), (6, 6)] {
+            let name = format!("the middle of {height}x{width}");
+            check_equivariant(&name, [2, 3, height, width], &all_elements(), true, |x| crop_plane(x, 1));
+        }
         check_equivariant("a corner", [2, 5, 5], &all_elements(), false, |x| narrow(&narrow(x, 1, 0, 3), 2, 0, 3));
     }
 

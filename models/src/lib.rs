@@ -37,13 +37,14 @@ pub use check::{
 pub use io::checkpoint::{self, Checkpoint};
 pub use nn::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AdaptivePool, AvgPool, BatchNorm, BlurPool, Builder,
-    Chain, Config, ConvNorm, CosetMax, CosetMean, Description, DropoutMaps, GridUpsample, GroupConv, Init,
+    Chain, Config, ConvNorm, CosetMax, CosetMean, Crop, Description, DropoutMaps, GridUpsample, GroupConv, Init,
     Interpolation, Join, Layer, Layers, Linear, MaxPool, Mode, Module, Network, Node, Parallel, Pass, Relu, Resize,
     Restrict, Scheme, SeparableConv, Sequential, Site, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean,
     SubgroupPool, TransposedConv, Upsample,
 };
 pub use zoo::{
-    Block, Head, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet, UNetConfig, unet,
+    Block, DenseNetConfig, Head, MnistCnn, MnistCnnConfig, ResNet, ResNetConfig, Stem, Subsampling, SubsamplingNet,
+    UNetConfig, densenet, gc_p4cnn, unet,
 };
 
 pub mod training {

@@ -11,11 +11,12 @@ use quarterturn_kernels::{
     SIGMOID, SILU, SOFTPLUS, TANH, Window,
 };
 use quarterturn_models::{
-    Builder, Init, Interpolation, MnistCnn, MnistCnnConfig, Module, Network, Pass, ResNet, ResNetConfig, Sequential,
-    Subsampling, Trace, UNetConfig,
+    Builder, DenseNetConfig, Init, Interpolation, MnistCnn, MnistCnnConfig, Module, Network, Pass, ResNet,
+    ResNetConfig, Sequential, Subsampling, Trace, UNetConfig,
     checkpoint::Notes,
+    densenet,
     export::{Op, Plain},
-    unet,
+    gc_p4cnn, unet,
 };
 use std::{collections::HashMap, env, fs, path::Path, process::Command};
 
@@ -113,6 +114,10 @@ fn cases() -> Vec<(String, Case)> {
         let config = UNetConfig { group, in_channels: 1, classes: 3, widths: vec![4, 6, 8] };
         case(format!("unet-{group}"), Box::new(unet(&config, Init::kaiming(1), &Device::Cpu).unwrap()), size);
     }
+    let config = DenseNetConfig { growth: 2, layers: vec![2, 1, 1], ..DenseNetConfig::pcam(D4) };
+    case("densenet".into(), Box::new(densenet(&config, Init::kaiming(1), &Device::Cpu).unwrap()), [38, 38]);
+    let gc = gc_p4cnn(&MnistCnnConfig::p4cnn(), Init::kaiming(1), &Device::Cpu).unwrap();
+    case("gc_p4cnn".into(), Box::new(gc), [28, 28]);
     let functions = [&SILU, &GELU, &SIGMOID, &TANH, &SOFTPLUS].into_iter();
     let layers = builder(C4).conv("lift", 4, KEEPING).norm("norm");
     let layers = functions

@@ -50,6 +50,13 @@ impl<'t> Var<'t> {
         self.unary("pad_plane", y, move |dy| kernels::pad_plane_vjp(&dy, amount, padding))
     }
 
+    /// The two last axes without their outermost places on all four sides: [`kernels::crop_plane`].
+    #[track_caller]
+    pub fn crop_plane(&self, margin: usize) -> Var<'t> {
+        let y = kernels::crop_plane(self.value(), margin);
+        self.unary("crop_plane", y, move |dy| kernels::pad_plane(&dy, margin, Padding::Zeros))
+    }
+
     /// `operands` one after another along `axis`: [`kernels::concat`].
     #[track_caller]
     pub fn concat(operands: &[&Var<'t>], axis: usize) -> Var<'t> {
@@ -113,6 +120,7 @@ mod tests {
             table.row(format!("pad {padding:?}"), LINEAR, &[&[2, 4, 3]], move |_, v| v[0].pad(1, 3, 2, padding));
             table.row(format!("pad_plane {padding:?}"), LINEAR, &[&[2, 4, 3]], move |_, v| v[0].pad_plane(2, padding));
         }
+        table.row("crop_plane", LINEAR, &[&[2, 5, 4]], |_, v| v[0].crop_plane(1));
         // Not linear in each operand on its own.
         let parts: &[&[usize]] = &[&[2, 1, 3], &[2, 4, 3], &[2, 2, 3]];
         table.row("concat", NONLINEAR, parts, |_, v| Var::concat(&[&v[0], &v[1], &v[2], &v[0]], 1));

@@ -109,6 +109,7 @@ fn options(op: &Op) -> Vec<(&'static str, String)> {
             vec![to, ("mode", quote("bilinear"))]
         }
         Op::Repeat(factor) => vec![("scale_factor", factor.to_string()), ("mode", quote("nearest"))],
+        Op::Crop(margin) => vec![("pad", format!("[-{margin},-{margin},-{margin},-{margin}]"))],
         Op::Select { axis, indices } => vec![("dim", axis.to_string()), ("index", format!("{indices:?}"))],
         Op::ChooseGrid { inset, extents: size, bits, spare } => vec![
             ("inset", inset.to_string()),

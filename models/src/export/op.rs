@@ -81,6 +81,8 @@ pub enum Op {
     Resize(Size),
     /// Nearest-neighbour upsampling by a whole factor.
     Repeat(usize),
+    /// The map without so many rows and columns on each side.
+    Crop(usize),
     /// These entries of an axis.
     Select {
         /// Which.
@@ -153,6 +155,7 @@ impl Op {
             Op::Mean(_) => "mean",
             Op::Part { .. } => "unflatten",
             Op::Resize(_) | Op::Repeat(_) => "interpolate",
+            Op::Crop(_) => "pad",
             Op::Select { .. } => "index_select",
             Op::Sum => "add",
             Op::Concat => "concat",

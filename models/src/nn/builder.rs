@@ -2,9 +2,9 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, Chain, CosetMax,
-    CosetMean, DropoutMaps, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module, Node,
-    Relu, Resize, Restrict, SeparableConv, Site, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean, TransposedConv,
-    Upsample,
+    CosetMean, Crop, DropoutMaps, GridUpsample, GroupConv, Init, Interpolation, Layer, Layers, Linear, MaxPool, Module,
+    Node, Relu, Resize, Restrict, SeparableConv, Site, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean,
+    TransposedConv, Upsample,
     nn::assembly::{CHAIN, DROPOUT, Plan, assemble},
     nn::layer::OWN,
     nn::parallel::{Join, SHORTCUT},
@@ -284,6 +284,12 @@ impl Builder {
     pub fn upsample_nearest(self, name: &str, factor: usize) -> Self {
         let node = Node::new(Upsample::KIND, name).with("factor", factor);
         self.described(node.with("interpolation", Interpolation::Nearest))
+    }
+
+    /// Adds a centre crop: maps without their `margin` outermost rows and columns on each side. It is exact at every size.
+    #[must_use]
+    pub fn crop(self, name: &str, margin: usize) -> Self {
+        self.described(Node::new(Crop::KIND, name).with("margin", margin))
     }
 
     /// Adds the mean over all pixels (global average pooling).

@@ -2,8 +2,8 @@
 
 use crate::{
     Activation, AdaptiveAvgPool, AdaptiveConv, AdaptiveMaxPool, AvgPool, BatchNorm, BlurPool, CosetMax, CosetMean,
-    DropoutMaps, GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, Restrict, SeparableConv,
-    SpatialMax, SpatialMean, SubgroupMax, SubgroupMean, TransposedConv, Upsample,
+    Crop, DropoutMaps, GridUpsample, GroupConv, Init, Linear, MaxPool, Module, Node, Relu, Resize, Restrict,
+    SeparableConv, SpatialMax, SpatialMean, SubgroupMax, SubgroupMean, TransposedConv, Upsample,
 };
 use quarterturn_core::{Device, Error, Result};
 use quarterturn_kernels::{Cosets, Group};
@@ -96,7 +96,8 @@ impl Layers {
             layers.with::<MaxPool>().with::<AvgPool>().with::<BlurPool>().with::<SpatialMean>().with::<SpatialMax>();
         let layers = layers.with::<CosetMax>().with::<CosetMean>();
         let layers = layers.with::<Restrict>().with::<SubgroupMax>().with::<SubgroupMean>();
-        let layers = layers.with::<Activation>().with::<Upsample>().with::<Resize>().with::<DropoutMaps>();
+        let layers =
+            layers.with::<Activation>().with::<Upsample>().with::<Resize>().with::<DropoutMaps>().with::<Crop>();
         let layers = layers.with::<TransposedConv>().with::<SeparableConv>();
         layers.with::<AdaptiveConv>().with::<AdaptiveMaxPool>().with::<AdaptiveAvgPool>().with::<GridUpsample>()
     }

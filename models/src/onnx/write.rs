@@ -230,6 +230,7 @@ impl Graph {
             }
             Op::Resize(size) => self.resize(names[0], *size, "linear"),
             Op::Repeat(factor) => self.resize(names[0], Size::Times(*factor), "nearest"),
+            Op::Crop(margin) => self.pad(names[0], [-(*margin as i64); 4]),
             Op::Select { axis, indices } => {
                 let indices = self.ints(&signed(indices));
                 self.node("Gather", &[names[0], &indices], vec![int("axis", *axis as i64)])

@@ -72,7 +72,7 @@ impl MnistCnnConfig {
         convs.sum::<u64>() + CONVS.len() as u64 * 2 * width + classes * width + classes
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         for (name, value) in [("width", self.width), ("in_channels", self.in_channels), ("classes", self.classes)] {
             if !(1..=LARGEST).contains(&value) {
                 return Err(Error::Invalid(format!("{MODEL}: {name} must be 1 to {LARGEST}, not {value}")));
@@ -98,6 +98,29 @@ impl MnistCnnConfig {
             subsampling: setting_or_default(config, "subsampling", "plain or adaptive")?,
         })
     }
+}
+
+/// The layers of a network with these settings, whose convolutions are what `conv` makes of a name, channels and a window.
+pub(super) fn layers(
+    mut builder: Builder,
+    config: &MnistCnnConfig,
+    conv: impl Fn(Builder, &str, usize, Window) -> Builder,
+) -> Builder {
+    for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
+        let window = Window { kernel_size, stride: 1, padding };
+        builder = conv(builder, &format!("conv{layer}"), config.width, window).norm(&format!("norm{layer}")).relu();
+        if DROPPED.contains(&layer) {
+            builder = builder.dropout(config.dropout);
+        }
+        if layer == POOLED {
+            let name = format!("pool{layer}");
+            builder = match config.subsampling {
+                Subsampling::Plain => builder.max_pool(&name, POOL),
+                Subsampling::Adaptive => builder.adaptive_max_pool(&name, POOL, None),
+            };
+        }
+    }
+    builder.spatial_mean().coset_max().linear("linear", config.classes)
 }
 
 /// Six 3×3 convolutions and a 4×4 one, each followed by batch norm and ReLU; 2×2 max pooling after the second; then
@@ -127,24 +150,8 @@ impl MnistCnn {
     /// As [`MnistCnn::new`].
     pub fn with_init(config: MnistCnnConfig, init: Init, device: &Device) -> Result<Self> {
         config.check()?;
-        let MnistCnnConfig { group, width, in_channels, classes, dropout, subsampling } = config;
-        let mut builder = Builder::new(group, in_channels, init, device);
-        for (layer, (kernel_size, padding)) in (1..).zip(CONVS) {
-            let window = Window { kernel_size, stride: 1, padding };
-            builder = builder.conv(&format!("conv{layer}"), width, window).norm(&format!("norm{layer}")).relu();
-            if DROPPED.contains(&layer) {
-                builder = builder.dropout(dropout);
-            }
-            if layer == POOLED {
-                let name = format!("pool{layer}");
-                builder = match subsampling {
-                    Subsampling::Plain => builder.max_pool(&name, POOL),
-                    Subsampling::Adaptive => builder.adaptive_max_pool(&name, POOL, None),
-                };
-            }
-        }
-        let layers = builder.spatial_mean().coset_max().linear("linear", classes).build()?;
-        Ok(MnistCnn { config, layers })
+        let builder = Builder::new(config.group, config.in_channels, init, device);
+        Ok(MnistCnn { config, layers: layers(builder, &config, Builder::conv).build()? })
     }
 
     /// Loads the network from a checkpoint file, with its settings.

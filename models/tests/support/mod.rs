@@ -30,7 +30,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
     x = if draw.below(4) > 0 { x.conv("first", channels, same) } else { x.separable_conv("first", channels, same) };
     for i in 0..1 + draw.below(3) {
         let name = format!("layer{i}");
-        x = match draw.below(if depth < 2 { 17 } else { 10 }) {
+        x = match draw.below(if depth < 2 { 18 } else { 10 }) {
             0 => x.conv(&name, channels, draw.window()),
             1 => x.conv_without_bias(&name, channels, draw.window()).norm(&format!("norm{i}")).relu(),
             2 => x.norm(&name).relu().dropout(0.25).dropout_maps(0.5),
@@ -62,6 +62,11 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
                 let interpolation = [Interpolation::Bilinear, Interpolation::Nearest][draw.below(2)];
                 // Of pixels that repeat, a window that leaves some over may miss nothing: a convolution makes them differ.
                 x.resize(&name, 6 + draw.below(12), interpolation).conv(&format!("fill{i}"), channels, same)
+            }
+            // What the padding adds is taken away again.
+            16 => {
+                let wide = Window { kernel_size: 3, stride: 1, padding: 2 };
+                x.conv(&name, channels, wide).crop(&format!("crop{i}"), 1)
             }
             15 => x.upsample_nearest(&name, 2).conv(&format!("fill{i}"), channels, same),
             _ => {
