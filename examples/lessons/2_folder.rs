@@ -19,8 +19,7 @@ use quarterturn_examples::folders;
 use std::{env, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 fn main() -> Result<()> {
-    let out = PathBuf::from("out/lessons");
-    let folder = env::args().nth(1).map_or(out.join("digits"), PathBuf::from);
+    let folder = env::args().nth(1).map_or("out/lessons/digits".into(), PathBuf::from);
     if env::args().len() < 2 {
         folders::write_classes(&digits::generate(1, Split::Train, 1000)?, &folder)?;
     }
@@ -51,7 +50,7 @@ fn main() -> Result<()> {
 
     // Training. After each epoch the held-out images are looked at, and the best network so far is saved with what belongs to it.
     let training = Training::new(8, Optimizer::adam(1e-5).rule(), Schedule::OneCycle { max_lr: 0.01 }, 1);
-    let best = out.join("digits.safetensors");
+    let best = folder.with_extension("safetensors");
     let validation = Validation { metrics: vec![Metric::Accuracy], best: Some(best.clone()), patience: Some(4) };
     let mut trainer = Trainer::new(&mut network, training);
     *trainer.notes_mut() = Notes::from([

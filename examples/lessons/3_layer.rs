@@ -1,8 +1,6 @@
 //! Lesson 3: an operation of your own with its gradient, and a layer of your own made of it.
 //!
-//! ```sh
-//! cargo run --release --example lesson3_layer
-//! ```
+//! Run it with `cargo run --release --example lesson3_layer`.
 
 use quarterturn::{
     autograd::{Optimizer, Param, Schedule, Var},
@@ -49,7 +47,6 @@ impl Module for Squash {
 /// With a name, so that a file can say that a network has such a layer.
 impl Layer for Squash {
     const KIND: &'static str = "squash";
-
     fn make(_: &Node, _: &mut Site<'_>) -> Result<Self> {
         Ok(Squash)
     }
@@ -59,9 +56,8 @@ fn main() -> Result<()> {
     // The slope is compared with differences of values in f64, and the device with both.
     SQUASH.check([], &[-2.0, -0.1, 0.3, 5.0], &[Device::Cpu])?.expect("value and slope belong together");
 
-    let device = Device::Cpu;
     let layers = Layers::standard().with::<Squash>();
-    let builder = Builder::new(Group::C4, 1, Init::new(1), &device).with_layers(layers.clone());
+    let builder = Builder::new(Group::C4, 1, Init::new(1), &Device::Cpu).with_layers(layers.clone());
     let builder = builder.conv("conv", 8, Window { kernel_size: 5, stride: 1, padding: 0 });
     let builder = builder.described(Node::new(Squash::KIND, "squash")).spatial_mean().coset_max();
     let mut network = Sequential::new("mine", builder.linear("classes", 10).build()?);
@@ -70,17 +66,15 @@ fn main() -> Result<()> {
     let data = digits::generate(1, Split::Train, 256)?;
     let training = Training::new(4, Optimizer::adam(0.0).rule(), Schedule::Constant { lr: 0.01 }, 1);
     let losses = train(&mut network, &training, |_| Ok(data.batches(32).map(|batch| Ok(batch?.into_pair()))), |_| ())?;
-    println!("losses: {losses:.3?}");
     assert!(losses[3] < losses[0]);
 
     // A file is read back by whoever knows the layer, and a turned image has the same logits in every bit.
     let file = std::env::temp_dir().join("lesson3.safetensors");
     checkpoint::save(&file, &network)?;
-    let loaded = Checkpoint::read(&file)?.network_of(&layers, &device)?;
+    let loaded = Checkpoint::read(&file)?.network_of(&layers, &Device::Cpu)?;
     let (images, _) = data.batches(8).next().expect("256 images")?.into_pair();
     let logits = network.predict(&images)?.to_vec()?;
-    assert!(loaded.predict(&images)?.to_vec()? == logits);
     assert!(loaded.predict(&transform_plane(&images, 1))?.to_vec()? == logits);
-    println!("the gradient is right, the file is read back, and a turn of the images changes no bit of the logits");
+    println!("losses {losses:.3?}; a turn of the images changes no bit of the logits of the network in the file");
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! Lesson 5: the direction of an arrow. If the image is turned by 90°, the direction is turned by 90°, in every bit.
 //!
-//! ```sh
-//! cargo run --release --example lesson5_orientation
-//! ```
+//! Run it with `cargo run --release --example lesson5_orientation`.
 
 use quarterturn::{
     autograd::{Optimizer, Schedule, Tape, Var},
@@ -54,12 +52,11 @@ fn main() -> Result<()> {
     let mut network = Sequential::new("orientation", builder.build()?);
 
     // An objective of one's own: the squared distance between the direction and the true one.
-    let objective = Objective::own("squared distance of directions", |outputs, targets| {
+    let mut training = Training::new(12, Optimizer::adam(0.0).rule(), Schedule::OneCycle { max_lr: 0.02 }, 1);
+    training.objective = Objective::own("squared distance of directions", |outputs, targets| {
         let off = direction(outputs).sub(&outputs.tape().constant(targets.clone()));
         Ok(off.mul(&off).mean())
     });
-    let training = Training::new(12, Optimizer::adam(0.0).rule(), Schedule::OneCycle { max_lr: 0.02 }, 1);
-    let training = Training { objective, ..training };
     let batches = |epoch| Ok(training_images.epoch(epoch).map(|batch| Ok(batch?.into_pair())));
     println!("losses: {:.3?}", train(&mut network, &training, batches, |_| ())?);
 
