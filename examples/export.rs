@@ -51,9 +51,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let checkpoint = args.names.read(&args.checkpoint)?;
-    let mut network = checkpoint.network(&Device::Cpu)?;
+    let network = checkpoint.network(&Device::Cpu)?;
     if let Some(path) = &args.half {
-        save_half(path, &mut *network, &checkpoint.notes())?;
+        save_half(path, &*network, &checkpoint.notes())?;
         report(path, "weights in f16")?;
     }
     if args.plain.is_none() && args.onnx.is_none() {

@@ -50,11 +50,11 @@ pub fn save_with<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N, notes
 ///
 /// # Errors
 /// As [`save`]; [`Error::Checkpoint`] with the name of a tensor that has a value above 65,504, which `f16` does not hold.
-pub fn save_half<N: Network + ?Sized>(path: impl AsRef<Path>, network: &mut N, notes: &Notes) -> Result<()> {
+pub fn save_half<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N, notes: &Notes) -> Result<()> {
     let mut encoder = Encoder::of(network)?;
     encoder.notes(notes);
     let mut outcome = Ok(());
-    network.visit(&mut |name, param| {
+    network.read(&mut |name, param| {
         if outcome.is_ok() && param.value().shape().rank() > 1 {
             outcome = encoder.halve(name, param.value());
         }
