@@ -152,7 +152,7 @@ fn draw_maps(
 
     let file = args.image.file_name().unwrap_or_default().to_string_lossy();
     let (model, group) = (network.description().name, network.group());
-    let title = format!("{model} on {group}: feature maps of {file}, and of {file} {}", inspection::describe(g));
+    let title = format!("{model} on {group}: feature maps of {file}, upright and {}", inspection::describe(g));
     let subtitle = format!(
         "The channels that vary most. Orange is above 0, blue below, white is 0; each row has its own scale. On the right, where what is \
          turned back differs, and by how much.  {}",

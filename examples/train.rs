@@ -53,6 +53,9 @@ struct Args {
     /// What training images go through
     #[arg(long, value_enum)]
     augment: Option<Augment>,
+    /// Blend training images in pairs (mixup, Zhang et al. 2018), by shares of Beta(ALPHA, ALPHA): 0.2, say
+    #[arg(long, value_name = "ALPHA")]
+    mixup: Option<f64>,
     /// Training images, drawn by the seed [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     train: Option<u64>,
@@ -147,6 +150,7 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
         objective: objective.clone(),
         groups: vec![ParamGroup::vectors().with_weight_decay(0.0)],
         micro_batches: args.micro_batches,
+        mixup: args.mixup,
         data: train.identity()?,
         ..Training::new(args.epochs, Optimizer::adamw(0.01).rule(), Schedule::OneCycle { max_lr: args.lr }, args.seed)
     };

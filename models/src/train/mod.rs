@@ -6,6 +6,7 @@ mod first_batch;
 mod fit;
 mod metric;
 mod micro_batches;
+mod mixup;
 mod objective;
 mod position;
 mod ranks;

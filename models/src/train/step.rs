@@ -1,6 +1,6 @@
 //! One training step.
 
-use super::objective::Objective;
+use super::{mixup::Mix, objective::Objective};
 use crate::{Mode, Network, Trace};
 use quarterturn_autograd::{Gradients, Optimizer, Tape};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
@@ -21,7 +21,7 @@ pub fn train_step<N: Network + ?Sized>(
     labels: &Tensor,
 ) -> Result<Tensor> {
     on_workers(&images.device(), || {
-        let (gradients, loss) = gradients(network, &Objective::default(), mode, images, labels)?;
+        let (gradients, loss) = gradients(network, &Objective::default(), mode, images, labels, None)?;
         optimizer.step(&gradients, lr, |f| network.visit(f))?;
         Ok(loss)
     })
@@ -37,10 +37,16 @@ pub(super) fn gradients<N: Network + ?Sized>(
     mode: Mode,
     inputs: &Tensor,
     targets: &Tensor,
+    mix: Option<&Mix>,
 ) -> Result<(Gradients, Tensor)> {
     expect_fit(network, objective, mode, inputs, targets)?;
     let tape = Tape::new();
-    let loss = objective.of_fit(&network.forward(tape.constant(inputs.clone()), mode), targets)?;
+    let inputs = mix.map_or_else(|| inputs.clone(), |mix| mix.blend(inputs));
+    let outputs = network.forward(tape.constant(inputs), mode);
+    let loss = match mix {
+        Some(mix) => mix.loss(targets, |targets| objective.of_fit(&outputs, targets))?,
+        None => objective.of_fit(&outputs, targets)?,
+    };
     Ok((loss.backward()?, loss.value().clone()))
 }
 

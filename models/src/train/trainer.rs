@@ -5,6 +5,7 @@ use super::{
     first_batch::FirstBatch,
     fit::Best,
     micro_batches::Sums,
+    mixup::Mix,
     position::Position,
     ranks::{Alone, Ranks, tree},
     step::{gradients, on_workers},
@@ -272,9 +273,11 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
             warn_of(self.network, images)?;
             self.looked_at = true;
         }
-        let mode = Mode::Train { seed: self.training.seed, step: self.position.steps + place };
-        let (network, objective) = (&*self.network, &self.training.objective);
-        on_workers(&images.device(), || gradients(network, objective, mode, images, targets))
+        let (network, Training { objective, seed, mixup, .. }) = (&*self.network, &self.training);
+        let step = self.position.steps + place;
+        let mode = Mode::Train { seed: *seed, step };
+        let mix = mixup.map(|alpha| Mix::draw(alpha, *seed, step, images.dims().first().copied().unwrap_or(0)));
+        on_workers(&images.device(), || gradients(network, objective, mode, images, targets, mix.as_ref()))
     }
 
     /// A step of the optimizer.

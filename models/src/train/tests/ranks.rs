@@ -78,6 +78,7 @@ fn training() -> Training {
         micro_batches: 8,
         clip: Some(Clip::Norm(0.5)),
         average: Some(0.9),
+        mixup: Some(0.4),
         ..Training::new(2, Optimizer::adamw(0.1).rule(), schedule, 3)
     }
 }

@@ -37,6 +37,7 @@ fn everything() -> Training {
         clip: Some(Clip::Norm(0.5)),
         micro_batches: 2,
         average: Some(0.9),
+        mixup: Some(0.4),
         data: [("batch_size".to_string(), "10".to_string())].into(),
         ..training()
     }
@@ -113,6 +114,7 @@ fn settings_that_differ_are_named() {
         (Training { clip: Some(Clip::Value(1.0)), ..usual.clone() }, "training.clip"),
         (Training { micro_batches: 2, ..usual.clone() }, "training.micro_batches"),
         (Training { average: Some(0.5), ..usual.clone() }, "training.average"),
+        (Training { mixup: Some(0.5), ..usual.clone() }, "training.mixup"),
         (Training { data: data("augmentation"), ..usual.clone() }, "training.data.augmentation"),
     ] {
         refused(other.clone(), expected);
@@ -180,12 +182,26 @@ fn what_is_frozen_stays_and_what_is_clipped_moves_little() {
         (Training { clip: Some(Clip::Norm(0.0)), ..training() }, "expected a limit of gradients above 0, got 0"),
         (Training { micro_batches: 0, ..training() }, "expected steps of 1 micro-batch or more, got 0"),
         (Training { average: Some(1.0), ..training() }, "expected an average's decay from 0 to below 1, got 1"),
+        (Training { mixup: Some(0.0), ..training() }, "expected an α of mixup from 0.01 to 4, got 0"),
     ] {
         match run(training) {
             Err(Error::Invalid(message)) => assert!(message.contains(expected), "{message}"),
             other => panic!("{expected}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn blended_images_are_other_images_in_each_run() {
+    let run = |mixup, seed| {
+        let mut network = network(true);
+        let mut trainer = Trainer::new(&mut network, Training { mixup, seed, ..training() });
+        let _ = trainer.run(five, |_, _| Ok(ControlFlow::Continue(()))).unwrap();
+        weights(&mut network)
+    };
+    let blended = run(Some(1.0), 3);
+    assert!(blended == run(Some(1.0), 3));
+    assert!(blended != run(None, 3) && blended != run(Some(1.0), 4) && blended != run(Some(0.2), 3));
 }
 
 #[test]
