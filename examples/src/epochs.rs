@@ -1,6 +1,6 @@
 //! What each epoch of a training run came to: a line of JSON and a row of CSV.
 
-use super::files;
+use super::{files, runner::json};
 use quarterturn::{
     core::{Error, Result},
     models::training::Report,
@@ -57,7 +57,7 @@ impl EpochLog {
         };
         let mut epochs = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            let line: Map<String, Value> = serde_json::from_str(line).map_err(|e| corrupt(number, e.to_string()))?;
+            let line: Map<String, Value> = json::parse(line.as_bytes()).map_err(|e| corrupt(number, e.to_string()))?;
             let of = line.get("epoch").and_then(Value::as_u64).ok_or_else(|| corrupt(number, "no epoch".into()))?;
             if of < u64::from(epoch) {
                 epochs.push(line);

@@ -23,7 +23,7 @@ mod args;
 mod context;
 mod interrupt;
 mod journal;
-mod json;
+pub(crate) mod json;
 mod lock;
 mod merge;
 mod origin;

@@ -48,6 +48,7 @@ export class Checker {
     head.textContent = `${size}×${size}: ${said[verdict]}`;
     const more = warning ?? `${parameters.toLocaleString("en")} parameters.`;
     this.part("verdict").replaceChildren(head, more);
+    const hadFocus = this.part("sizes").contains(document.activeElement);
     this.part("sizes").replaceChildren(...sizes.map(([n, fits]) => {
       const button = document.createElement("button");
       button.textContent = n;
@@ -60,6 +61,7 @@ export class Checker {
       });
       return button;
     }));
+    if (hadFocus) this.part("sizes").querySelector("[aria-pressed=true]")?.focus();
     this.rows = new Map();
     this.part("layers").tBodies[0].replaceChildren(...layers.map((layer) => {
       const row = document.createElement("tr");

@@ -72,6 +72,14 @@ export class Column {
     this.part(".bits").textContent = "";
     this.part("strong").textContent = "–";
     this.part(".seen span").textContent = "";
+    for (const bar of this.part(".bars").children) {
+      bar.classList.remove("top");
+      bar.firstChild.style.height = "0";
+    }
+    this.part(".bars").setAttribute("aria-label", `${this.title} has not answered yet`);
+    const canvas = this.part("canvas");
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    delete this.root.dataset.degrees;
   }
 
   show(degrees, { logits, probabilities, seen, sameBits }) {
@@ -132,9 +140,10 @@ export class Column {
       const dot = angle % 90 === 0 || known.length < 10;
       if (dot) drawn(this.dots, "circle", { cx: across(angle), cy: down(shares[this.upright]), r: 2.8 });
     }
-    const right = known.filter(([, shares]) => shares.indexOf(Math.max(...shares)) === this.upright).length;
+    const all = [...this.answers.values()];
+    const right = all.filter((shares) => shares.indexOf(Math.max(...shares)) === this.upright).length;
     this.part(".curve").setAttribute("aria-label",
-      `Probability of ${this.upright} over the angle: the answer at ${right} of ${known.length} angles`);
+      `Probability of ${this.upright} over the angle: the answer at ${right} of ${all.length} angles`);
   }
 
   count({ digits, upright, quarter, all }) {

@@ -8,8 +8,9 @@ export class Worked {
       const { resolve, reject } = this.waiting.get(id);
       this.waiting.delete(id);
       if (error === undefined) return resolve(result);
-      reject(new Error(error));
-      if (broken) onBroken(`The computation has stopped: ${error}. Load the page again.`);
+      const said = broken ? `The computation has stopped: ${error}. Load the page again.` : error;
+      reject(new Error(said));
+      if (broken) onBroken(said);
     };
     this.worker.onerror = (event) => onBroken(`The worker cannot run: ${event.message || "it was not loaded"}`);
   }

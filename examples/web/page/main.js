@@ -22,6 +22,8 @@ const columns = TITLES.map((title) => new Column(part("columns"), title));
 const checker = new Checker(worked, report);
 
 let digit = null, drawn = false, asked = null, busy = false, ready = false;
+// How often the sheet was cleared: what was asked before is not shown.
+let sheet = 0;
 
 // One question at a time; what has changed meanwhile is asked next, and what lies between is left out.
 async function answer() {
@@ -31,7 +33,10 @@ async function answer() {
     while (drawn || asked !== null) {
       if (drawn) {
         drawn = false;
-        digit = await worked.ask("digit", pad.pixels());
+        const before = sheet;
+        const made = await worked.ask("digit", pad.pixels());
+        if (before !== sheet) continue;
+        digit = made;
         columns.forEach((column) => column.forget());
         showTurned();
         // The upright digit says which curve is drawn.
@@ -40,7 +45,7 @@ async function answer() {
       }
       const angle = asked;
       asked = null;
-      if (digit) await ask(angle);
+      if (digit && angle !== null) await ask(angle);
     }
     report(null);
   } catch (error) {
@@ -51,9 +56,10 @@ async function answer() {
 }
 
 async function ask(degrees) {
-  const took = [];
+  const [took, mine] = [[], digit];
   for (const [network, column] of columns.entries()) {
-    const found = await worked.ask("answer", { digit, degrees, network });
+    const found = await worked.ask("answer", { digit: mine, degrees, network });
+    if (digit !== mine) return;
     column.show(degrees, found);
     took.push(found.milliseconds);
   }
@@ -80,6 +86,7 @@ function showTurned() {
 
 function clear() {
   pad.clear();
+  sheet++;
   part("example").value = "";
   [digit, drawn, asked] = [null, false, null];
   part("turned").getContext("2d").clearRect(0, 0, 28, 28);

@@ -25,7 +25,7 @@ async function open(kind) {
   }
   [computer, classifiers] = [chosen, opened];
   const of = ({ size, parameters, verdict, breaking }) => ({ size, parameters, verdict, breaking });
-  return { kind, name: kind === "cpu" ? computer.name() : await gpuName(computer), networks: classifiers.map(of) };
+  return { kind, name: kind === "gpu" ? await gpuName(computer) : computer.name(), networks: classifiers.map(of) };
 }
 
 // Browsers tell the maker and the kind of a GPU rather than its name.
@@ -52,6 +52,11 @@ function checker({ model, group, adaptive }) {
   return checkers.get(key);
 }
 
+function whole(size) {
+  if (!Number.isInteger(size) || size < 0) throw new Error("a size is a whole number of pixels");
+  return size;
+}
+
 const doors = {
   async start({ kind }) {
     await init({ module_or_path: fetched("quarterturn_web_bg.wasm") });
@@ -76,8 +81,8 @@ const doors = {
     answer.free();
     return { logits, probabilities, seen, sameBits, milliseconds: performance.now() - began };
   },
-  report: (of) => JSON.parse(checker(of).report(of.size)),
-  measure: (of) => JSON.parse(checker(of).measure(of.rgba, of.height, of.width, of.size)),
+  report: (of) => JSON.parse(checker(of).report(whole(of.size))),
+  measure: (of) => JSON.parse(checker(of).measure(of.rgba, of.height, of.width, whole(of.size))),
   tryOut: () => computer.tryOut(),
 };
 

@@ -5,8 +5,11 @@ use crate::{
     export::{Op, Plain, Value},
 };
 use quarterturn_autograd::{Param, Var};
-use quarterturn_core::{Result, Shape};
+use quarterturn_core::{Error, Result, Shape};
 use quarterturn_kernels::Cosets;
+
+/// No map is larger than this, so no margin is.
+const LARGEST: usize = 1 << 20;
 
 /// Maps without their outermost rows and columns, `margin` on each side: `y[…, i, j] = x[…, i + margin, j + margin]`,
 /// `[…, H, W]` → `[…, H − 2·margin, W − 2·margin]`.
@@ -23,7 +26,11 @@ impl Layer for Crop {
 
     fn make(node: &Node, _: &mut Site<'_>) -> Result<Self> {
         node.knows_only(&["margin"])?;
-        Ok(Crop { margin: node.setting("margin")? })
+        let margin = node.setting("margin")?;
+        if margin > LARGEST {
+            return Err(Error::Invalid(format!("{}: expected a margin of at most {LARGEST}, got {margin}", node.name)));
+        }
+        Ok(Crop { margin })
     }
 }
 

@@ -215,7 +215,8 @@ impl Scores {
         for (n, batch) in batches.into_iter().enumerate() {
             let (inputs, targets) = batch?;
             if let Some(scores) = &mut places[n % share.places()] {
-                scores.measure(network, &inputs, &targets)?;
+                let found = scores.measure_from(0, network, &inputs, &targets);
+                found.map_err(|error| in_batch(share.nth(n), error))?;
             }
         }
         let add = |mut a: Scores, b: Scores| a.add(&b).map(|()| a);
@@ -233,12 +234,20 @@ impl Scores {
     /// [`Error::Invalid`] if the inputs do not fit the network, are on another device, or targets do not fit, as
     /// [`Objective::loss`] tells; what went wrong on the GPU.
     pub fn measure<N: Network + ?Sized>(&mut self, network: &N, inputs: &Tensor, targets: &Tensor) -> Result<()> {
+        self.measure_from(self.images, network, inputs, targets)
+    }
+
+    /// As [`Scores::measure`]; to errors, the batch's first image is number `first`.
+    fn measure_from<N>(&mut self, first: u64, network: &N, inputs: &Tensor, targets: &Tensor) -> Result<()>
+    where
+        N: Network + ?Sized,
+    {
         let n = inputs.dims().first().copied().unwrap_or_default();
         if targets.dims().first() != Some(&n) {
             return Err(Error::Invalid(format!("{n} images, targets of shape {:?}", targets.shape())));
         }
         if !matches!(network.device(), Device::Cpu) {
-            return self.count(&network.predict(inputs)?, targets);
+            return self.count_from(first, &network.predict(inputs)?, targets);
         }
         let targets = targets.to_device(&Device::Cpu)?;
         let chunk = |from: usize| network.predict(&rows(inputs, from, CHUNK.min(n - from)));
@@ -246,7 +255,7 @@ impl Scores {
         let outputs: Vec<Result<Tensor>> = starts.par_iter().map(|&from| chunk(from)).collect();
         for (from, outputs) in starts.into_iter().zip(outputs) {
             let outputs = outputs?;
-            self.count(&outputs, &rows(&targets, from, outputs.dims()[0]))?;
+            self.count_from(first + from as u64, &outputs, &rows(&targets, from, outputs.dims()[0]))?;
         }
         Ok(())
     }
@@ -257,8 +266,12 @@ impl Scores {
     /// As [`Objective::loss`]; targets on a GPU are checked too. [`Error::Invalid`] if a metric does not belong to the
     /// objective.
     pub fn count(&mut self, outputs: &Tensor, targets: &Tensor) -> Result<()> {
-        self.objective.expect_fit(outputs.shape(), targets)?;
-        self.objective.expect_targets(outputs.shape(), targets, self.images)?;
+        self.count_from(self.images, outputs, targets)
+    }
+
+    fn count_from(&mut self, first: u64, outputs: &Tensor, targets: &Tensor) -> Result<()> {
+        self.objective.expect_shape(outputs.shape(), targets)?;
+        self.objective.expect_targets(outputs.shape(), targets, first)?;
         let each = self.metrics.iter().map(|metric| metric.sums(&self.objective, outputs, targets));
         let more = each.collect::<Result<Vec<_>>>()?;
         for (metric, (sums, more)) in self.metrics.iter().zip(self.sums.iter_mut().zip(&more)) {
@@ -348,6 +361,14 @@ fn add(metric: &Metric, sums: &mut Vec<f64>, more: &[f64]) -> Result<()> {
         (a, b) => return Err(Error::Invalid(format!("{metric}: {a} sums, and {b} to be added"))),
     }
     Ok(())
+}
+
+/// An error says in which batch it arose.
+fn in_batch(batch: usize, error: Error) -> Error {
+    match error {
+        Error::Invalid(message) => Error::Invalid(format!("held-out batch {}: {message}", batch + 1)),
+        other => other,
+    }
 }
 
 /// Logits `[N, K, …]` and class indices `[N, …]` on the host.

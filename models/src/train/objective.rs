@@ -158,6 +158,20 @@ impl Objective {
     /// # Errors
     /// As [`Objective::loss`].
     pub(super) fn expect_fit(&self, outputs: Shape, targets: &Tensor) -> Result<()> {
+        self.expect_shape(outputs, targets)?;
+        match targets.device() {
+            Device::Cpu | Device::Reference => self.expect_targets(outputs, targets, 0),
+            // Without waiting for it, a GPU's targets cannot be looked at.
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => Ok(()),
+        }
+    }
+
+    /// Refuses targets of a shape that does not fit outputs of shape `outputs`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], naming both shapes.
+    pub(super) fn expect_shape(&self, outputs: Shape, targets: &Tensor) -> Result<()> {
         let (found, n) = (targets.shape(), outputs.dims().first().copied().unwrap_or_default());
         if found.dims().first() != Some(&n) {
             let what = if matches!(self, Objective::Classes(_)) { "labels" } else { "targets" };
@@ -186,12 +200,7 @@ impl Objective {
                 "the network makes {outputs:?} of {n} images, for which targets {expected:?} are expected, got {found:?}"
             )));
         }
-        match targets.device() {
-            Device::Cpu | Device::Reference => self.expect_targets(outputs, targets, 0),
-            // Without waiting for it, a GPU's targets cannot be looked at.
-            #[cfg(feature = "gpu")]
-            Device::Gpu(_) => Ok(()),
-        }
+        Ok(())
     }
 
     /// Refuses a target that is none; the first is that of image `first`. Waits for a GPU.

@@ -3,9 +3,9 @@
 use super::{batch, random, small};
 use crate::{
     Network,
-    training::{Classes, Difference, Metric, Objective, Scores, evaluate},
+    training::{Alone, Classes, Difference, Metric, Objective, Scores, evaluate},
 };
-use quarterturn_core::{Device, Error, Tensor, testing};
+use quarterturn_core::{Device, Error, Share, Tensor, testing};
 use quarterturn_kernels as kernels;
 
 fn values(objective: &Objective, metrics: &[Metric], outputs: &Tensor, targets: &Tensor) -> Vec<f64> {
@@ -71,6 +71,31 @@ fn batches_and_threads_change_nothing() {
     let mut at_once = Scores::new(&objective, &metrics);
     at_once.count(&network.predict(&images).unwrap(), &labels).unwrap();
     assert!((loss(&whole) - loss(&at_once)).abs() < 1e-6);
+}
+
+#[test]
+fn a_label_that_is_no_class_is_named_by_image_and_batch() {
+    let (network, objective) = (small(), Objective::default());
+    let images = random([20, 1, 1, 12, 12], 0);
+    let labels = |wrong: Option<usize>| {
+        let values = (0..20).map(|image| if wrong == Some(image) { 7.0 } else { 1.0 }).collect();
+        Tensor::from_vec([20], values, &Device::Cpu).unwrap()
+    };
+    let named = |outcome: Result<(), Error>, expected: &str| match outcome {
+        Err(Error::Invalid(message)) => assert!(message.starts_with(expected), "{message}"),
+        other => panic!("{other:?}"),
+    };
+    let mut scores = Scores::new(&objective, &[Metric::Accuracy]);
+    named(scores.measure(&network, &images, &labels(Some(17))), "label 7 of image 17: ");
+    let mut scores = Scores::new(&objective, &[Metric::Accuracy]);
+    scores.measure(&network, &images, &labels(None)).unwrap();
+    named(scores.measure(&network, &images, &labels(Some(18))), "label 7 of image 38: ");
+    named(scores.count(&network.predict(&images).unwrap(), &labels(Some(3))), "label 7 of image ");
+
+    let batches = [None, None, Some(18)].map(|wrong| Ok((images.clone(), labels(wrong))));
+    let share = Share::new(0, 1, 2).unwrap();
+    let all = Scores::over(&network, &objective, &[Metric::Accuracy], batches, share, &Alone);
+    named(all.map(drop), "held-out batch 3: label 7 of image 18: ");
 }
 
 #[test]
