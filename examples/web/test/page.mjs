@@ -28,7 +28,8 @@ const address = `http://127.0.0.1:${server.address().port}/?computer=${computer}
 const gpu = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"];
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", ...(computer === "software" ? gpu : [])],
+  // Containers have little shared memory.
+  args: ["--no-sandbox", "--disable-dev-shm-usage", ...(computer === "software" ? gpu : [])],
 });
 
 const told = [];
