@@ -53,11 +53,15 @@ fn main() {
         measure(&name, maps + y.len(), &mut || drop(max_pool(&x, window)));
         measure(&format!("{name}_vjp"), 2 * maps + y.len(), &mut || drop(max_pool_vjp(&x, &y, window)));
     }
-    let uneven = random(Shape::from([64, 10, 4, 29, 29]), 6);
-    let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
-    let elements = uneven.len() + max_pool(&uneven, halving).len();
-    measure("max_pool_2x2_29", elements, &mut || drop(max_pool(&uneven, halving)));
-    measure("adaptive_max_pool_2x2_29", elements, &mut || drop(adaptive_max_pool(&uneven, halving)));
+    // A training batch's half, which stays in a large cache, and an evaluation's batch, which comes from memory.
+    for batch in [64, 512] {
+        let uneven = random(Shape::from([batch, 10, 4, 29, 29]), 6);
+        let halving = Window { kernel_size: 2, stride: 2, padding: 0 };
+        let elements = uneven.len() + max_pool(&uneven, halving).len();
+        measure(&format!("max_pool_2x2_29_n{batch}"), elements, &mut || drop(max_pool(&uneven, halving)));
+        let adaptive = || drop(adaptive_max_pool(&uneven, halving));
+        measure(&format!("adaptive_max_pool_2x2_29_n{batch}"), elements, &mut { adaptive });
+    }
     for kernel_size in [2, 3] {
         let window = Window { kernel_size, stride: 1, padding: kernel_size / 2 };
         let name = format!("{kernel_size}x{kernel_size}_s1");

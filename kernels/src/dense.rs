@@ -81,14 +81,10 @@ impl View<'_> {
         Isa::current().run(Maxima { k: self.windows.kernel_size, rows: self.rows(stride, results) });
     }
 
-    /// As [`View::maxima`] with stride 1, within a task; the largest magnitude of the results.
+    /// As [`View::maxima`] with stride 1, within a task; each vector of results goes to `totals` too.
     #[inline(always)]
-    pub fn maxima_and_largest<S: Simd>(&self, results: &mut [f32]) -> f32 {
-        let mut lanes = [0.0; WIDEST];
-        let largest = maxima::<S, true>(self.windows.kernel_size, self.rows(1, results));
-        // SAFETY: no vector has more lanes.
-        unsafe { S::store(lanes.as_mut_ptr(), largest) };
-        lanes.into_iter().fold(0.0, f32::max)
+    pub fn maxima_in_all<S: Simd, T: Totals<S>>(&self, results: &mut [f32], totals: &mut T) {
+        maxima::<S, T>(self.windows.kernel_size, self.rows(1, results), totals);
     }
 
     /// `Σ weight · (sum over an orbit)` of every `stride`th row of windows, likewise, with the terms of [`Dense::terms`].
@@ -125,12 +121,27 @@ struct Rows<'a> {
     next: usize,
 }
 
+/// What all results of a plane have in common.
+pub(crate) trait Totals<S: Simd> {
+    /// The next vector of results, down the columns. Lanes beyond the last window are 0.
+    fn add(&mut self, results: S::V);
+
+    /// What follows begins at the first row again.
+    fn next_column(&mut self);
+}
+
+/// Nothing is asked of them.
+impl<S: Simd> Totals<S> for () {
+    #[inline(always)]
+    fn add(&mut self, _: S::V) {}
+    #[inline(always)]
+    fn next_column(&mut self) {}
+}
+
 /// What windows make. Not a closure, which could not be `#[inline(always)]` and so would be compiled without vectors.
 trait OfWindows {
     /// Windows are K rows high, of each of which [`OfWindows::of_row`] makes something; or as they like, with K = 1.
     const ROWS: usize;
-    /// Whether their largest magnitude is wanted.
-    const LARGEST: bool = false;
 
     /// Of a vector of windows, from the first sample of a row of each on.
     ///
@@ -144,10 +155,9 @@ trait OfWindows {
 
 impl Rows<'_> {
     /// The results of all windows, down the columns: of windows side by side in a column, whatever rows have made that they share
-    /// is made once. The largest magnitudes by lane, if they are wanted.
+    /// is made once.
     #[inline(always)]
-    fn fill<S: Simd, W: OfWindows>(self, windows: &W) -> S::V {
-        let (mut largest, magnitude) = (S::splat(0.0), S::splat(f32::from_bits(i32::MAX as u32)));
+    fn fill<S: Simd, W: OfWindows>(self, windows: &W, totals: &mut impl Totals<S>) {
         let share = W::ROWS > 1 && self.step == self.pitch;
         let mut next = self.next;
         for column in (0..self.results_pitch).step_by(S::LANES) {
@@ -177,13 +187,11 @@ impl Rows<'_> {
                     let to = self.results.as_mut_ptr().add(row * self.results_pitch + column);
                     let value = S::and_bits(value, exist);
                     S::store(to, value);
-                    if W::LARGEST {
-                        largest = S::max(S::and_bits(value, magnitude), largest);
-                    }
+                    totals.add(value);
                 }
             }
+            totals.next_column();
         }
-        largest
     }
 }
 
@@ -200,25 +208,24 @@ impl Task for Maxima<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        maxima::<S, false>(self.k, self.rows);
+        maxima::<S, ()>(self.k, self.rows, &mut ());
     }
 }
 
 #[inline(always)]
-fn maxima<S: Simd, const LARGEST: bool>(k: usize, rows: Rows) -> S::V {
+fn maxima<S: Simd, T: Totals<S>>(k: usize, rows: Rows, totals: &mut T) {
     match k {
-        2 => rows.fill::<S, _>(&GreatestOfRows::<2, LARGEST>),
-        3 => rows.fill::<S, _>(&GreatestOfRows::<3, LARGEST>),
-        k => rows.fill::<S, _>(&Greatest::<LARGEST>(k)),
+        2 => rows.fill::<S, _>(&GreatestOfRows::<2>, totals),
+        3 => rows.fill::<S, _>(&GreatestOfRows::<3>, totals),
+        k => rows.fill::<S, _>(&Greatest(k), totals),
     }
 }
 
 /// Of windows of this extent, row by row.
-struct GreatestOfRows<const K: usize, const LARGEST: bool>;
+struct GreatestOfRows<const K: usize>;
 
-impl<const K: usize, const LARGEST: bool> OfWindows for GreatestOfRows<K, LARGEST> {
+impl<const K: usize> OfWindows for GreatestOfRows<K> {
     const ROWS: usize = K;
-    const LARGEST: bool = LARGEST;
 
     #[inline(always)]
     unsafe fn of_row<S: Simd>(&self, first: *const f32, _: usize) -> S::V {
@@ -238,11 +245,10 @@ impl<const K: usize, const LARGEST: bool> OfWindows for GreatestOfRows<K, LARGES
 }
 
 /// Of windows of any extent.
-struct Greatest<const LARGEST: bool>(usize);
+struct Greatest(usize);
 
-impl<const LARGEST: bool> OfWindows for Greatest<LARGEST> {
+impl OfWindows for Greatest {
     const ROWS: usize = 1;
-    const LARGEST: bool = LARGEST;
 
     #[inline(always)]
     unsafe fn of_row<S: Simd>(&self, first: *const f32, pitch: usize) -> S::V {
@@ -276,7 +282,7 @@ impl Task for Sums<'_> {
         for (orbit, _) in self.terms {
             assert!(orbit.positions().concat().iter().all(|&at| at <= self.reach), "orbits lie within a window");
         }
-        self.rows.fill::<S, _>(&WeightedSum(self.terms));
+        self.rows.fill::<S, _>(&WeightedSum(self.terms), &mut ());
     }
 }
 

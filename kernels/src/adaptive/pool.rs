@@ -3,18 +3,17 @@
 use super::{
     GridChoice, choose_grid, made_with_stride_1,
     sampling::{Sampling, Weights},
-    score::{PlaneScore, Region, Scores, largest_magnitude},
+    score::{PlaneScore, Region, Scores},
     subsample, upsample,
 };
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
     Window, avg_pool, avg_pool_vjp,
-    dense::{Dense, View},
+    dense::Dense,
     max_pool, max_pool_vjp,
     plane::{Planes, with_planes},
     pool::Geometry,
-    simd::{Isa, Simd, Task},
     sweep::{PIECE, for_each_piece2},
 };
 
@@ -178,11 +177,7 @@ impl Pool {
 
     /// Makes the map `z` of a plane, with which `x` begins, zeros behind its rows.
     fn score_of_plane(&self, x: &[f32], dense: &mut Dense, z: &mut [f32]) -> PlaneScore {
-        let unchosen = PlaneScore { largest: largest_magnitude(&x[..self.x.len()]), ..PlaneScore::default() };
-        if unchosen.has_nan() {
-            return unchosen;
-        }
-        Isa::current().run(MapOfPlane { windows: dense.view(x), scores: &self.scores, z })
+        self.scores.plane_of_windows(&x[..self.x.len()], dense.view(x), z)
     }
 
     /// Each chosen grid's windows are plain ones, of stride 2, on the plane moved by where it begins.
@@ -220,22 +215,5 @@ impl Pool {
             }
         });
         Tensor::cpu(x.shape(), dx)
-    }
-}
-
-/// What the windows of a plane make, and its score.
-struct MapOfPlane<'a> {
-    windows: View<'a>,
-    scores: &'a Scores,
-    z: &'a mut [f32],
-}
-
-impl Task for MapOfPlane<'_> {
-    type Output = PlaneScore;
-
-    #[inline(always)]
-    fn run<S: Simd>(self) -> PlaneScore {
-        let largest = self.windows.maxima_and_largest::<S>(self.z);
-        self.scores.plane_in::<S>(self.z, largest)
     }
 }

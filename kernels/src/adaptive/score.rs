@@ -3,6 +3,7 @@
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    dense::{Totals, View},
     plane::Planes,
     simd::{Isa, Simd, Task, WIDEST, wide},
     sweep::PIECE,
@@ -121,21 +122,31 @@ impl Scores {
 
     /// The score of a map in rows of [`Scores::pitch`] floats, zeros behind the last column.
     pub fn plane(&self, z: &[f32]) -> PlaneScore {
-        let largest = largest_magnitude(z);
-        PlaneScore { largest, sums: Isa::current().run(self.terms(z, largest)) }
+        Isa::current().run(Scored { scores: self, z })
     }
 
-    /// As [`Scores::plane`], within a task, of a map whose largest magnitude is known and a number.
-    #[inline(always)]
-    pub fn plane_in<S: Simd>(&self, z: &[f32], largest: f32) -> PlaneScore {
-        let largest = largest.to_bits();
-        PlaneScore { largest, sums: self.terms(z, largest).run::<S>() }
+    /// Makes the greatest of each window in `z`, the map, and its score. `x` are the plane's samples.
+    pub fn plane_of_windows(&self, x: &[f32], windows: View, z: &mut [f32]) -> PlaneScore {
+        let [largest, greatest] = extremes(x);
+        match largest > INFINITY {
+            true => PlaneScore { largest, ..PlaneScore::default() },
+            false => Isa::current().run(ScoredWindows { scores: self, windows, greatest, z }),
+        }
     }
 
+    /// Within a task.
     #[inline(always)]
-    fn terms<'a>(&self, z: &'a [f32], largest: u32) -> Terms<'a> {
-        let (scale, most) = (scale(largest, self.bits), (1u32 << self.bits) as f32);
-        Terms { z, pitch: self.pitch(), scale, most }
+    fn score<S: Simd>(&self, z: &[f32], largest: u32) -> PlaneScore {
+        let (mut terms, pitch) = (Terms::<S>::new(self.bits, largest), self.pitch());
+        assert!(pitch.is_multiple_of(WIDEST) && z.len().is_multiple_of(pitch), "whole vectors");
+        for column in (0..pitch).step_by(S::LANES) {
+            for row in z.chunks_exact(pitch) {
+                // SAFETY: the slice has as many.
+                terms.add_term(unsafe { S::load(row[column..][..S::LANES].as_ptr()) });
+            }
+            terms.next_column();
+        }
+        PlaneScore { largest, sums: terms.sums(z.len() / pitch, pitch) }
     }
 
     /// The weights of all images, `[N, 4]`.
@@ -215,62 +226,135 @@ impl Scores {
     }
 }
 
-/// The sums of `round(min((scale · z)², most))` over each grid of a map in rows of `pitch` floats, whole vectors of them.
-struct Terms<'a> {
+struct Scored<'a> {
+    scores: &'a Scores,
     z: &'a [f32],
-    pitch: usize,
-    scale: f32,
-    most: f32,
 }
 
-impl Task for Terms<'_> {
-    type Output = [u32; 4];
+impl Task for Scored<'_> {
+    type Output = PlaneScore;
 
     #[inline(always)]
-    fn run<S: Simd>(self) -> [u32; 4] {
-        let Terms { z, pitch, .. } = self;
-        assert!(pitch.is_multiple_of(WIDEST) && z.len().is_multiple_of(pitch), "whole vectors");
-        let mut sums = [S::splat(0.0); 2];
-        for rows in z.chunks(2 * pitch) {
-            let (even, odd) = rows.split_at(pitch);
-            sums = [self.add_row::<S>(even, sums[0]), self.add_row::<S>(odd, sums[1])];
+    fn run<S: Simd>(self) -> PlaneScore {
+        let [largest, _] = extremes_of(self.z);
+        self.scores.score::<S>(self.z, largest)
+    }
+}
+
+struct ScoredWindows<'a> {
+    scores: &'a Scores,
+    windows: View<'a>,
+    /// Bits of the greatest sample.
+    greatest: u32,
+    z: &'a mut [f32],
+}
+
+impl Task for ScoredWindows<'_> {
+    type Output = PlaneScore;
+
+    #[inline(always)]
+    fn run<S: Simd>(self) -> PlaneScore {
+        let ScoredWindows { scores, windows, greatest, z } = self;
+        // The scale is that of the largest magnitude among the windows' greatest. As a rule that is the greatest sample, which is
+        // known beforehand: all windows would have to lie below 0 farther than it lies above.
+        let mut terms = Terms::<S>::new(scores.bits, greatest);
+        windows.maxima_in_all::<S, _>(z, &mut terms);
+        let largest = terms.largest();
+        match largest == greatest {
+            true => PlaneScore { largest, sums: terms.sums(z.len() / scores.pitch(), scores.pitch()) },
+            false => scores.score::<S>(z, largest),
         }
-        // Every term carries the bits of `ROUND` along. Columns are even where lanes are.
-        let rows = z.len() / pitch;
+    }
+}
+
+/// The sums of `round(min((scale · z)², most))` over each grid of a map.
+struct Terms<S: Simd> {
+    scale: S::V,
+    lowest: S::V,
+    /// Of the next vector's row and the other ones between. Each term carries the bits of `ROUND` along.
+    sums: [S::V; 2],
+    largest: S::V,
+    rows: usize,
+}
+
+impl<S: Simd> Terms<S> {
+    #[inline(always)]
+    fn new(bits: u32, largest: u32) -> Self {
+        let zero = S::splat(0.0);
+        let (scale, lowest) = (S::splat(scale(largest, bits)), S::splat(-((1u32 << bits) as f32)));
+        Terms { scale, lowest, sums: [zero; 2], largest: zero, rows: 0 }
+    }
+
+    /// Of the next row.
+    #[inline(always)]
+    fn add_term(&mut self, z: S::V) {
+        let zero = S::splat(0.0);
+        let root = S::mul_add(z, self.scale, zero);
+        let negative = S::max(S::mul_sub(root, root, zero), self.lowest);
+        let term = S::sub(S::splat(ROUND), negative);
+        self.sums = [self.sums[1], S::add_bits(self.sums[0], term)];
+        self.rows += 1;
+    }
+
+    #[inline(always)]
+    fn largest(&self) -> u32 {
+        let mut lanes = [0.0; WIDEST];
+        // SAFETY: no vector has more lanes.
+        unsafe { S::store(lanes.as_mut_ptr(), self.largest) };
+        lanes.into_iter().map(f32::to_bits).fold(0, u32::max)
+    }
+
+    /// Of the four grids, in a map of so many rows of `pitch` floats.
+    #[inline(always)]
+    fn sums(&self, rows: usize, pitch: usize) -> [u32; 4] {
         let mut grids = [0u32; 4];
-        for (parity, sum) in sums.into_iter().enumerate() {
+        for (parity, sum) in self.sums.into_iter().enumerate() {
             let mut lanes = [0.0; WIDEST];
             // SAFETY: no vector has more lanes.
             unsafe { S::store(lanes.as_mut_ptr(), sum) };
-            let terms = ((rows + 1 - parity) / 2 * (pitch / S::LANES)) as u32;
-            for (lane, sum) in lanes[..S::LANES].iter().enumerate() {
-                let sum = sum.to_bits().wrapping_sub(terms.wrapping_mul(ROUND.to_bits()));
-                grids[2 * parity + lane % 2] += sum;
+            // Columns are even where lanes are.
+            let mut sums = [0u32; 2];
+            for lane in lanes[..S::LANES].as_chunks::<2>().0 {
+                sums = [0, 1].map(|i| sums[i].wrapping_add(lane[i].to_bits()));
             }
+            let terms = (rows + 1 - parity) / 2 * (pitch / 2);
+            let carried = (terms as u32).wrapping_mul(ROUND.to_bits());
+            grids[2 * parity..][..2].copy_from_slice(&sums.map(|sum| sum.wrapping_sub(carried)));
         }
         grids
     }
 }
 
-impl Terms<'_> {
+impl<S: Simd> Totals<S> for Terms<S> {
     #[inline(always)]
-    fn add_row<S: Simd>(&self, row: &[f32], mut sum: S::V) -> S::V {
-        let (zero, round) = (S::splat(0.0), S::splat(ROUND));
-        let (scale, lowest) = (S::splat(self.scale), S::splat(-self.most));
-        for at in 0..row.len() / S::LANES {
-            // SAFETY: within the row.
-            let v = unsafe { S::load(row.as_ptr().add(at * S::LANES)) };
-            let root = S::mul_add(v, scale, zero);
-            let negative = S::max(S::mul_sub(root, root, zero), lowest);
-            sum = S::add_bits(sum, S::sub(round, negative));
+    fn add(&mut self, z: S::V) {
+        let magnitude = S::and_bits(z, S::splat(f32::from_bits(MAGNITUDE)));
+        self.largest = S::max(magnitude, self.largest);
+        self.add_term(z);
+    }
+
+    #[inline(always)]
+    fn next_column(&mut self) {
+        if self.rows % 2 == 1 {
+            self.sums.swap(0, 1);
         }
-        sum
+        self.rows = 0;
     }
 }
 
 wide! {
-    /// The bits of the largest magnitude, NaN above all.
-    pub(super) fn largest_magnitude(x: &[f32]) -> u32 {
-        x.iter().fold(0, |largest, v| largest.max(v.to_bits() & MAGNITUDE))
+    /// The bits of the largest magnitude, NaN above all, and of the greatest sample; where there is none above 0, of some other one.
+    fn extremes(x: &[f32]) -> [u32; 2] {
+        extremes_of(x)
     }
+}
+
+#[inline(always)]
+fn extremes_of(x: &[f32]) -> [u32; 2] {
+    let (mut largest, mut greatest) = (0, i32::MIN);
+    for v in x {
+        largest = largest.max(v.to_bits() & MAGNITUDE);
+        greatest = greatest.max(v.to_bits() as i32);
+    }
+    [largest, greatest as u32]
 }
