@@ -1,7 +1,8 @@
 //! Networks taken out: what they are then made of, what is refused, and, where there is a Python with PyTorch and onnxruntime, that
 //! they compute the same there.
 //!
-//! `QUARTERTURN_PYTHON` names such a Python; `REQUIRE_PYTHON=1` makes it a failure that there is none.
+//! `QUARTERTURN_PYTHON` names such a Python; `REQUIRE_PYTHON=1` makes it a failure that there is none. With
+//! `QUARTERTURN_FULL_WIDTH=1` ResNets have the widths of their papers instead of an eighth, which takes minutes.
 
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape, Stream, Tensor};
@@ -86,8 +87,11 @@ type Case = (Box<dyn Network>, [usize; 2]);
 /// Networks that have every layer among them.
 fn cases() -> Vec<(String, Case)> {
     let mut cases: Vec<(String, Case)> = Vec::new();
-    let narrow =
-        |config: ResNetConfig| ResNetConfig { widths: config.widths.iter().map(|w| w.div_ceil(8)).collect(), ..config };
+    let part = if env::var_os("QUARTERTURN_FULL_WIDTH").is_some() { 1 } else { 8 };
+    let narrow = |config: ResNetConfig| ResNetConfig {
+        widths: config.widths.iter().map(|w| w.div_ceil(part)).collect(),
+        ..config
+    };
     let mut case = |name: String, mut network: Box<dyn Network>, size: [usize; 2]| {
         support::settle(&mut *network);
         cases.push((name, (network, size)));
