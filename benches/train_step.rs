@@ -1,19 +1,20 @@
 //! A training step (forward, backward, Adam; dropout included; 28×28) and an evaluation of the MNIST networks, and a
-//! training step of p4-ResNet-18 at 224² and of p4-ResNet-44 at 32² with 8, 16 and 32 channels (SGD with momentum):
-//! `cargo bench --bench train_step`.
+//! training step (SGD with momentum) and an evaluation of p4-ResNet-18 at 224² and of p4-ResNet-44 at 32² with 8, 16 and
+//! 32 channels: `cargo bench --bench train_step`.
 //!
-//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`,
-//! `train_step/p4resnet18_224/n4/{cpu,gpu}` and `train_step/p4resnet44_32/n32/{cpu,gpu}`. Operations are those of the dense convolutions, three passes for a step.
+//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`, and
+//! `{train_step,evaluate}/{p4resnet18_224/n4,p4resnet44_32/n32}/{cpu,gpu}`. Operations are those of the dense
+//! convolutions, three passes for a step.
 
 mod support;
 
 use criterion::Criterion;
 use quarterturn::{
     autograd::Optimizer,
-    core::{Device, Tensor, window_extent},
+    core::{Device, Tensor},
     kernels::Group,
     models::{
-        Exactness, Init, MnistCnn, MnistCnnConfig, Mode, Network, ResNet, ResNetConfig,
+        Init, MnistCnn, MnistCnnConfig, Mode, Network, ResNet, ResNetConfig, Summary,
         training::{Tally, train_step},
     },
 };
@@ -39,13 +40,15 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
             let id = format!("train_step/{name}/n{batch}/{end}");
             measure_step(criterion, &mut report, &id, &mut network, Optimizer::adam(1e-5), (batch, EXTENT), device);
         }
-        let mut network = MnistCnn::new(config, 1, device).expect("the paper's settings");
-        let (images, labels) = batch_of(512, 1, EXTENT, device);
-        let flops = 512.0 * dense_flops(&mut network, EXTENT);
-        let mut tally = Tally::new(1);
-        report.measure(criterion, &format!("evaluate/{name}/n512/{end}"), flops, || {
-            tally.count(&network, &images, &labels, |images, _| images.clone()).expect("the images fit");
-        });
+        let network = MnistCnn::new(config, 1, device).expect("the paper's settings");
+        measure_evaluation(
+            criterion,
+            &mut report,
+            &format!("evaluate/{name}/n512/{end}"),
+            &network,
+            (512, EXTENT),
+            device,
+        );
     }
     let narrow44 = ResNetConfig { widths: vec![8, 16, 32], ..ResNetConfig::resnet44(Group::C4) };
     for (name, config, batch, extent) in
@@ -54,6 +57,8 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
         let mut network = ResNet::new(config, Init::kaiming(1), device).expect("the paper's settings");
         let id = format!("train_step/{name}/n{batch}/{end}");
         measure_step(criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), (batch, extent), device);
+        let id = format!("evaluate/{name}/n{batch}/{end}");
+        measure_evaluation(criterion, &mut report, &id, &network, (batch, extent), device);
     }
     report.print();
 }
@@ -77,26 +82,29 @@ fn measure_step(
     });
 }
 
+fn measure_evaluation(
+    criterion: &mut Criterion,
+    report: &mut support::Report,
+    id: &str,
+    network: &dyn Network,
+    (batch, extent): (usize, usize),
+    device: &Device,
+) {
+    let (images, labels) = batch_of(batch, network.in_channels(), extent, device);
+    let flops = batch as f64 * dense_flops(network, extent);
+    let mut tally = Tally::new(1);
+    report.measure(criterion, id, flops, || {
+        tally.count(network, &images, &labels, |images, _| images.clone()).expect("the images fit");
+    });
+}
+
 fn batch_of(n: usize, channels: usize, extent: usize, device: &Device) -> (Tensor, Tensor) {
     let labels = (0..n).map(|i| (i % 10) as f32).collect();
     let labels = Tensor::from_vec([n], labels, device).expect("the device holds the labels");
     (support::random([n, channels, 1, extent, extent], 1, device), labels)
 }
 
-/// Operations of the convolutions for one image, a multiply-add counting as two: each filter of the orbit at each place.
-fn dense_flops(network: &mut dyn Network, extent: usize) -> f64 {
-    let order = network.group().order();
-    let layers = Exactness::of(network, [extent; 2]).expect("the images fit").layers;
-    let mut flops = 0;
-    network.visit(&mut |name, param| {
-        let layer = name.strip_suffix(".weight").and_then(|name| layers.iter().find(|layer| layer.name == name));
-        if let Some(layer) = layer {
-            let window = layer.window;
-            let places = layer
-                .input
-                .map(|i| window_extent(i, window.kernel_size, window.stride, window.padding).expect("the images fit"));
-            flops += 2 * param.value().len() * order * places[0] * places[1];
-        }
-    });
-    flops as f64
+/// Operations for one image, a multiply-add counting as two: each filter of the orbit at each place.
+fn dense_flops(network: &dyn Network, extent: usize) -> f64 {
+    2.0 * Summary::of(network, [extent; 2]).expect("the images fit").multiply_adds().dense as f64
 }

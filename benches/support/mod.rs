@@ -32,7 +32,7 @@ pub fn devices() -> Vec<Device> {
 }
 
 /// Whether criterion runs everything once and times nothing.
-fn untimed() -> bool {
+pub fn untimed() -> bool {
     std::env::args().any(|arg| arg == "--test")
 }
 
@@ -68,8 +68,9 @@ impl Report {
         Report { device: device.clone(), rows: Vec::new(), peak: 0.0 }
     }
 
-    /// Runs a benchmark of `flops` operations per iteration.
-    pub fn measure(&mut self, criterion: &mut Criterion, id: &str, flops: f64, mut run: impl FnMut()) {
+    /// Runs a benchmark of `flops` operations per iteration, unless the filter of the command line leaves it out; returns
+    /// whether it ran.
+    pub fn measure(&mut self, criterion: &mut Criterion, id: &str, flops: f64, mut run: impl FnMut()) -> bool {
         let mut group = criterion.benchmark_group(id);
         group.throughput(Throughput::Elements(flops as u64)).sample_size(20);
         let mut measured = false;
@@ -90,6 +91,7 @@ impl Report {
             self.peak = self.peak.max(self.measure_peak());
             self.rows.push((id.to_string(), flops));
         }
+        measured
     }
 
     /// The time of some iterations. A GPU gets them all, and is waited for once.

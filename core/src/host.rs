@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Shorter buffers are left to the allocator, which is quick for them.
-const SMALLEST: usize = 4096;
+const SMALLEST: usize = 1024;
 /// What is in use and kept together never exceeds this many times the most in use in this window and the one before.
 const HELD_TO_PEAK: usize = 2;
 /// Hand-outs in a window, at first and at most.

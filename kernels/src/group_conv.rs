@@ -14,6 +14,7 @@ mod depthwise;
 mod gpu;
 mod gradient;
 mod irrep;
+mod kept;
 mod layout;
 mod norm;
 mod pass;
@@ -26,6 +27,7 @@ mod transposed;
 use crate::{Group, Isa, filter_orbit};
 pub use depthwise::*;
 use gradient::ResultGradient;
+pub use kept::*;
 pub use norm::*;
 use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, window_extent};
 pub use transposed::*;
@@ -68,7 +70,7 @@ impl Conv {
 }
 
 /// The extents of one convolution, checked against each other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Extents {
     batch: usize,
     c_in: usize,

@@ -55,13 +55,21 @@ pub fn group_conv_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, conv:
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => return gpu::forward_norm(&gpu, &e, x, weight, bias, conv, norm),
     }
-    let scale_shift = |c: usize| {
-        let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
-        let centre = f64::from(mean.f32s()[c]) - bias.map_or(0.0, |b| f64::from(b.f32s()[c]));
-        (scale as f32, (f64::from(beta.f32s()[c]) - centre * scale) as f32)
-    };
-    let epilogue = pass::Epilogue { scale_shift: (0..e.c_out).map(scale_shift).collect(), relu };
+    let epilogue = norm.epilogue(bias);
     Tensor::cpu(e.y(), pass::forward(&e, conv, Isa::current(), x.f32s(), weight.f32s(), epilogue))
+}
+
+impl GivenNorm<'_> {
+    /// The norm of what a convolution with this bias makes, in one multiplication and one addition.
+    pub(super) fn epilogue(self, bias: Option<&Tensor>) -> pass::Epilogue {
+        let GivenNorm { weight: gamma, bias: beta, mean, var, eps, relu } = self;
+        let scale_shift = |c: usize| {
+            let scale = f64::from(gamma.f32s()[c]) / (f64::from(var.f32s()[c]) + eps).sqrt();
+            let centre = f64::from(mean.f32s()[c]) - bias.map_or(0.0, |b| f64::from(b.f32s()[c]));
+            (scale as f32, (f64::from(beta.f32s()[c]) - centre * scale) as f32)
+        };
+        pass::Epilogue { scale_shift: (0..gamma.len()).map(scale_shift).collect(), relu }
+    }
 }
 
 /// A batch norm with the statistics of the batch, and what follows it: `y = pool(dropout(relu(z)))`, see

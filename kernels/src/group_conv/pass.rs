@@ -15,6 +15,18 @@ use rayon::prelude::*;
 
 /// Shares of the images or bands that each thread gets, so that one that is late leaves some to the others.
 const SHARES: usize = 8;
+/// Fewer multiplications than these are done by the calling thread alone: to wake another would take as long. (The shapes of
+/// this crate's tests are small, and are to be shared out too.)
+const ALONE: usize = if cfg!(test) { 1 << 12 } else { 4 << 20 };
+
+/// Among how many threads the work is shared out.
+pub(super) fn shares(e: &Extents, conv: Conv) -> usize {
+    let of_pixel = e.c_in * e.c_out * conv.products(e.g_in, e.k)[1];
+    match e.batch * e.out_height * e.out_width * of_pixel {
+        few if few < ALONE => 1,
+        _ => rayon::current_num_threads(),
+    }
+}
 
 /// What becomes of a sum before it is stored: `sum · scale + shift`, of each output channel, then, if `relu`, the larger
 /// of that and 0 (NaN stays NaN).
@@ -31,10 +43,14 @@ impl Epilogue {
     }
 }
 
-/// `y = epilogue(weight ⋆ x)`, of a turned `x` the same bits, turned.
+/// `y = epilogue(weight ⋆ x)` of any batch of images, of a turned `x` the same bits, turned.
+pub(super) fn forward_plan(e: &Extents, conv: Conv, isa: Isa, weight: &[f32], epilogue: Epilogue) -> Plan {
+    Plan::new(Pass::forward(e, conv, true, epilogue), e, conv, isa, weight)
+}
+
+/// What [`forward_plan`] says, of `x`.
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
-    let pass = Pass::forward(e, conv, true, epilogue);
-    pass.over_group(e, conv.group, isa, x, weight, &Nothing).0
+    forward_plan(e, conv, isa, weight, epilogue).over(x, &Nothing).0
 }
 
 /// As [`forward`], up to rounding, in the fewest products; and what `finish` makes of each image's results.
@@ -47,7 +63,7 @@ pub(super) fn forward_then<F: Finish>(
     epilogue: Epilogue,
     finish: &F,
 ) -> (HostBuffer, Vec<F::Output>) {
-    Pass::forward(e, conv, false, epilogue).over_group(e, conv.group, isa, x, weight, finish)
+    Plan::new(Pass::forward(e, conv, false, epilogue), e, conv, isa, weight).over(x, finish)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
@@ -61,7 +77,7 @@ pub(super) fn dx_then<F: Finish>(
     finish: &F,
 ) -> (HostBuffer, Vec<F::Output>) {
     let pass = Pass::adjoint(e, conv, false, Epilogue::bias(e.c_in, None));
-    pass.over_group(e, conv.group, isa, dy, weight, finish)
+    Plan::new(pass, e, conv, isa, weight).over(dy, finish)
 }
 
 /// A transposed convolution, in the extents of the one whose adjoint it is: the sum of [`dx_then`], of a turned `x` the same
@@ -74,7 +90,7 @@ pub(super) fn transposed(
     weight: &[f32],
     epilogue: Epilogue,
 ) -> HostBuffer {
-    Pass::adjoint(e, conv, true, epilogue).over_group(e, conv.group, isa, x, weight, &Nothing).0
+    Plan::new(Pass::adjoint(e, conv, true, epilogue), e, conv, isa, weight).over(x, &Nothing).0
 }
 
 /// What else is to be made of each image's results, while they are in a cache.
@@ -141,82 +157,6 @@ impl Pass {
             apart: if exact && conv.stride > 1 { e.g_out } else { 1 },
             epilogue,
         }
-    }
-
-    fn over_group<F: Finish>(
-        &self,
-        e: &Extents,
-        group: Group,
-        isa: Isa,
-        source: &[f32],
-        weight: &[f32],
-        finish: &F,
-    ) -> (HostBuffer, Vec<F::Output>) {
-        if self.apart > 1 {
-            return self.over_images::<1, 1, F>(e, group, isa, source, weight, finish);
-        }
-        match (group, self.exact) {
-            (Group::C1, _) => self.over_images::<1, 1, F>(e, group, isa, source, weight, finish),
-            (Group::C4, true) => self.over_images::<4, 4, F>(e, group, isa, source, weight, finish),
-            (Group::C4, false) => self.over_images::<4, GAUSS, F>(e, group, isa, source, weight, finish),
-            (Group::D4, _) => self.over_images::<8, 8, F>(e, group, isa, source, weight, finish),
-        }
-    }
-
-    fn over_images<const G: usize, const P: usize, F: Finish>(
-        &self,
-        e: &Extents,
-        group: Group,
-        isa: Isa,
-        source: &[f32],
-        weight: &[f32],
-        finish: &F,
-    ) -> (HostBuffer, Vec<F::Output>) {
-        // A batch smaller than the number of threads is shared out by bands.
-        let bands = rayon::current_num_threads().div_ceil(e.batch);
-        let Windows { source: extents, result, step, .. } = self.windows;
-        let layout = self.windows.layout(self.cols * self.planes, bands);
-        let zeros = self.cols * self.planes * layout.plane();
-        let phases = (0..step * step).map(|i| (i / step, i % step));
-        let phases = match self.apart {
-            1 => phases.map(|at| self.phase::<G, P>(e, group, isa, weight, &layout, zeros, at)).collect(),
-            _ => phases
-                .flat_map(|at| group.elements().map(move |g| (at, g)))
-                .collect::<Vec<_>>()
-                .into_par_iter()
-                .map(|(at, g)| self.phase_of_element::<G>(e, group, isa, weight, &layout, at, g))
-                .collect(),
-        };
-        let plan = Plan { pass: self, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) };
-        let image = self.cols * self.planes * extents.0 * extents.1;
-        let result = self.rows * G * self.apart * result.0 * result.1;
-        let mut y = HostBuffer::scratch(e.batch * result);
-        let shared = Shared(y.as_mut_ptr());
-        // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
-        let jobs = e.batch * layout.bands();
-        let share = jobs.div_ceil(SHARES * rayon::current_num_threads());
-        let finished = (0..jobs).into_par_iter().with_min_len(share).map_init(
-            || Scratch::new(&plan),
-            |scratch, job| {
-                let (n, band) = (job / layout.bands(), job % layout.bands());
-                let next = source.get((n + 1) * image..(n + 2) * image).unwrap_or_default();
-                let [first, second] = finish.reads(n);
-                // Large images are not fetched ahead: they do not fit the second cache.
-                let later =
-                    if layout.bands() == 1 { [next, first, second].map(Later::from) } else { Default::default() };
-                let source = &source[n * image..][..image];
-                // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
-                let y = unsafe { shared.add(n * result) };
-                isa.run(OneBand::<G, P> { plan: &plan, source, later, band, scratch, y });
-                // SAFETY: no other job writes to this image's results.
-                (layout.bands() == 1).then(|| finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) }))
-            },
-        );
-        let mut finished: Vec<F::Output> = finished.collect::<Vec<_>>().into_iter().flatten().collect();
-        if layout.bands() > 1 {
-            finished = y.par_chunks_exact(result).enumerate().map(|(n, y)| finish.image(n, y)).collect();
-        }
-        (y, finished)
     }
 
     /// The results (row, col) modulo `step`: only the taps that meet samples there, not zeros between them.
@@ -305,16 +245,6 @@ impl Pass {
     }
 }
 
-/// What the bands of a pass share.
-struct Plan<'a, const G: usize> {
-    pass: &'a Pass,
-    layout: Layout,
-    /// Where zeros lie behind the padded planes.
-    zeros: usize,
-    phases: Vec<Phase<G>>,
-    most_rows: usize,
-}
-
 /// The results at (row, col) modulo `step`.
 struct Phase<const G: usize> {
     row: usize,
@@ -327,7 +257,106 @@ struct Phase<const G: usize> {
     filters: HostBuffer,
 }
 
-impl<const G: usize> Plan<'_, G> {
+/// A pass with its filters, for any batch of images of one size: by the group, and the products that a term takes.
+pub(super) enum Plan {
+    Z2(PlanOf<1, 1>),
+    P4(PlanOf<4, 4>),
+    Gauss(PlanOf<4, GAUSS>),
+    P4m(PlanOf<8, 8>),
+}
+
+impl Plan {
+    fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
+        match (conv.group, pass.exact) {
+            _ if pass.apart > 1 => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
+            (Group::C1, _) => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
+            (Group::C4, true) => Plan::P4(PlanOf::new(pass, e, conv, isa, weight)),
+            (Group::C4, false) => Plan::Gauss(PlanOf::new(pass, e, conv, isa, weight)),
+            (Group::D4, _) => Plan::P4m(PlanOf::new(pass, e, conv, isa, weight)),
+        }
+    }
+
+    /// The results for the images `source`, and what `finish` makes of each image's.
+    pub(super) fn over<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+        match self {
+            Plan::Z2(plan) => plan.over_images(source, finish),
+            Plan::P4(plan) => plan.over_images(source, finish),
+            Plan::Gauss(plan) => plan.over_images(source, finish),
+            Plan::P4m(plan) => plan.over_images(source, finish),
+        }
+    }
+}
+
+/// What the bands of a pass share.
+pub(super) struct PlanOf<const G: usize, const P: usize> {
+    pass: Pass,
+    isa: Isa,
+    /// Threads that share the work.
+    shares: usize,
+    layout: Layout,
+    /// Where zeros lie behind the padded planes.
+    zeros: usize,
+    phases: Vec<Phase<G>>,
+    most_rows: usize,
+}
+
+impl<const G: usize, const P: usize> PlanOf<G, P> {
+    fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
+        let (shares, group) = (shares(e, conv), conv.group);
+        // A batch smaller than the number of threads is shared out by bands.
+        let layout = pass.windows.layout(pass.cols * pass.planes, shares.div_ceil(e.batch));
+        let zeros = pass.cols * pass.planes * layout.plane();
+        let step = pass.windows.step;
+        let phases = (0..step * step).map(|i| (i / step, i % step));
+        let phases = match pass.apart {
+            1 => phases.map(|at| pass.phase::<G, P>(e, group, isa, weight, &layout, zeros, at)).collect(),
+            _ => phases
+                .flat_map(|at| group.elements().map(move |g| (at, g)))
+                .collect::<Vec<_>>()
+                .into_par_iter()
+                .map(|(at, g)| pass.phase_of_element::<G>(e, group, isa, weight, &layout, at, g))
+                .collect(),
+        };
+        PlanOf { pass, isa, shares, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) }
+    }
+
+    fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+        let PlanOf { pass, layout, .. } = self;
+        let Windows { source: extents, result, .. } = pass.windows;
+        let image = pass.cols * pass.planes * extents.0 * extents.1;
+        let result = pass.rows * G * pass.apart * result.0 * result.1;
+        let batch = source.len() / image;
+        let mut y = HostBuffer::scratch(batch * result);
+        let shared = Shared(y.as_mut_ptr());
+        // Every split of the jobs begins with a padded copy full of zeros: a few for each thread are enough.
+        let jobs = batch * layout.bands();
+        let share = jobs.div_ceil(SHARES * self.shares);
+        let job = |scratch: &mut Scratch, job: usize| {
+            let (n, band) = (job / layout.bands(), job % layout.bands());
+            let next = source.get((n + 1) * image..(n + 2) * image).unwrap_or_default();
+            let [first, second] = finish.reads(n);
+            // Large images are not fetched ahead: they do not fit the second cache.
+            let later = if layout.bands() == 1 { [next, first, second].map(Later::from) } else { Default::default() };
+            let source = &source[n * image..][..image];
+            // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
+            let y = unsafe { shared.add(n * result) };
+            self.isa.run(OneBand::<G, P> { plan: self, source, later, band, scratch, y });
+            // SAFETY: no other job writes to this image's results.
+            (layout.bands() == 1).then(|| finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) }))
+        };
+        let finished: Vec<_> = if self.shares == 1 {
+            let mut scratch = Scratch::new(self);
+            (0..jobs).map(|i| job(&mut scratch, i)).collect()
+        } else {
+            (0..jobs).into_par_iter().with_min_len(share).map_init(|| Scratch::new(self), job).collect()
+        };
+        let mut finished: Vec<F::Output> = finished.into_iter().flatten().collect();
+        if layout.bands() > 1 {
+            finished = y.par_chunks_exact(result).enumerate().map(|(n, y)| finish.image(n, y)).collect();
+        }
+        (y, finished)
+    }
+
     /// Locations that are summed for `rows` rows of the result: whole vectors.
     fn locations(&self, rows: usize, lanes: usize) -> usize {
         self.layout.locations(rows).next_multiple_of(tile_vectors::<G>() * lanes)
@@ -342,7 +371,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new<const G: usize>(plan: &Plan<G>) -> Self {
+    fn new<const G: usize, const P: usize>(plan: &PlanOf<G, P>) -> Self {
         let locations = plan.locations(plan.layout.band(0).len(), WIDEST);
         Scratch { padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST), band: 0 }
     }
@@ -367,7 +396,7 @@ impl Shared {
 }
 
 struct OneBand<'a, const G: usize, const P: usize> {
-    plan: &'a Plan<'a, G>,
+    plan: &'a PlanOf<G, P>,
     source: &'a [f32],
     /// What is read next.
     later: [Later; 3],
@@ -383,7 +412,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let OneBand { plan, source, later, band, scratch, y } = self;
-        let Plan { pass, layout, phases, .. } = plan;
+        let PlanOf { pass, layout, phases, .. } = plan;
         if scratch.band != band {
             scratch.padded.fill(0.0);
             scratch.band = band;

@@ -6,7 +6,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Result, Shape};
-use quarterturn_kernels::{self as kernels, Cosets};
+use quarterturn_kernels::Cosets;
 
 /// `y = norm(conv(x))`, with the ReLU, dropout and max pooling after the norm, if any. In training this is one
 /// operation. In evaluation without gradients it is one operation, and one for the pooling.
@@ -52,14 +52,12 @@ impl Module for ConvNorm {
         let fused = self.pool.as_ref().filter(|_| fuses).map(|(_, pool)| pool.0);
         let y = match pass.mode() {
             Mode::Train { seed, step } => norm.train(tape, seed, step, |norm_weight, norm_bias, eps, activation| {
+                conv.forget();
                 let (weight, bias) = (tape.param(conv.weight()), conv.bias().map(Param::value));
                 x.group_conv_norm_train(&weight, bias, conv.conv(), norm_weight, norm_bias, eps, activation, fused)
             }),
             Mode::Eval if tape.is_recording() => norm.apply(conv.apply(x, pass), pass),
-            Mode::Eval => {
-                let (weight, bias) = (conv.weight().value(), conv.bias().map(Param::value));
-                tape.constant(kernels::group_conv_norm(x.value(), weight, bias, conv.conv(), norm.given()))
-            }
+            Mode::Eval => conv.evaluate(x, conv.conv(), Some(norm.given())),
         };
         if fused.is_some() {
             return y;
@@ -102,5 +100,53 @@ impl Module for ConvNorm {
     fn read(&self, f: &mut dyn FnMut(&str, &Param)) {
         self.conv.read_as(&self.names[0], f);
         self.norm.read_as(&self.names[1], f);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Builder, Init, Mode, Module, Network, Sequential, training::train_step};
+    use quarterturn_autograd::Optimizer;
+    use quarterturn_core::{Device, Tensor};
+    use quarterturn_kernels::{Group, Window};
+
+    fn network() -> Sequential {
+        let window = Window { kernel_size: 3, stride: 1, padding: 1 };
+        let layers = Builder::new(Group::C4, 1, Init::kaiming(1), &Device::Cpu).conv("conv1", 3, window).norm("norm1");
+        let layers = layers.relu().conv("conv2", 2, window).spatial_mean().coset_max().linear("linear", 2);
+        Sequential::new("net", layers.build().unwrap())
+    }
+
+    /// What evaluation keeps of filters and norms is of no use once a step, a file or a user has changed them.
+    #[test]
+    fn a_prediction_is_that_of_the_present_weights() {
+        let images = Tensor::cpu([2, 1, 1, 6, 6], (0..72).map(|i| (i as f32).sin()).collect());
+        let labels = Tensor::cpu([2], vec![0.0, 1.0].into());
+        let mut trained = network();
+        let mut last = trained.predict(&images).unwrap();
+        for step in 0..3 {
+            if step < 2 {
+                let mode = Mode::Train { seed: 1, step };
+                train_step(&mut trained, &mut Optimizer::adam(0.0), 0.1, mode, &images, &labels).unwrap();
+            } else {
+                trained.visit(&mut |name, param| {
+                    if name == "norm1.running_mean" {
+                        param.set(Tensor::cpu([3], vec![0.5; 3].into()));
+                    }
+                });
+            }
+            let mut fresh = network();
+            let mut values = Vec::new();
+            trained.read(&mut |_, param| values.push(param.value().to_vec().unwrap()));
+            let mut values = values.into_iter();
+            fresh.visit(&mut |_, param| {
+                let shape = param.value().shape();
+                param.set(Tensor::cpu(shape, values.next().unwrap().into()));
+            });
+            let now = trained.predict(&images).unwrap();
+            assert_eq!(now.f32s(), fresh.predict(&images).unwrap().f32s());
+            assert_ne!(now.f32s(), last.f32s());
+            last = now;
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use quarterturn_autograd::{Param, Var};
 use quarterturn_core::{Device, Result, Shape};
-use quarterturn_kernels::{Conv, Cosets, Group, Window, filter_orbit};
+use quarterturn_kernels::{Conv, Cosets, FilterCache, GivenNorm, Group, Window, filter_orbit};
 
 /// A convolution on a group, `y = weight ⋆ x + bias`; for the formula see [`quarterturn_kernels::group_conv`]. Weight
 /// `[C_out, C_in, G_in, k, k]`, one bias per output channel.
@@ -16,6 +16,7 @@ pub struct GroupConv {
     weight: Param,
     bias: Option<Param>,
     conv: Conv,
+    filters: FilterCache,
 }
 
 impl GroupConv {
@@ -65,7 +66,7 @@ impl GroupConv {
         let shape = [out_channels, in_channels, g_in, kernel_size, kernel_size];
         let weight = Param::weight(init.filters(shape, conv.group, device)?);
         let bias = Some(Param::weight(init.uniform([out_channels], fan_in, device)?));
-        Ok(GroupConv { weight, bias, conv })
+        Ok(GroupConv { weight, bias, conv, filters: FilterCache::default() })
     }
 
     /// The same layer without a bias.
@@ -98,10 +99,26 @@ impl GroupConv {
 
     /// The convolution, by a window that slides otherwise.
     pub(crate) fn apply_with<'t>(&self, x: Var<'t>, window: Window) -> Var<'t> {
+        let conv = Conv { stride: window.stride, padding: window.padding, ..self.conv };
+        if !x.tape().is_recording() {
+            return self.evaluate(x, conv, None);
+        }
+        self.forget();
         let tape = x.tape();
         let bias = self.bias.as_ref().map(|bias| tape.param(bias));
-        let conv = Conv { stride: window.stride, padding: window.padding, ..self.conv };
         x.group_conv(&tape.param(&self.weight), bias.as_ref(), conv)
+    }
+
+    /// The convolution and the norm after it, if there is one, without gradients. The filters' transforms are kept for the
+    /// next time.
+    pub(crate) fn evaluate<'t>(&self, x: Var<'t>, conv: Conv, norm: Option<GivenNorm>) -> Var<'t> {
+        let (weight, bias) = (self.weight.value(), self.bias.as_ref().map(Param::value));
+        x.tape().constant(self.filters.group_conv(x.value(), weight, bias, conv, norm))
+    }
+
+    /// Drops what evaluation keeps, since the weights will change.
+    pub(crate) fn forget(&self) {
+        self.filters.clear();
     }
 
     /// The orbit of its filters as one dense convolution, by a window that slides otherwise.
