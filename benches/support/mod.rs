@@ -18,8 +18,10 @@ use std::{
 
 /// What to measure on: the CPU and, if there is one, a GPU. A software adapter is not timed, it shows nothing; with
 /// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it. With `QUARTERTURN_PROFILE=1` a
-/// GPU also says how long each kernel takes.
+/// GPU also says how long each kernel takes. `QUARTERTURN_ISA=avx2`, say, has the CPU compute with that instruction set in place
+/// of its best one.
 pub fn devices() -> Vec<Device> {
+    choose_isa();
     #[cfg(feature = "gpu")]
     match Gpu::open(&GpuOptions { profile: profiled(), ..GpuOptions::default() }) {
         Ok(gpu) if gpu.adapter().software && !untimed() => {
@@ -29,6 +31,19 @@ pub fn devices() -> Vec<Device> {
         Err(error) => eprintln!("note: {error}: the ids that end in /gpu are left out"),
     }
     vec![Device::Cpu]
+}
+
+fn choose_isa() {
+    let Ok(wanted) = std::env::var("QUARTERTURN_ISA") else { return };
+    let known = Isa::available();
+    match known.iter().find(|isa| isa.to_string() == wanted) {
+        Some(&isa) => Isa::choose(isa),
+        None => {
+            let names: Vec<String> = known.iter().map(Isa::to_string).collect();
+            eprintln!("QUARTERTURN_ISA={wanted}: this processor has {}", names.join(", "));
+            std::process::exit(2);
+        }
+    }
 }
 
 /// Whether criterion runs everything once and times nothing.
