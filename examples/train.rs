@@ -66,9 +66,13 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     batch: u32,
     /// Parts of a batch that are computed one after another, in the memory of one, or by several processes; each norm takes the
-    /// statistics of a part. Their number decides the bits; that of the processes, which is a power of two and divides it, does not
+    /// statistics of a part, if not by --sync-batch-norm. Their number decides the bits; that of the processes, which is a power of two and divides it, does not
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     micro_batches: u32,
+    /// Norms take the statistics of the whole batch (synchronised batch norm), not of a part: the parts of a process are computed side by
+    /// side, in the memory of all of them
+    #[arg(long)]
+    sync_batch_norm: bool,
     /// The highest learning rate of the one-cycle schedule
     #[arg(long, value_name = "RATE", default_value_t = 0.005)]
     lr: f64,
@@ -150,6 +154,7 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
         objective: objective.clone(),
         groups: vec![ParamGroup::vectors().with_weight_decay(0.0)],
         micro_batches: args.micro_batches,
+        sync_batch_norm: args.sync_batch_norm,
         mixup: args.mixup,
         data: train.identity()?,
         ..Training::new(args.epochs, Optimizer::adamw(0.01).rule(), Schedule::OneCycle { max_lr: args.lr }, args.seed)

@@ -3,6 +3,7 @@ mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod moments;
+mod sync;
 
 #[cfg(feature = "gpu")]
 use crate::launch;
@@ -20,6 +21,7 @@ pub(crate) use moments::Moments;
 use moments::Statistic;
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::Size;
+pub use sync::*;
 
 use quarterturn_core::{Device, Stream, Tensor, common_device};
 use rayon::prelude::*;
@@ -119,10 +121,7 @@ pub(crate) fn batch_norm_of_moments(
 ) -> BatchNorm {
     let axes = Axes::of("batch_norm_train", x, &[weight, bias]);
     let after = After::new("batch_norm_train", activation);
-    let statistic = |c: usize| -> Statistic {
-        let of_channel = moments[c..].iter().step_by(axes.channels);
-        of_channel.copied().fold(Moments::default(), Moments::merged).statistic()
-    };
+    let statistic = |c: usize| -> Statistic { Moments::of_channel(moments, c, axes.channels).statistic() };
     let statistics: Vec<Statistic> = (0..axes.channels).map(statistic).collect();
     let of_channels = |f: fn(&Statistic) -> f32| statistics.iter().map(f);
     let var: Vec<f32> = of_channels(|s| s.var).collect();

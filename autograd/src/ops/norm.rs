@@ -1,6 +1,6 @@
 //! Batch norm.
 
-use crate::Var;
+use crate::{Parts, Var};
 use quarterturn_core::Tensor;
 use quarterturn_kernels::{self as kernels, Activation};
 use std::rc::Rc;
@@ -20,6 +20,38 @@ impl<'t> Var<'t> {
         let (y, saved) = (forward.y.clone(), forward.clone());
         let y = Var::custom("batch_norm_train", &[self, weight, bias], y, move |dy| {
             let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, &dy);
+            vec![Some(dx), Some(dw), Some(db)]
+        });
+        (y, forward)
+    }
+
+    /// Batch norm with the statistics of a batch of which this is a part: [`kernels::batch_norm_of_sums`]. `parts` adds the
+    /// sums of all parts, once now and once in the backward pass.
+    #[track_caller]
+    pub fn batch_norm_sync(
+        &self,
+        weight: &Var<'t>,
+        bias: &Var<'t>,
+        eps: f64,
+        activation: Activation,
+        parts: Rc<dyn Parts>,
+    ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
+        let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
+        let channels = w.len();
+        // Of infinitely many elements: the statistics are no numbers.
+        let lost = move || vec![f64::INFINITY; 1 + 2 * channels];
+        let sums = parts.sum(kernels::batch_norm_sums(&x)).unwrap_or_else(lost);
+        let forward = Rc::new(kernels::batch_norm_of_sums(&x, &sums, &w, &b, eps, activation));
+        let (y, saved) = (forward.y.clone(), forward.clone());
+        let y = Var::custom("batch_norm_sync", &[self, weight, bias], y, move |dy| {
+            let kernels::BatchNorm { y, mean, var, .. } = &*saved;
+            let (dx, dw, db) = kernels::batch_norm_eval_vjp(&x, y, &w, &b, mean, var, eps, activation, &dy);
+            // Each part differentiates its own loss. To the loss of all, and so to the statistics, it counts by its weight.
+            let own = dw.to_f64().and_then(|dw| Ok([dw, db.to_f64()?].concat()));
+            let weighted = own.map(|own| own.into_iter().map(|sum| sum * parts.weight()).collect());
+            let all = parts.sum(weighted).unwrap_or_else(|| vec![f64::NAN; 2 * channels]);
+            let all: Vec<f64> = all.into_iter().map(|sum| sum / parts.weight()).collect();
+            let dx = kernels::batch_norm_of_sums_dx(&x, &sums, &w, eps, &dx, &all);
             vec![Some(dx), Some(dw), Some(db)]
         });
         (y, forward)
@@ -48,9 +80,26 @@ impl<'t> Var<'t> {
 
 #[cfg(test)]
 mod tests {
-    use crate::ops::check::{NONLINEAR, Table, beside};
-    use quarterturn_core::Stream;
+    use crate::{
+        Parts,
+        ops::check::{NONLINEAR, Table, beside},
+    };
+    use quarterturn_core::{Result, Stream};
     use quarterturn_kernels::Activation;
+    use std::rc::Rc;
+
+    /// The only part of a batch.
+    struct Whole;
+
+    impl Parts for Whole {
+        fn sum(&self, own: Result<Vec<f64>>) -> Option<Vec<f64>> {
+            Some(own.unwrap())
+        }
+
+        fn weight(&self) -> f64 {
+            3.0
+        }
+    }
 
     #[test]
     fn gradients_adjoints_and_devices() {
@@ -61,6 +110,9 @@ mod tests {
         for (name, activation) in [("", Activation::default()), (" relu", relu), (" relu dropout", dropping)] {
             table.row(format!("batch_norm_train{name}"), NONLINEAR, map, move |_, v| {
                 v[0].batch_norm_train(&v[1], &v[2], 1e-5, activation).0
+            });
+            table.row(format!("batch_norm_sync{name}"), NONLINEAR, map, move |_, v| {
+                v[0].batch_norm_sync(&v[1], &v[2], 1e-5, activation, Rc::new(Whole)).0
             });
         }
         for (name, activation) in [("", Activation::default()), (" relu", relu)] {

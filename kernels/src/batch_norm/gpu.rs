@@ -3,7 +3,7 @@
 use super::{After, Axes, Statistics};
 use crate::launch;
 use quarterturn_core::{
-    Tensor,
+    Result, Tensor,
     gpu::{Gpu, GpuBuffer, Size},
 };
 
@@ -76,6 +76,23 @@ impl<'a> GpuBatchNorm<'a> {
         let of_channels = [mean, var].map(|values| Tensor::gpu([channels], values));
         let [mean, var] = of_channels;
         [Tensor::gpu(x.shape(), y), mean, var, Tensor::gpu([2, channels], parts)]
+    }
+
+    /// `[Σ x, Σ x²]` of each channel, added on the host.
+    pub fn sums(&self, x: &Tensor) -> Result<Vec<[f64; 2]>> {
+        let len = 4 * self.axes.channels * self.pieces;
+        let [moments] = self.launch("moments", &[x.buffer()], [len]);
+        let moments = Tensor::gpu([len], moments).to_vec()?;
+        let shrink = f64::from(f32::from_bits(self.uniform[15]));
+        let of_piece = |piece: &[f32]| {
+            let &[count, off, squares, centre] = piece else { unreachable!("four numbers of each piece") };
+            let [count, off, squares, centre] = [count, off, squares, centre].map(f64::from);
+            let mean = centre + off;
+            [count * mean, squares / (shrink * shrink) + count * mean * mean]
+        };
+        let of_channel =
+            |pieces: &[f32]| pieces.chunks_exact(4).map(of_piece).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        Ok(moments.chunks_exact(4 * self.pieces).map(of_channel).collect())
     }
 
     pub fn normalise(&self, x: &Tensor, mean: &Tensor, var: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {

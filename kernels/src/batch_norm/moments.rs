@@ -54,6 +54,17 @@ impl Moments {
         }
     }
 
+    /// Of channel `c` of `channels`, where `moments` are those of each image's channels.
+    pub(super) fn of_channel(moments: &[Moments], c: usize, channels: usize) -> Self {
+        moments[c..].iter().step_by(channels).copied().fold(Moments::default(), Moments::merged)
+    }
+
+    /// `[Σ x, Σ x²]`.
+    pub(super) fn sums(self) -> [f64; 2] {
+        let sum = self.count * self.mean;
+        [sum, self.squares + sum * self.mean]
+    }
+
     pub(super) fn statistic(self) -> Statistic {
         let (mean, var) = (self.mean as f32, (self.squares / self.count) as f32);
         if !var.is_finite() {

@@ -40,6 +40,53 @@ fn operands(dims: &[usize]) -> (Tensor, Tensor, Tensor) {
     (x, random([dims[1]], 2), random([dims[1]], 3))
 }
 
+/// Of a mean that is large beside the deviations, too; and of a batch in two parts.
+#[test]
+fn sums_of_parts_make_the_statistics_of_the_batch() {
+    for (mean, channels) in [(0.0, 1), (3.0, 5), (1000.0, 2), (-30_000.0, 3)] {
+        let shape = Shape::from([4, channels, 1, 9, 7]);
+        let x = add(&random(shape, 1), &Tensor::full(shape, mean, &Device::Reference).unwrap());
+        let [weight, bias] = [2, 3].map(|stream| random([channels], stream));
+        for device in devices_and_reference() {
+            let [x, weight, bias] = [&x, &weight, &bias].map(|t| t.to_device(&device).unwrap());
+            let parts = [0, 1].map(|half| crate::narrow(&x, 0, 2 * half, 2));
+            let [mut sums, others] = parts.each_ref().map(|part| batch_norm_sums(part).unwrap());
+            sums.iter_mut().zip(others).for_each(|(a, b)| *a += b);
+            let whole = batch_norm_train(&x, &weight, &bias, EPS, Activation::default());
+            for (half, part) in parts.iter().enumerate() {
+                let found = batch_norm_of_sums(part, &sums, &weight, &bias, EPS, Activation::default());
+                assert_eq!(found.count, whole.count);
+                let y = crate::narrow(&whole.y, 0, 2 * half, 2);
+                for (found, expected) in [(&found.mean, &whole.mean), (&found.var, &whole.var), (&found.y, &y)] {
+                    let pairs = found.to_f64().unwrap().into_iter().zip(expected.to_f64().unwrap());
+                    // The mean is rounded to f32, and x with it.
+                    let tolerance = 1e-5 + 2e-7 * f64::from(mean.abs());
+                    for (a, b) in pairs {
+                        assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{device}, mean {mean}: {a}, not {b}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Equal values have no variance; those that f32 does not hold the variance of have no statistics.
+#[test]
+fn sums_of_extremes() {
+    for (values, var) in
+        [([7.25f32; 6], 0.0), ([1e30, -1e30, 0.0, 0.0, 0.0, 0.0], f64::NAN), ([f32::INFINITY; 6], f64::NAN)]
+    {
+        for device in devices_and_reference() {
+            let x = Tensor::from_vec([6, 1], values.to_vec(), &device).unwrap();
+            let [weight, bias] = [1.0, 0.0].map(|value| Tensor::full([1], value, &device).unwrap());
+            let sums = batch_norm_sums(&x).unwrap();
+            let found = batch_norm_of_sums(&x, &sums, &weight, &bias, EPS, Activation::default());
+            let found = found.var.to_f64().unwrap()[0];
+            assert!(found == var || found.is_nan() && var.is_nan(), "{device}: {found}, not {var}");
+        }
+    }
+}
+
 #[test]
 fn parity() {
     for (dims, activation) in CASES.into_iter().flat_map(|dims| activations().map(|a| (dims, a))) {

@@ -123,9 +123,12 @@ impl Module for BatchNorm {
                 let activation = Activation { relu: self.relu, dropout: None };
                 x.batch_norm_eval(&weight, &bias, mean, var, self.eps, activation)
             }
-            Mode::Train { seed, step } => self.train(tape, seed, step, |weight, bias, eps, activation| {
-                x.batch_norm_train(weight, bias, eps, activation)
-            }),
+            Mode::Train { seed, step } => {
+                self.train(tape, seed, step, |weight, bias, eps, activation| match pass.parts() {
+                    Some(parts) => x.batch_norm_sync(weight, bias, eps, activation, parts.clone()),
+                    None => x.batch_norm_train(weight, bias, eps, activation),
+                })
+            }
         }
     }
 

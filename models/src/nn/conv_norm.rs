@@ -48,9 +48,11 @@ impl Module for ConvNorm {
     fn apply<'t>(&self, x: Var<'t>, pass: &mut Pass<'_>) -> Var<'t> {
         let (conv, norm, tape) = (&self.conv, &self.norm, x.tape());
         // Who watches wants to see what is pooled.
-        let fuses = pass.mode() != Mode::Eval && !pass.is_watched();
+        let fuses = pass.mode() != Mode::Eval && !pass.is_watched() && pass.parts().is_none();
         let fused = self.pool.as_ref().filter(|_| fuses).map(|(_, pool)| pool.0);
         let y = match pass.mode() {
+            // The statistics of all parts are there only once all have convolved.
+            Mode::Train { .. } if pass.parts().is_some() => norm.apply(conv.apply_before_norm(x), pass),
             Mode::Train { seed, step } => norm.train(tape, seed, step, |norm_weight, norm_bias, eps, activation| {
                 conv.forget();
                 let (weight, bias) = (tape.param(conv.weight()), conv.bias().map(Param::value));

@@ -121,6 +121,14 @@ impl GroupConv {
         self.filters.clear();
     }
 
+    /// The convolution before a norm in training, which subtracts what the bias adds: the bias has no gradient.
+    pub(crate) fn apply_before_norm<'t>(&self, x: Var<'t>) -> Var<'t> {
+        self.forget();
+        let tape = x.tape();
+        let bias = self.bias.as_ref().map(|bias| tape.constant(bias.value().clone()));
+        x.group_conv(&tape.param(&self.weight), bias.as_ref(), self.conv)
+    }
+
     /// The orbit of its filters as one dense convolution, by a window that slides otherwise.
     pub(crate) fn export_with(&self, x: Value, window: Window, plain: &mut Plain) -> Result<Value> {
         let Conv { group, dilation, .. } = self.conv;

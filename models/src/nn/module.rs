@@ -4,10 +4,10 @@ use crate::{
     MultiplyAdds, Symmetry, Trace,
     export::{Plain, Value},
 };
-use quarterturn_autograd::{Param, Var};
+use quarterturn_autograd::{Param, Parts, Var};
 use quarterturn_core::{Result, Shape, Tensor};
 use quarterturn_kernels::{Cosets, GridChoice};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 /// Training or evaluation, as `model.train()` and `model.eval()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Mode {
 /// A layer of your own, without parameters:
 ///
 /// ```
-/// use quarterturn_autograd::{Param, Var};
+/// use quarterturn_autograd::{Param, Parts, Var};
 /// use quarterturn_core::{Device, Result, Shape};
 /// use quarterturn_kernels::{Cosets, Group, Window};
 /// use quarterturn_models::{Builder, Exactness, Init, Module, Pass, Sequential, Symmetry, Trace, Verdict};
@@ -152,6 +152,8 @@ pub struct Pass<'w> {
     watch: Option<Watch<'w>>,
     /// Choices that adaptive layers share, by name.
     grids: BTreeMap<String, GridChoice>,
+    /// The parts of the batch of which this is one.
+    parts: Option<Rc<dyn Parts>>,
 }
 
 struct Watch<'w> {
@@ -162,13 +164,24 @@ struct Watch<'w> {
 impl<'w> Pass<'w> {
     /// A pass without a watcher.
     pub fn new(mode: Mode) -> Self {
-        Pass { mode, watch: None, grids: BTreeMap::new() }
+        Pass { mode, watch: None, grids: BTreeMap::new(), parts: None }
     }
 
     /// A pass that calls `told` with the name and the output of every named layer and block, a block after its layers
     /// (PyTorch: forward hooks).
     pub fn watched(mode: Mode, told: &'w mut dyn FnMut(&str, &Tensor)) -> Self {
-        Pass { mode, watch: Some(Watch { path: Path::default(), told }), grids: BTreeMap::new() }
+        Pass { watch: Some(Watch { path: Path::default(), told }), ..Self::new(mode) }
+    }
+
+    /// The same pass of a part of a batch, whose norms take the statistics of all `parts` in training.
+    #[must_use]
+    pub fn of_part(self, parts: Rc<dyn Parts>) -> Self {
+        Pass { parts: Some(parts), ..self }
+    }
+
+    /// The parts of the batch, if this is one of them.
+    pub(crate) fn parts(&self) -> Option<&Rc<dyn Parts>> {
+        self.parts.as_ref()
     }
 
     /// Whether somebody watches.

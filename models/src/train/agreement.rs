@@ -73,7 +73,7 @@ impl<N: Network + ?Sized> Trainer<'_, N> {
     }
 
     /// Makes sure that not every rank has the same batch, as if nobody had shared them.
-    pub(super) fn expect_other_batches(&mut self, own: Option<Tensor>) -> Result<()> {
+    pub(super) fn expect_other_batches(&mut self, own: Option<&Tensor>) -> Result<()> {
         if self.ranks.size() == 1 || self.compared {
             return Ok(());
         }

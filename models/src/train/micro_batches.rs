@@ -1,10 +1,87 @@
-//! What the micro-batches of a step come to, summed in a fixed tree.
+//! The micro-batches of a step, and what they come to, summed in a fixed tree.
 
-use super::ranks::{NOTHING, Ranks, add_over_ranks};
-use crate::Network;
-use quarterturn_autograd::{Gradients, Kind, Param};
+use super::{
+    Trainer, Training,
+    agreement::in_place,
+    mixup::Mix,
+    position::Position,
+    ranks::{NOTHING, Ranks, add_over_ranks, tree},
+    side_by_side::Step,
+    step::{gradients, on_workers},
+};
+use crate::{Mode, Network};
+use quarterturn_autograd::{Gradients, Kind, Param, Parts};
 use quarterturn_core::{Device, Error, Result, Tensor};
 use quarterturn_kernels as kernels;
+use std::rc::Rc;
+
+impl<N: Network + ?Sized> Trainer<'_, N> {
+    /// The gradients on a micro-batch, which stands at `place` of this step, and its mean loss.
+    pub(super) fn micro_batch(&self, images: &Tensor, targets: &Tensor, place: u32) -> Result<(Gradients, Tensor)> {
+        let (network, work) = (&*self.network, self.work(place));
+        on_workers(&images.device(), || work.gradients(network, (images, targets), None))
+    }
+
+    /// The sums over `own` micro-batches, those of this rank, of a step that has `all` micro-batches. Their norms share statistics.
+    pub(super) fn side_by_side(&self, own: &[(Tensor, Tensor)], all: usize) -> Result<Option<Sums>> {
+        let (network, share) = (&*self.network, self.share()?);
+        let step = Step { share, micro_batches: all, channels: most_channels(network), ranks: &*self.ranks };
+        let works: Vec<_> = (0..own.len()).map(|n| self.work((share.first() + n) as u32)).collect();
+        let images: Vec<usize> = own.iter().map(|(images, _)| images.dims()[0]).collect();
+        let made = step.run(&images, |n, others| {
+            let (images, targets) = &own[n];
+            works[n].gradients(network, (images, targets), Some(others))
+        })?;
+        let mut made = made.into_iter().zip(images);
+        let mut leaf = |_| match made.next() {
+            Some(((gradients, loss), images)) => Sums::of(network, &gradients, &loss, images as u32).map(Some),
+            None => Ok(None),
+        };
+        tree(share.first(), share.places(), &mut leaf, &Sums::add)
+    }
+
+    fn work(&self, place: u32) -> Work<'_> {
+        let Position { epoch, step, steps, .. } = self.position;
+        Work { training: &self.training, epoch, batch: step + place, step: steps + place }
+    }
+}
+
+/// What is to be done with one micro-batch.
+struct Work<'a> {
+    training: &'a Training,
+    epoch: u32,
+    /// Of the epoch.
+    batch: u32,
+    /// Of the run.
+    step: u32,
+}
+
+impl Work<'_> {
+    fn gradients<N: Network + ?Sized>(
+        &self,
+        network: &N,
+        (images, targets): (&Tensor, &Tensor),
+        others: Option<Rc<dyn Parts>>,
+    ) -> Result<(Gradients, Tensor)> {
+        let (Training { objective, seed, mixup, .. }, step) = (self.training, self.step);
+        let n = images.dims().first().copied().unwrap_or(0);
+        let mix = mixup.map(|alpha| Mix::draw(alpha, *seed, step, n));
+        let mode = Mode::Train { seed: *seed, step };
+        let made = gradients(network, objective, mode, images, targets, mix.as_ref(), others);
+        made.map_err(|error| in_place(self.epoch, self.batch, error))
+    }
+}
+
+/// The most channels that a norm may have: the length of the longest buffer.
+fn most_channels<N: Network + ?Sized>(network: &N) -> usize {
+    let mut most = 0;
+    network.read(&mut |_, param| {
+        if param.kind() == Kind::Buffer {
+            most = most.max(param.value().len());
+        }
+    });
+    most
+}
 
 /// Sums over some micro-batches, each number times the images of its micro-batch: the gradients of all weights that are not frozen, the
 /// new values of buffers such as running statistics, and the mean loss.

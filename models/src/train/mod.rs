@@ -10,6 +10,7 @@ mod mixup;
 mod objective;
 mod position;
 mod ranks;
+mod side_by_side;
 mod state;
 mod step;
 mod tally;

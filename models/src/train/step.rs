@@ -1,9 +1,10 @@
 //! One training step.
 
 use super::{mixup::Mix, objective::Objective};
-use crate::{Mode, Network, Trace};
-use quarterturn_autograd::{Gradients, Optimizer, Tape};
+use crate::{Mode, Network, Pass, Trace};
+use quarterturn_autograd::{Gradients, Optimizer, Parts, Tape};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
+use std::rc::Rc;
 
 /// One training step on a batch of images with class labels: forward, backward, update. Returns the loss, shape `[]`,
 /// on the device.
@@ -21,13 +22,13 @@ pub fn train_step<N: Network + ?Sized>(
     labels: &Tensor,
 ) -> Result<Tensor> {
     on_workers(&images.device(), || {
-        let (gradients, loss) = gradients(network, &Objective::default(), mode, images, labels, None)?;
+        let (gradients, loss) = gradients(network, &Objective::default(), mode, images, labels, None, None)?;
         optimizer.step(&gradients, lr, |f| network.visit(f))?;
         Ok(loss)
     })
 }
 
-/// Forward and backward. No tape shares the weights any more when this returns, so that they are updated in place.
+/// Forward and backward, of a batch or, with `parts`, of a part of one. No tape shares the weights any more when this returns, so that they are updated in place.
 ///
 /// # Errors
 /// As [`train_step`], and as [`Objective::loss`].
@@ -38,11 +39,13 @@ pub(super) fn gradients<N: Network + ?Sized>(
     inputs: &Tensor,
     targets: &Tensor,
     mix: Option<&Mix>,
+    parts: Option<Rc<dyn Parts>>,
 ) -> Result<(Gradients, Tensor)> {
-    expect_fit(network, objective, mode, inputs, targets)?;
+    expect_fit(network, objective, mode, inputs, targets, parts.is_some())?;
     let tape = Tape::new();
     let inputs = mix.map_or_else(|| inputs.clone(), |mix| mix.blend(inputs));
-    let outputs = network.forward(tape.constant(inputs), mode);
+    let mut pass = parts.into_iter().fold(Pass::new(mode), Pass::of_part);
+    let outputs = network.apply(tape.constant(inputs), &mut pass);
     let loss = match mix {
         Some(mix) => mix.loss(targets, |targets| objective.of_fit(&outputs, targets))?,
         None => objective.of_fit(&outputs, targets)?,
@@ -64,11 +67,12 @@ fn expect_fit<N: Network + ?Sized>(
     mode: Mode,
     inputs: &Tensor,
     targets: &Tensor,
+    is_part: bool,
 ) -> Result<()> {
     let mut trace = Trace::new(network.group());
     let outputs = network.trace(inputs.shape(), &mut trace)?;
     let n = inputs.dims()[0];
-    if let (Mode::Train { .. }, Some(norm)) = (mode, trace.lone_norm()) {
+    if let (Mode::Train { .. }, Some(norm), false) = (mode, trace.lone_norm(), is_part) {
         return Err(Error::Invalid(format!(
             "{norm}: a batch of {n} leaves one value per channel, of which no variance can be taken: leave the batch out, or take \
              another batch size"

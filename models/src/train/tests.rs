@@ -6,6 +6,7 @@ mod objectives;
 mod ranks;
 mod settings;
 mod states;
+mod sync_norm;
 mod tally;
 
 use super::{Training, evaluate, train};

@@ -5,13 +5,12 @@ use super::{
     first_batch::FirstBatch,
     fit::Best,
     micro_batches::Sums,
-    mixup::Mix,
     position::Position,
     ranks::{Alone, Ranks, tree},
-    step::{gradients, on_workers},
+    step::on_workers,
     training::{Clip, Training},
 };
-use crate::{Mode, Network, check::warn_of, checkpoint::Notes};
+use crate::{Network, check::warn_of, checkpoint::Notes};
 use quarterturn_autograd::{Averages, Gradients, Optimizer};
 use quarterturn_core::{Error, Result, Share, Tensor};
 use quarterturn_kernels as kernels;
@@ -218,7 +217,7 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         steps: u32,
     ) -> Result<()> {
         let Position { epoch, step, .. } = self.position;
-        let (mut first_batch, mut first_images) = (None, None);
+        let mut first = None;
         let mut read = |trainer: &mut Self, place: usize| {
             let batch = step + place as u32;
             if batch >= end {
@@ -228,33 +227,41 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
                 return Err(Error::Invalid(format!("epoch {} ended after {batch} of {steps} batches", epoch + 1)));
             };
             let (images, targets) = next?;
-            let made = trainer.micro_batch(&images, &targets, place as u32);
-            let (gradients, loss) = made.map_err(|error| in_place(epoch, batch, error))?;
-            if batch == 0 {
-                first_batch = Some(FirstBatch::of(&images, &targets));
+            if !trainer.looked_at {
+                warn_of(trainer.network, &images).map_err(|error| in_place(epoch, batch, error))?;
+                trainer.looked_at = true;
             }
-            let n = images.dims()[0] as u32;
-            if !trainer.compared {
-                first_images.get_or_insert(images);
+            if first.is_none() && (step == 0 || !trainer.compared) {
+                first = Some((images.clone(), targets.clone()));
             }
-            Ok(Some((gradients, loss, n)))
+            Ok(Some((images, targets)))
         };
         let (gradients, loss_sum, images) = if self.training.micro_batches == 1 {
-            let (gradients, loss, images) = read(self, 0)?.expect("a step has a batch");
+            let (images, targets) = read(self, 0)?.expect("a step has a batch");
+            let (gradients, loss) = self.micro_batch(&images, &targets, 0)?;
+            let images = images.dims()[0] as u32;
             (gradients, kernels::scale(&loss, f64::from(images)), images)
         } else {
-            let mut leaf = |place| match read(self, place)? {
-                Some((gradients, loss, images)) => Sums::of(self.network, &gradients, &loss, images).map(Some),
-                None => Ok(None),
+            let own = if self.training.sync_batch_norm && end - step > 1 {
+                let places = share.first()..share.first() + share.places();
+                let parts = places.map_while(|place| read(self, place).transpose()).collect::<Result<Vec<_>>>()?;
+                self.side_by_side(&parts, (end - step) as usize)?
+            } else {
+                let mut leaf = |place| {
+                    let Some((images, targets)) = read(self, place)? else { return Ok(None) };
+                    let (gradients, loss) = self.micro_batch(&images, &targets, place as u32)?;
+                    Sums::of(self.network, &gradients, &loss, images.dims()[0] as u32).map(Some)
+                };
+                tree(share.first(), share.places(), &mut leaf, &Sums::add)?
             };
-            let own = tree(share.first(), share.places(), &mut leaf, &Sums::add)?;
-            self.expect_other_batches(first_images)?;
+            self.expect_other_batches(first.as_ref().map(|(images, _)| images))?;
             Sums::of_all(own, self.network, &*self.ranks)?.into_step(self.network)
         };
         let updated = on_workers(&loss_sum.device(), || self.update(gradients, lr));
         updated.map_err(|error| in_place(epoch, end - 1, error))?;
         if step == 0 {
-            self.first_batch = first_batch;
+            self.first_batch =
+                first.filter(|_| share.has(0)).map(|(images, targets)| FirstBatch::of(&images, &targets));
             self.position.epoch_steps.push(steps);
         }
         self.loss_sum = Some(match &self.loss_sum {
@@ -265,19 +272,6 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         self.position.step = end;
         self.position.steps += end - step;
         Ok(())
-    }
-
-    /// The gradients on one batch, which stands at `place` of this step, and its mean loss.
-    fn micro_batch(&mut self, images: &Tensor, targets: &Tensor, place: u32) -> Result<(Gradients, Tensor)> {
-        if !self.looked_at {
-            warn_of(self.network, images)?;
-            self.looked_at = true;
-        }
-        let (network, Training { objective, seed, mixup, .. }) = (&*self.network, &self.training);
-        let step = self.position.steps + place;
-        let mode = Mode::Train { seed: *seed, step };
-        let mix = mixup.map(|alpha| Mix::draw(alpha, *seed, step, images.dims().first().copied().unwrap_or(0)));
-        on_workers(&images.device(), || gradients(network, objective, mode, images, targets, mix.as_ref()))
     }
 
     /// A step of the optimizer.

@@ -44,13 +44,18 @@ pub struct Training {
     /// of the mean loss over all their images. So a batch of 256 images in 8 micro-batches of 32 needs the memory of 32.
     /// The last step of an epoch has what is left. The learning rate is that of the last micro-batch.
     ///
-    /// A batch norm takes the statistics of each micro-batch. Its running statistics change once per step, to the mean
+    /// A batch norm takes the statistics of each micro-batch, if not by [`Training::sync_batch_norm`]. Its running statistics change once per step, to the mean
     /// of what each micro-batch would have made of them.
     ///
     /// Gradients, losses and running statistics, times the number of images, are added in a fixed binary tree over the
     /// places `0 .. micro_batches`: the sum of a range is that of its first half plus that of its second half. So the
     /// bits do not depend on how many processes share the places: see [`crate::training::Trainer::with_ranks`].
     pub micro_batches: u32,
+    /// Synchronised batch norm (PyTorch: `SyncBatchNorm`): norms take the statistics of all micro-batches of a step, on all
+    /// processes, in place of those of each. Gradients flow through them. So a step is that of one batch of all images, up to
+    /// rounding, and its bits do not depend on the number of processes either. Norms wait for each other: a process has its
+    /// micro-batches in memory all at once, and its convolutions and norms are not fused. With one micro-batch nothing changes.
+    pub sync_batch_norm: bool,
     /// The decay of an exponential moving average (EMA) of all parameters, updated after each step of the optimizer:
     /// see [`quarterturn_autograd::Averages`] and [`crate::training::Trainer::with_averages`]. 0.999 reaches back over
     /// about a thousand steps.
@@ -90,6 +95,7 @@ impl Training {
             frozen: Vec::new(),
             clip: None,
             micro_batches: 1,
+            sync_batch_norm: false,
             average: None,
             mixup: None,
             data: Config::new(),
@@ -113,6 +119,7 @@ impl Training {
             ("frozen", self.frozen != usual.frozen, self.frozen.join(" ")),
             ("clip", self.clip != usual.clip, format!("{:?}", self.clip)),
             ("micro_batches", self.micro_batches != usual.micro_batches, self.micro_batches.to_string()),
+            ("sync_batch_norm", self.sync_batch_norm != usual.sync_batch_norm, self.sync_batch_norm.to_string()),
             ("average", self.average != usual.average, format!("{:?}", self.average)),
             ("mixup", self.mixup != usual.mixup, format!("{:?}", self.mixup)),
         ];
@@ -130,7 +137,8 @@ impl Training {
 
     /// Whether a state may have a setting of this name, though this run has not.
     pub(super) fn may_have(name: &str) -> bool {
-        ["objective", "groups", "frozen", "clip", "micro_batches", "average", "mixup"].contains(&name)
+        ["objective", "groups", "frozen", "clip", "micro_batches", "sync_batch_norm", "average", "mixup"]
+            .contains(&name)
             || name.starts_with(DATA)
     }
 

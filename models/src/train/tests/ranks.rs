@@ -19,7 +19,7 @@ use std::{
 
 /// A rank that is a thread.
 #[derive(Debug)]
-struct Thread {
+pub(super) struct Thread {
     rank: usize,
     to: Vec<Mutex<mpsc::Sender<Vec<u8>>>>,
     from: Vec<Mutex<mpsc::Receiver<Vec<u8>>>>,
@@ -44,7 +44,7 @@ impl Ranks for Thread {
 }
 
 /// What each of `size` ranks makes of its part, on a thread of its own.
-fn on_ranks<T: Send>(size: usize, part: impl Fn(Arc<Thread>) -> T + Sync) -> Vec<T> {
+pub(super) fn on_ranks<T: Send>(size: usize, part: impl Fn(Arc<Thread>) -> T + Sync) -> Vec<T> {
     let (mut to, mut from) = (Vec::new(), Vec::new());
     (0..size).for_each(|_| {
         to.push(Vec::new());
@@ -103,6 +103,7 @@ fn files(
     folder: &Path,
     network: impl Fn() -> Box<dyn Network> + Sync,
     device: &Device,
+    sync_batch_norm: bool,
     sizes: &[usize],
 ) -> [Vec<u8>; 2] {
     let [state, best] = ["state", "best"].map(|name| folder.join(format!("{name}.safetensors")));
@@ -111,7 +112,7 @@ fn files(
     }
     let validation =
         Validation { metrics: vec![Metric::Loss, Metric::Accuracy], best: Some(best.clone()), patience: None };
-    let mut sizes = sizes.iter().cycle();
+    let (mut sizes, training) = (sizes.iter().cycle(), || Training { sync_batch_norm, ..training() });
     loop {
         let ended = on_ranks(*sizes.next().unwrap(), |ranks| -> Result<bool> {
             let mut network = network();
@@ -148,10 +149,16 @@ fn any_number_of_ranks_makes_the_same_bits_and_a_run_goes_on_with_another_number
     let folder = Folder::new("ranks");
     let networks: [&(dyn Fn() -> Box<dyn Network> + Sync); 2] = [&|| Box::new(super::small()), &|| Box::new(resnet())];
     for network in networks {
-        let one = files(folder.path(), network, &Device::Cpu, &[1]);
-        for sizes in [&[2][..], &[4], &[8], &[2, 4, 1]] {
-            assert!(files(folder.path(), network, &Device::Cpu, sizes) == one, "{sizes:?} ranks");
-        }
+        let on = |sync_batch_norm, sizes| files(folder.path(), network, &Device::Cpu, sync_batch_norm, sizes);
+        let [of_each, of_all] = [false, true].map(|sync_batch_norm| {
+            let one = on(sync_batch_norm, &[1]);
+            let of_one_size = if sync_batch_norm { &[&[8][..]][..] } else { &[&[2], &[4], &[8]] };
+            for sizes in of_one_size.iter().chain([&&[2, 4, 1][..]]) {
+                assert!(on(sync_batch_norm, sizes) == one, "{sizes:?} ranks");
+            }
+            one
+        });
+        assert!(of_each != of_all, "norms of all micro-batches are those of each");
     }
 }
 
@@ -159,8 +166,10 @@ fn any_number_of_ranks_makes_the_same_bits_and_a_run_goes_on_with_another_number
 fn ranks_with_a_gpu_make_the_same_bits() {
     let folder = Folder::new("ranks-gpu");
     for device in testing::devices().into_iter().filter(|device| !matches!(device, Device::Cpu)) {
-        let on = |sizes| files(folder.path(), || Box::new(super::small()), &device, sizes);
-        assert!(on(&[1]) == on(&[2, 4]), "{device}");
+        for sync_batch_norm in [false, true] {
+            let on = |sizes| files(folder.path(), || Box::new(super::small()), &device, sync_batch_norm, sizes);
+            assert!(on(&[1]) == on(&[2, 4]), "{device}");
+        }
     }
 }
 

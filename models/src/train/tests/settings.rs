@@ -113,6 +113,7 @@ fn settings_that_differ_are_named() {
         (Training { frozen: vec!["linear.*".into()], ..usual.clone() }, "training.frozen"),
         (Training { clip: Some(Clip::Value(1.0)), ..usual.clone() }, "training.clip"),
         (Training { micro_batches: 2, ..usual.clone() }, "training.micro_batches"),
+        (Training { sync_batch_norm: true, ..usual.clone() }, "training.sync_batch_norm"),
         (Training { average: Some(0.5), ..usual.clone() }, "training.average"),
         (Training { mixup: Some(0.5), ..usual.clone() }, "training.mixup"),
         (Training { data: data("augmentation"), ..usual.clone() }, "training.data.augmentation"),
