@@ -9,6 +9,8 @@ use std::cell::Cell;
 struct Draw {
     stream: Stream,
     drawn: Cell<u64>,
+    /// With layers behind which windows may leave over what does not count: see [`bare_network`].
+    bare: bool,
 }
 
 impl Draw {
@@ -44,7 +46,7 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
             7 => {
                 let (kernel_size, stride) = (2 + draw.below(3), 1 + draw.below(2));
                 let window = Window { kernel_size, stride, padding: (kernel_size - 1) / 2 };
-                x.transposed_conv(&name, channels, window, 0)
+                x.transposed_conv(&name, channels, window, if draw.bare { draw.below(stride) } else { 0 })
             }
             8 => x.separable_conv(&name, channels, draw.window()),
             9 => {
@@ -61,12 +63,16 @@ fn body(mut x: Builder, draw: &Draw, channels: usize, depth: usize) -> Builder {
             14 => {
                 let interpolation = [Interpolation::Bilinear, Interpolation::Nearest][draw.below(2)];
                 // Of pixels that repeat, a window that leaves some over may miss nothing: a convolution makes them differ.
-                x.resize(&name, 6 + draw.below(12), interpolation).conv(&format!("fill{i}"), channels, same)
+                let x = x.resize(&name, 6 + draw.below(12), interpolation);
+                if draw.bare { x } else { x.conv(&format!("fill{i}"), channels, same) }
             }
             // What the padding adds is taken away again.
             16 => {
                 let wide = Window { kernel_size: 3, stride: 1, padding: 2 };
                 x.conv(&name, channels, wide).crop(&format!("crop{i}"), 1)
+            }
+            15 if draw.bare => {
+                x.upsample_nearest(&name, 2).chain(&format!("behind{i}"), |x| x.max_pool("pool", draw.window()))
             }
             15 => x.upsample_nearest(&name, 2).conv(&format!("fill{i}"), channels, same),
             _ => {
@@ -117,7 +123,16 @@ fn on_a_subgroup(x: Builder, draw: &Draw, group: Group, channels: usize) -> (Bui
 
 /// The random network of this number, and the extent of images that fit it.
 pub fn network(number: u32) -> (Sequential, usize) {
-    let draw = Draw { stream: Stream::new(2026, number, 0), drawn: Cell::new(0) };
+    drawn(Draw { stream: Stream::new(2026, number, 0), drawn: Cell::new(0), bare: false }, number)
+}
+
+/// As [`network`], with any layer behind one that repeats pixels or adds rows at one end.
+#[allow(dead_code, reason = "not every test that has this module tries them")]
+pub fn bare_network(number: u32) -> (Sequential, usize) {
+    drawn(Draw { stream: Stream::new(2027, number, 0), drawn: Cell::new(0), bare: true }, number)
+}
+
+fn drawn(draw: Draw, number: u32) -> (Sequential, usize) {
     let group = Group::ALL[draw.below(3)];
     let builder = Builder::new(group, 1 + draw.below(2), Init::kaiming(u64::from(number)), &Device::Cpu);
     let channels = 1 + draw.below(3);
