@@ -1,7 +1,7 @@
 //! Batches of a data set as tensors.
 
 use crate::{Dataset, Normalization};
-use quarterturn_core::{Device, HostBuffer, Result, Shape, Stream, Tensor};
+use quarterturn_core::{Device, Error, HostBuffer, Result, Shape, Stream, Tensor};
 
 /// The stream that shuffles an epoch.
 pub(crate) const SHUFFLE: u32 = u32::from_be_bytes(*b"shuf");
@@ -76,20 +76,16 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Normalises the images.
+    /// Normalises the images. If the images do not have as many channels as the normalisation, each batch is an error, as those of
+    /// [`crate::Loader`] are.
     ///
     /// # Panics
-    /// If the normalisation has another number of channels than the images, or a deviation is not positive.
+    /// If there is not one mean and one positive deviation for each channel of the normalisation.
     #[must_use]
     #[track_caller]
     pub fn normalized(mut self, normalization: &Normalization) -> Self {
-        let (channels, means, stds) = (self.dataset.extents()[0], normalization.mean.len(), normalization.std.len());
-        assert!(
-            means == channels && stds == channels,
-            "Batches::normalized: one mean and one deviation for each of {channels} channels, got {means} and {stds}"
-        );
         normalization.check("Batches::normalized");
-        self.tables = (0..channels).map(|channel| normalization.table(channel)).collect();
+        self.tables = (0..normalization.mean.len()).map(|channel| normalization.table(channel)).collect();
         self
     }
 
@@ -110,6 +106,11 @@ impl<'a> Batches<'a> {
 
     fn batch(&self, indices: Vec<usize>) -> Result<Batch> {
         let [channels, height, width] = self.dataset.extents();
+        if channels != self.tables.len() {
+            let (name, means) = (self.dataset.name(), self.tables.len());
+            let message = format!("{name}: images of {channels} channels, and a normalisation of {means}");
+            return Err(Error::Invalid(message));
+        }
         let mut values = HostBuffer::scratch(indices.len() * channels * height * width);
         for (&index, image) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
             normalize(self.dataset.image(index), &self.tables, image);
@@ -235,9 +236,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "each of 2 channels, got 1 and 1")]
-    fn a_normalisation_of_other_channels_is_a_broken_contract() {
-        let _ = numbered(1).batches(1).normalized(&Normalization::none(1));
+    fn a_normalisation_of_other_channels_is_an_error() {
+        let error = numbered(1).batches(1).normalized(&Normalization::none(1)).next().unwrap().unwrap_err().to_string();
+        assert!(error.ends_with("numbered: images of 2 channels, and a normalisation of 1"), "{error}");
     }
 
     #[test]

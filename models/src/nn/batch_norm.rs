@@ -65,6 +65,26 @@ impl BatchNorm {
         self
     }
 
+    /// The weight, one for each channel (called γ in the paper of batch norm).
+    pub fn weight(&self) -> &Param {
+        &self.weight
+    }
+
+    /// The bias, one for each channel (β).
+    pub fn bias(&self) -> &Param {
+        &self.bias
+    }
+
+    /// The running mean of each channel.
+    pub fn running_mean(&self) -> &Param {
+        &self.running_mean
+    }
+
+    /// The running variance of each channel.
+    pub fn running_var(&self) -> &Param {
+        &self.running_var
+    }
+
     /// Whether a ReLU follows.
     pub(crate) fn has_relu(&self) -> bool {
         self.relu

@@ -129,8 +129,11 @@ impl Builder {
         self.described(Node::new(Relu::KIND, ""))
     }
 
-    /// Adds dropout with probability `p`, in training only. A norm and a ReLU must come right before it. With `p` = 0
-    /// nothing is added.
+    /// Adds dropout with probability `p`, in training only. With `p` = 0 nothing is added.
+    ///
+    /// A norm and a ReLU must come right before it, as all three are computed at once: the backward pass knows what was kept by
+    /// what is above 0 after the ReLU, and no mask is stored. Elsewhere take [`Builder::dropout_maps`], or a layer of your own that
+    /// calls [`quarterturn_autograd::Var::dropout`].
     #[must_use]
     pub fn dropout(self, p: f32) -> Self {
         self.described(Node::new(DROPOUT, "").with("p", p))

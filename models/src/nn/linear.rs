@@ -32,6 +32,11 @@ impl Linear {
         &self.weight
     }
 
+    /// The bias.
+    pub fn bias(&self) -> &Param {
+        &self.bias
+    }
+
     fn in_features(&self) -> usize {
         self.weight.value().shape()[1]
     }
