@@ -23,6 +23,7 @@ use quarterturn_examples::{
     files,
     model::{Fitted, Model},
     preparation, ranks, say,
+    tensorboard::TensorBoard,
 };
 use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -82,6 +83,9 @@ struct Args {
     /// Decides starting weights, order, augmentation, and which images are held out
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Write an event file of TensorBoard to this folder, which is the run's own: losses, metrics, learning rate and seconds of each epoch
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
     #[command(flatten)]
     device: args::DeviceArgs,
     #[command(flatten)]
@@ -180,6 +184,7 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
         loader.epoch(epoch).starting_at(from as usize).map(|batch| batch.map(|batch| batch.into_pair()))
     };
     let log = EpochLog::new(&folder, "train");
+    let mut board = args.tensorboard.as_deref().filter(|_| writes).map(TensorBoard::new).transpose()?;
     let validation = Validation { metrics: metrics.clone(), best: Some(best.clone()), patience: args.patience };
     let _ = trainer.fit(
         |epoch, from| Ok(pairs(&train, epoch, from)),
@@ -190,6 +195,9 @@ fn run(args: &Args, ranks: Arc<dyn Ranks>) -> Result<()> {
                 tell(report);
                 if writes {
                     log.write(report, at.lr)?;
+                }
+                if let Some(board) = &mut board {
+                    board.write(report, at.lr)?;
                 }
                 trainer.save(&state)?;
             }

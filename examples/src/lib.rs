@@ -34,6 +34,7 @@ pub mod runner;
 pub mod say;
 pub mod significance;
 pub mod table;
+pub mod tensorboard;
 pub mod weights;
 
 /// Its code is compiled and run as a test.
