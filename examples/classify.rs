@@ -4,14 +4,9 @@ use clap::Parser;
 use quarterturn::{
     core::{Error, Result, Tensor},
     kernels::{softmax, transform_plane},
-    models::{Network, checkpoint::Preparation},
+    models::Network,
 };
-use quarterturn_examples::{
-    args, device,
-    reader::Reader,
-    say,
-    weights::{NAMES_HELP, NameArgs},
-};
+use quarterturn_examples::{args, reader::ReaderArgs, say, weights::NAMES_HELP};
 use serde::Serialize;
 use std::{
     fs,
@@ -26,11 +21,8 @@ const ENDINGS: [&str; 5] = ["jpg", "jpeg", "png", "tif", "tiff"];
 #[derive(Parser)]
 #[command(after_help = NAMES_HELP)]
 struct Args {
-    /// The network: a safetensors file
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
     #[command(flatten)]
-    names: NameArgs,
+    network: ReaderArgs,
     /// Images (JPEG, PNG or TIFF), or folders of them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -40,11 +32,6 @@ struct Args {
     /// Also show the images turned by 90°, 180° and 270°, side by side
     #[arg(long)]
     turned: bool,
-    /// How images are prepared, in place of what the file says: such as "resize 224x224; normalize 0.5,0.5,0.5 0.5,0.5,0.5"
-    #[arg(long, value_name = "STEPS")]
-    preparation: Option<Preparation>,
-    #[command(flatten)]
-    device: args::DeviceArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -81,16 +68,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let device = device::open(args.device.device)?;
-    let checkpoint = args.names.read(&args.checkpoint)?;
-    let network = checkpoint.network(&device)?;
-    let reader = Reader::new(args.preparation.as_ref(), &checkpoint, &args.checkpoint, &*network)?;
+    let (network, checkpoint, reader) = args.network.open()?;
     // Of the classes, if the file says them.
     let names = checkpoint.notes().get("classes").map(|names| names.lines().map(String::from).collect());
     let names: Vec<String> = names.unwrap_or_default();
     let mut seen = Vec::new();
     for path in image_paths(&args.images)? {
-        let image = reader.read(&path, &device)?;
+        let image = reader.read(&path, &network.device())?;
         let one = look(&*network, &image, &path, args, &names)?;
         if args.json { seen.push(one) } else { print(&one) }
     }

@@ -26,9 +26,9 @@ use quarterturn_examples::{
     progress::Progress,
     rotations::Protocol,
     say, table,
-    weights::{NAMES_HELP, NameArgs},
+    weights::NAMES_HELP,
 };
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 /// Images that are counted together.
 const SLICE: usize = 250;
@@ -39,11 +39,8 @@ const PROBES: usize = 16;
 #[derive(Parser)]
 #[command(after_help = NAMES_HELP)]
 struct Args {
-    /// The network: a safetensors file
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
     #[command(flatten)]
-    names: NameArgs,
+    network: args::NetworkArgs,
     #[command(flatten)]
     data: args::DataArgs,
     #[command(flatten)]
@@ -76,7 +73,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let device = device::open(args.device.device)?;
-    let checkpoint = args.names.read(&args.checkpoint)?;
+    let checkpoint = args.network.read()?;
     let network = checkpoint.network(&device)?;
     let Chosen { preparation, fill, source } = Chosen::of(args, &checkpoint)?;
     if args.pictures.has_masks() {
@@ -138,7 +135,7 @@ fn run(args: &Args) -> Result<()> {
     csv.save()?;
 
     let settings: Vec<String> = network.config().iter().map(|(name, value)| format!("{name} {value}")).collect();
-    say::result(format_args!("\n{}: {}", args.checkpoint.display(), settings.join(", ")));
+    say::result(format_args!("\n{}: {}", args.network.checkpoint.display(), settings.join(", ")));
     say::result(format_args!("{name}: {} images", test.len()));
     say::result(format_args!("prepared: {preparation}; {source}"));
     table::print(&["angle", "recognised", "accuracy %"], &rows);

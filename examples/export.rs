@@ -5,12 +5,7 @@ use quarterturn::{
     core::{Device, Error, Result},
     models::{checkpoint::save_half, export::Plain},
 };
-use quarterturn_examples::{
-    args,
-    input::Input,
-    say,
-    weights::{NAMES_HELP, NameArgs},
-};
+use quarterturn_examples::{args, input::Input, say, weights::NAMES_HELP};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -22,11 +17,8 @@ use std::{
 #[derive(Parser)]
 #[command(after_help = NAMES_HELP)]
 struct Args {
-    /// The network's checkpoint
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
     #[command(flatten)]
-    names: NameArgs,
+    network: args::NetworkArgs,
     /// Write an ONNX model (operator set 18)
     #[arg(long, value_name = "FILE", required_unless_present_any = ["plain", "half"])]
     onnx: Option<PathBuf>,
@@ -50,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let checkpoint = args.names.read(&args.checkpoint)?;
+    let checkpoint = args.network.read()?;
     let network = checkpoint.network(&Device::Cpu)?;
     if let Some(path) = &args.half {
         save_half(path, &*network, &checkpoint.notes())?;

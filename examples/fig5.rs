@@ -8,7 +8,7 @@ use quarterturn_examples::{
     angle_chart,
     digits::Digits,
     figure,
-    rotations::{self, BUILT_IN_AND_RESUMED, Findings, Outcome, PAPERS, Plan, RotationArgs, Sizes, Turns},
+    rotations::{self, BUILT_IN_AND_RESUMED, Findings, Outcome, PAPERS, Plan, RotationArgs, Turns},
     say, table,
 };
 use std::process::ExitCode;
@@ -18,14 +18,7 @@ fn main() -> ExitCode {
         "Figure 5: Z2CNN and P4CNN, trained on upright digits, tested on rotated ones",
         BUILT_IN_AND_RESUMED,
     );
-    let plan = Plan {
-        name: "fig5",
-        args: &args,
-        networks: &PAPERS,
-        tasks: &[Turns::UPRIGHT.into()],
-        sizes: Sizes { seeds: 1, full_seeds: 10 },
-        measure: None,
-    };
+    let plan = Plan::upright("fig5", &args, &PAPERS, 1);
     rotations::main(&plan, |findings| draw(findings, &args))
 }
 

@@ -9,8 +9,8 @@ use quarterturn_examples::{
     dot_chart::{self, Dots},
     figure, files,
     rotations::{
-        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Sizes,
-        Turns, shift_consistency,
+        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Turns,
+        shift_consistency,
     },
     say, table,
 };
@@ -24,14 +24,7 @@ const NETWORKS: [&str; 5] = ["p4:27", "p4:27:adaptive", "p4:28", "p4:29", "p4:29
 fn main() -> ExitCode {
     let args =
         RotationArgs::read("Figure 7: adaptive subsampling, on rotated and on shifted digits", BUILT_IN_AND_RESUMED);
-    let plan = Plan {
-        name: "fig7",
-        args: &args,
-        networks: &NETWORKS,
-        tasks: &[Turns::UPRIGHT.into()],
-        sizes: Sizes { seeds: 3, full_seeds: 10 },
-        measure: Some(&MEASURE),
-    };
+    let plan = Plan::upright("fig7", &args, &NETWORKS, 3).measuring(&MEASURE);
     rotations::main(&plan, |findings| draw(findings, &args))
 }
 

@@ -11,7 +11,7 @@ use quarterturn_examples::{
     files, palette,
     rotations::{
         self, BUILT_IN_AND_RESUMED, CONVS, Design, Findings, Measure, Measured, Outcome, Plan, RotationArgs, Sample,
-        Settings, Sizes, Turns, relative_change, rings, statistics,
+        Settings, Turns, relative_change, rings, statistics,
     },
     say, table,
 };
@@ -30,14 +30,7 @@ const NETWORKS: [&str; 6] =
 
 fn main() -> ExitCode {
     let args = RotationArgs::read("Figure 8: padding, on rotated digits", BUILT_IN_AND_RESUMED);
-    let plan = Plan {
-        name: "fig8",
-        args: &args,
-        networks: &NETWORKS,
-        tasks: &[Turns::UPRIGHT.into()],
-        sizes: Sizes { seeds: 3, full_seeds: 10 },
-        measure: Some(&MEASURE),
-    };
+    let plan = Plan::upright("fig8", &args, &NETWORKS, 3).measuring(&MEASURE);
     rotations::main(&plan, |findings| draw(findings, &args))
 }
 

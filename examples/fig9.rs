@@ -8,8 +8,8 @@ use quarterturn_examples::{
     dot_chart::{self, Dots},
     figure, files,
     rotations::{
-        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Sizes,
-        Turns, equivariance_errors,
+        self, BUILT_IN_AND_RESUMED, Findings, Measure, Measured, Outcome, PerSeed, Plan, RotationArgs, Sample, Turns,
+        equivariance_errors,
     },
     say, table,
 };
@@ -23,14 +23,7 @@ const NETWORKS: [&str; 5] = ["p4:31:break-0", "p4:31:break-1", "p4:31:break-2", 
 
 fn main() -> ExitCode {
     let args = RotationArgs::read("Figure 9: equivariance broken at one depth alone", BUILT_IN_AND_RESUMED);
-    let plan = Plan {
-        name: "fig9",
-        args: &args,
-        networks: &NETWORKS,
-        tasks: &[Turns::UPRIGHT.into()],
-        sizes: Sizes { seeds: 3, full_seeds: 10 },
-        measure: Some(&MEASURE),
-    };
+    let plan = Plan::upright("fig9", &args, &NETWORKS, 3).measuring(&MEASURE);
     rotations::main(&plan, |findings| draw(findings, &args))
 }
 

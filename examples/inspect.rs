@@ -6,17 +6,17 @@ use plotters::style::RGBColor;
 use quarterturn::{
     core::{Error, Result, Tensor},
     kernels::{Group, Subgroup, transform_plane},
-    models::{DepthError, EquivarianceError, Exactness, Network, checkpoint::Preparation},
+    models::{DepthError, EquivarianceError, Exactness, Network},
 };
 use quarterturn_examples::{
     args,
     csv::Csv,
-    device, figure,
+    figure,
     inspection::{self, ErrorChart, Filters, MapChart, Picture},
     palette,
-    reader::Reader,
+    reader::{Reader, ReaderArgs},
     say,
-    weights::{NAMES_HELP, NameArgs},
+    weights::NAMES_HELP,
 };
 use std::{
     path::{Path, PathBuf},
@@ -35,11 +35,8 @@ const LEAST: f64 = 560.0;
 #[derive(Parser)]
 #[command(after_help = NAMES_HELP)]
 struct Args {
-    /// The network: a safetensors file
-    #[arg(long, value_name = "FILE")]
-    checkpoint: PathBuf,
     #[command(flatten)]
-    names: NameArgs,
+    network: ReaderArgs,
     /// An image: JPEG, PNG or TIFF
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
@@ -55,11 +52,6 @@ struct Args {
     /// Rows of maps for each layer: those channels first that vary most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     rows: u64,
-    /// How images are prepared, in place of what the file says: such as "resize 224x224; normalize 0.5,0.5,0.5 0.5,0.5,0.5"
-    #[arg(long, value_name = "STEPS")]
-    preparation: Option<Preparation>,
-    #[command(flatten)]
-    device: args::DeviceArgs,
     #[command(flatten)]
     out: args::OutArgs,
 }
@@ -74,11 +66,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let device = device::open(args.device.device)?;
-    let checkpoint = args.names.read(&args.checkpoint)?;
-    let network = checkpoint.network(&device)?;
-    let reader = Reader::new(args.preparation.as_ref(), &checkpoint, &args.checkpoint, &*network)?;
-    let image = reader.read(&args.image, &device)?;
+    let (network, _, reader) = args.network.open()?;
+    let image = reader.read(&args.image, &network.device())?;
     let names: Vec<String> = inspection::layers(&*network, image.shape())?.into_iter().map(|(name, _)| name).collect();
     let shown = chosen(&args.layers, &names)?;
     let symmetry = Exactness::of(&*network, [image.dims()[3], image.dims()[4]])?.symmetry;

@@ -1,7 +1,11 @@
 //! Options that several examples take, each defined once.
 
+use super::weights::NameArgs;
 use clap::{Args, ValueEnum};
-use quarterturn::core::{Error, Result};
+use quarterturn::{
+    core::{Error, Result},
+    models::Checkpoint,
+};
 use std::{ops::RangeInclusive, path::PathBuf, process::ExitCode};
 
 /// Where results go.
@@ -63,6 +67,26 @@ pub enum DeviceChoice {
     Cpu,
     /// A GPU through Vulkan, Metal or DirectX 12; an error if there is none
     Gpu,
+}
+
+/// A saved network.
+#[derive(Args)]
+pub struct NetworkArgs {
+    /// The network: a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    names: NameArgs,
+}
+
+impl NetworkArgs {
+    /// What the file says, with the names and settings that the user gave.
+    ///
+    /// # Errors
+    /// As [`NameArgs::read`].
+    pub fn read(&self) -> Result<Checkpoint> {
+        self.names.read(&self.checkpoint)
+    }
 }
 
 /// Which digits.

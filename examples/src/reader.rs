@@ -1,5 +1,10 @@
 //! From an image file to what a saved network reads.
 
+use super::{
+    args::{DeviceArgs, NetworkArgs},
+    device,
+};
+use clap::Args;
 use quarterturn::{
     core::{Device, Error, Result, Tensor},
     data::{Pipeline, image_file},
@@ -9,6 +14,32 @@ use quarterturn::{
     },
 };
 use std::path::Path;
+
+/// A saved network that reads image files, on the command line.
+#[derive(Args)]
+pub struct ReaderArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// How images are prepared, in place of what the file says: such as "resize 224x224; normalize 0.5,0.5,0.5 0.5,0.5,0.5"
+    #[arg(long, value_name = "STEPS")]
+    preparation: Option<Preparation>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl ReaderArgs {
+    /// The network, on its device; what else its file says; and what prepares images for it.
+    ///
+    /// # Errors
+    /// If there is no such device, the file cannot be read, or as [`Reader::new`].
+    pub fn open(&self) -> Result<(Box<dyn Network>, Checkpoint, Reader)> {
+        let device = device::open(self.device.device)?;
+        let checkpoint = self.network.read()?;
+        let network = checkpoint.network(&device)?;
+        let reader = Reader::new(self.preparation.as_ref(), &checkpoint, &self.network.checkpoint, &*network)?;
+        Ok((network, checkpoint, reader))
+    }
+}
 
 /// Prepares images for a network.
 pub struct Reader {

@@ -73,6 +73,20 @@ pub struct Plan<'a> {
     pub measure: Option<&'a Measure>,
 }
 
+impl<'a> Plan<'a> {
+    /// Of networks that are trained on upright digits, over so many seeds unless the user says otherwise; ten in the paper.
+    pub fn upright(name: &'a str, args: &'a RotationArgs, networks: &'a [&'a str], seeds: u64) -> Self {
+        const TASKS: [Task; 1] = [Task { turns: Turns::UPRIGHT, classes: Classes::ALL }];
+        Plan { name, args, networks, tasks: &TASKS, sizes: Sizes { seeds, full_seeds: 10 }, measure: None }
+    }
+
+    /// The same, and this is measured besides accuracies.
+    #[must_use]
+    pub fn measuring(self, measure: &'a Measure) -> Self {
+        Plan { measure: Some(measure), ..self }
+    }
+}
+
 /// Trains and tests; writes a CSV after each run.
 ///
 /// # Errors
