@@ -152,8 +152,10 @@ fn any_number_of_ranks_makes_the_same_bits_and_a_run_goes_on_with_another_number
         let on = |sync_batch_norm, sizes| files(folder.path(), network, &Device::Cpu, sync_batch_norm, sizes);
         let [of_each, of_all] = [false, true].map(|sync_batch_norm| {
             let one = on(sync_batch_norm, &[1]);
-            let of_one_size = if sync_batch_norm { &[&[8][..]][..] } else { &[&[2], &[4], &[8]] };
-            for sizes in of_one_size.iter().chain([&&[2, 4, 1][..]]) {
+            // A run in parts is one on each number.
+            let sizes: &[&[usize]] =
+                if sync_batch_norm { &[&[8], &[2, 4, 1]] } else { &[&[2], &[4], &[8], &[2, 4, 1]] };
+            for sizes in sizes {
                 assert!(on(sync_batch_norm, sizes) == one, "{sizes:?} ranks");
             }
             one
