@@ -204,6 +204,8 @@ pub(crate) trait Simd: Copy {
     fn add_bits(a: Self::V, b: Self::V) -> Self::V;
     /// The bits that both of a pair have.
     fn and_bits(a: Self::V, b: Self::V) -> Self::V;
+    /// The bits that either of a pair has.
+    fn or_bits(a: Self::V, b: Self::V) -> Self::V;
     /// Larger of each pair; the second where either is NaN.
     fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`, rounded once (on `Portable`: twice).
@@ -304,6 +306,10 @@ impl Simd for Scalar {
         f32::from_bits(a.to_bits() & b.to_bits())
     }
     #[inline(always)]
+    fn or_bits(a: f32, b: f32) -> f32 {
+        f32::from_bits(a.to_bits() | b.to_bits())
+    }
+    #[inline(always)]
     fn max(a: f32, b: f32) -> f32 {
         if a > b { a } else { b }
     }
@@ -354,6 +360,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn and_bits(a: Self::V, b: Self::V) -> Self::V {
         std::array::from_fn(|i| Scalar::and_bits(a[i], b[i]))
+    }
+    #[inline(always)]
+    fn or_bits(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| Scalar::or_bits(a[i], b[i]))
     }
     #[inline(always)]
     fn max(a: Self::V, b: Self::V) -> Self::V {
@@ -444,6 +454,10 @@ mod x86 {
             unsafe { _mm256_and_ps(a, b) }
         }
         #[inline(always)]
+        fn or_bits(a: __m256, b: __m256) -> __m256 {
+            unsafe { _mm256_or_ps(a, b) }
+        }
+        #[inline(always)]
         fn max(a: __m256, b: __m256) -> __m256 {
             unsafe { _mm256_max_ps(a, b) }
         }
@@ -519,6 +533,10 @@ mod x86 {
         #[inline(always)]
         fn and_bits(a: __m512, b: __m512) -> __m512 {
             unsafe { _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
+        }
+        #[inline(always)]
+        fn or_bits(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
         }
         #[inline(always)]
         fn max(a: __m512, b: __m512) -> __m512 {
@@ -603,6 +621,10 @@ mod arm {
         #[inline(always)]
         fn and_bits(a: float32x4_t, b: float32x4_t) -> float32x4_t {
             unsafe { vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))) }
+        }
+        #[inline(always)]
+        fn or_bits(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))) }
         }
         #[inline(always)]
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {

@@ -227,7 +227,8 @@ fn psi_offsets<const G: usize>(e: &Extents, group: Group, filter: Filter, taps: 
     taps.iter().map(|tap| std::array::from_fn(|d| place(tap, d))).collect()
 }
 
-/// ψ̃ of the channels `rows` of the result, scaled by d_ρ/n, for `P` products: `[input channel, tap][row][filter]`.
+/// ψ̃ of the channels `rows` of the result, scaled by d_ρ/n, for `P` products: `put(term, row, factors)` for each term
+/// (input channel, tap), in order, and each of the rows.
 pub(super) fn filters<const G: usize, const P: usize>(
     e: &Extents,
     group: Group,
@@ -235,7 +236,7 @@ pub(super) fn filters<const G: usize, const P: usize>(
     weight: &[f32],
     taps: &[Tap],
     rows: Range<usize>,
-    out: &mut [f32],
+    mut put: impl FnMut(usize, usize, [f32; P]),
 ) {
     let cols = if filter == Filter::Forward { e.c_in } else { e.c_out };
     let offsets = psi_offsets::<G>(e, group, filter, taps);
@@ -250,8 +251,7 @@ pub(super) fn filters<const G: usize, const P: usize>(
                 for (i, value) in values.into_iter().enumerate() {
                     filters[filter_of_value::<G>(i)] = value * scale::<G>(i);
                 }
-                let out = &mut out[((col * taps.len() + t) * rows.len() + m) * P..][..P];
-                out.copy_from_slice(&filter_factors::<Scalar, G, P>(filters));
+                put(col * taps.len() + t, m, filter_factors::<Scalar, G, P>(filters));
             }
         }
     }

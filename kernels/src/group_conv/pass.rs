@@ -4,6 +4,7 @@ use super::{
     Conv, Extents,
     irrep::{Filter, GAUSS, Tap, filters, taps},
     layout::{Layout, Windows},
+    packed::{InPanels, Packing},
     tile::{Later, Results, Sums, sums, tile_rows, tile_vectors, tiles},
 };
 use crate::{
@@ -114,23 +115,25 @@ impl Finish for Nothing {
 }
 
 /// One convolution, forward or adjoint.
-struct Pass {
-    filter: Filter,
+pub(super) struct Pass {
+    pub filter: Filter,
     /// Whether a turned source must give the same bits, turned.
     exact: bool,
-    windows: Windows,
+    pub windows: Windows,
     /// Channels of the result and of the source.
-    rows: usize,
-    cols: usize,
+    pub rows: usize,
+    pub cols: usize,
     /// Group elements of the source: 1 when lifting.
-    planes: usize,
+    pub planes: usize,
     /// Elements of the result that are summed on their own, as plain convolutions: 1 where the irreps do it for all at once.
     apart: usize,
-    epilogue: Epilogue,
+    pub epilogue: Epilogue,
+    /// How panels are made, where they pay.
+    pub packing: Option<Packing>,
 }
 
 impl Pass {
-    fn forward(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
+    pub(super) fn forward(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
         Pass {
             filter: Filter::Forward,
             exact,
@@ -140,13 +143,17 @@ impl Pass {
             planes: e.g_in,
             apart: 1,
             epilogue,
+            packing: Packing::of(conv.group, exact, e.c_out, e.c_in * taps(e, conv.group).len()),
         }
     }
 
     /// With samples that are spread out, a tap meets some under one element, and zeros under others. The irreps would multiply
     /// those too, up to |G| times as many as there are samples: more than they save. So where turned sources must give the
     /// same bits, each element is summed on its own (where they need not, as in dx, Gauss's products save enough).
-    fn adjoint(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
+    pub(super) fn adjoint(e: &Extents, conv: Conv, exact: bool, epilogue: Epilogue) -> Self {
+        let apart = if exact && conv.stride > 1 { e.g_out } else { 1 };
+        // On average over the phases.
+        let terms = e.c_out * e.k * e.k / (conv.stride * conv.stride);
         Pass {
             filter: Filter::Adjoint,
             exact,
@@ -154,22 +161,22 @@ impl Pass {
             rows: e.c_in,
             cols: e.c_out,
             planes: e.g_in,
-            apart: if exact && conv.stride > 1 { e.g_out } else { 1 },
+            apart,
             epilogue,
+            packing: Packing::of(conv.group, exact, e.c_in, terms).filter(|_| apart == 1),
         }
     }
 
-    /// The results (row, col) modulo `step`: only the taps that meet samples there, not zeros between them.
-    fn phase<const G: usize, const P: usize>(
+    /// For the results (row, col) modulo `step`, the taps that meet samples there, not only zeros between them; and for each
+    /// term (input channel, tap), the place of every element's sample for location 0.
+    pub(super) fn terms<const G: usize>(
         &self,
         e: &Extents,
         group: Group,
-        isa: Isa,
-        weight: &[f32],
         layout: &Layout,
         zeros: usize,
         (row, col): (usize, usize),
-    ) -> Phase<G> {
+    ) -> (Vec<Tap>, Vec<[usize; G]>) {
         let places = |tap: &Tap| -> [Option<usize>; G] {
             std::array::from_fn(|h| {
                 let moved = Group::move_entry(h, tap.row, tap.col, e.k, e.k);
@@ -187,7 +194,22 @@ impl Pass {
                 std::array::from_fn(|h| offset(c, h, places[h]))
             })
         });
-        let offsets: Vec<[usize; G]> = offsets.collect();
+        let offsets = offsets.collect();
+        (taps, offsets)
+    }
+
+    /// The results (row, col) modulo `step`.
+    fn phase<const G: usize, const P: usize>(
+        &self,
+        e: &Extents,
+        group: Group,
+        isa: Isa,
+        weight: &[f32],
+        layout: &Layout,
+        zeros: usize,
+        (row, col): (usize, usize),
+    ) -> Phase<G> {
+        let (taps, offsets) = self.terms::<G>(e, group, layout, zeros, (row, col));
         // The filters of each tile, for the tiles of rows that the micro-kernel takes.
         let inner = offsets.len() * P;
         let mut matrices = HostBuffer::scratch(self.rows * inner);
@@ -198,7 +220,12 @@ impl Pass {
             jobs.push((rows, tile));
             rest = after;
         }
-        jobs.into_par_iter().for_each(|(rows, tile)| filters::<G, P>(e, group, self.filter, weight, &taps, rows, tile));
+        jobs.into_par_iter().for_each(|(rows, tile)| {
+            let count = rows.len();
+            filters::<G, P>(e, group, self.filter, weight, &taps, rows, |term, row, factors| {
+                tile[(term * count + row) * P..][..P].copy_from_slice(&factors);
+            });
+        });
         Phase { row, col, element: 0, offsets, filters: matrices }
     }
 
@@ -266,7 +293,7 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
+    pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
         match (conv.group, pass.exact) {
             _ if pass.apart > 1 => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
             (Group::C1, _) => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
@@ -287,8 +314,30 @@ impl Plan {
     }
 }
 
+/// A plan for a group of order `G`, whose terms take `P` products.
+pub(super) enum PlanOf<const G: usize, const P: usize> {
+    Tiles(InTiles<G, P>),
+    Panels(InPanels<G, P>),
+}
+
+impl<const G: usize, const P: usize> PlanOf<G, P> {
+    fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
+        match pass.packing.zip(pass.packed_layout()) {
+            Some((packing, layout)) => PlanOf::Panels(InPanels::new(pass, packing, layout, e, conv, isa, weight)),
+            None => PlanOf::Tiles(InTiles::new(pass, e, conv, isa, weight)),
+        }
+    }
+
+    fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+        match self {
+            PlanOf::Tiles(plan) => plan.over_images(source, finish),
+            PlanOf::Panels(plan) => plan.over_images(source, finish),
+        }
+    }
+}
+
 /// What the bands of a pass share.
-pub(super) struct PlanOf<const G: usize, const P: usize> {
+pub(super) struct InTiles<const G: usize, const P: usize> {
     pass: Pass,
     isa: Isa,
     /// Threads that share the work.
@@ -300,7 +349,7 @@ pub(super) struct PlanOf<const G: usize, const P: usize> {
     most_rows: usize,
 }
 
-impl<const G: usize, const P: usize> PlanOf<G, P> {
+impl<const G: usize, const P: usize> InTiles<G, P> {
     fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
         let (shares, group) = (shares(e, conv), conv.group);
         // A batch smaller than the number of threads is shared out by bands.
@@ -317,11 +366,11 @@ impl<const G: usize, const P: usize> PlanOf<G, P> {
                 .map(|(at, g)| pass.phase_of_element::<G>(e, group, isa, weight, &layout, at, g))
                 .collect(),
         };
-        PlanOf { pass, isa, shares, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) }
+        InTiles { pass, isa, shares, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) }
     }
 
     fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
-        let PlanOf { pass, layout, .. } = self;
+        let InTiles { pass, layout, .. } = self;
         let Windows { source: extents, result, .. } = pass.windows;
         let image = pass.cols * pass.planes * extents.0 * extents.1;
         let result = pass.rows * G * pass.apart * result.0 * result.1;
@@ -371,7 +420,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new<const G: usize, const P: usize>(plan: &PlanOf<G, P>) -> Self {
+    fn new<const G: usize, const P: usize>(plan: &InTiles<G, P>) -> Self {
         let locations = plan.locations(plan.layout.band(0).len(), WIDEST);
         Scratch { padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST), band: 0 }
     }
@@ -379,7 +428,7 @@ impl Scratch {
 
 /// Where the jobs of a pass write, each its own rows.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+pub(super) struct Shared(pub *mut f32);
 
 // SAFETY: who writes through the pointer vouches that no two jobs write to one place.
 unsafe impl Send for Shared {}
@@ -389,14 +438,14 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// # Safety
     /// As [`pointer::add`].
-    unsafe fn add(self, floats: usize) -> Self {
+    pub(super) unsafe fn add(self, floats: usize) -> Self {
         // SAFETY: the caller's.
         Shared(unsafe { self.0.add(floats) })
     }
 }
 
 struct OneBand<'a, const G: usize, const P: usize> {
-    plan: &'a PlanOf<G, P>,
+    plan: &'a InTiles<G, P>,
     source: &'a [f32],
     /// What is read next.
     later: [Later; 3],
@@ -412,7 +461,7 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let OneBand { plan, source, later, band, scratch, y } = self;
-        let PlanOf { pass, layout, phases, .. } = plan;
+        let InTiles { pass, layout, phases, .. } = plan;
         if scratch.band != band {
             scratch.padded.fill(0.0);
             scratch.band = band;

@@ -256,6 +256,19 @@ impl<const G: usize, const P: usize, const M: usize, const V: usize> Task for Ac
     }
 }
 
+/// Results of a channel's sums: those of each element times `scale`, plus `shift`, and as [`Results::relu`] says.
+#[inline(always)]
+pub(super) fn finished<S: Simd, const G: usize, const P: usize>(
+    sums: [S::V; P],
+    (scale, shift): (f32, f32),
+    relu: bool,
+) -> [S::V; G] {
+    inverse::<S, G>(from_products::<S, G, P>(sums)).map(|y| {
+        let value = S::mul_add(y, S::splat(scale), S::splat(shift));
+        if relu { S::max(S::splat(0.0), value) } else { value }
+    })
+}
+
 /// Makes results of the sums of the locations from `at` on, and stores each piece of a row to its place. The results' rows
 /// and columns must be there, as [`sums`] demands.
 struct Store<'a, const G: usize, const P: usize> {
@@ -272,17 +285,13 @@ impl<const G: usize, const P: usize> Task for Store<'_, G, P> {
     fn run<S: Simd>(self) {
         let Store { sums, at, results } = self;
         let Results { next_plane, next_row, next_col, rows, cols, pitch, .. } = *results;
-        for (m, (sums, &(scale, shift))) in sums.iter().zip(results.scale_shift).enumerate() {
+        for (m, (sums, &scale_shift)) in sums.iter().zip(results.scale_shift).enumerate() {
             let mut products = [S::splat(0.0); P];
             for (product, sums) in products.iter_mut().zip(sums) {
                 // SAFETY: no vector has more lanes.
                 *product = unsafe { S::load(sums.as_ptr()) };
             }
-            let mut y = inverse::<S, G>(from_products::<S, G, P>(products));
-            for y in &mut y {
-                let value = S::mul_add(*y, S::splat(scale), S::splat(shift));
-                *y = if results.relu { S::max(S::splat(0.0), value) } else { value };
-            }
+            let y = finished::<S, G, P>(products, scale_shift, results.relu);
             let (mut row, mut col, mut lane) = (at / pitch, at % pitch, 0);
             while lane < S::LANES && row < rows {
                 if col < cols {
