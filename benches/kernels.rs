@@ -18,6 +18,15 @@ use quarterturn::{
 };
 use support::random;
 
+/// Layers of ResNet-18, of p4m at 225² and p4 at 224², as (group, channels in and out, extent, batch).
+const WIDE: [(Group, usize, usize, usize); 5] = [
+    (Group::D4, 45, 29, 4),
+    (Group::D4, 91, 15, 4),
+    (Group::D4, 181, 8, 4),
+    (Group::C4, 128, 14, 4),
+    (Group::C4, 256, 8, 4),
+];
+
 /// (group, channels in and out, extent, batch)
 const SIZES: [(Group, usize, usize, usize); 6] = [
     (Group::C4, 10, 28, 128),
@@ -42,7 +51,7 @@ const LARGE: (Group, usize, usize, usize) = (Group::C4, 64, 56, 64);
 fn measure_on(device: &Device, criterion: &mut Criterion) {
     let mut report = support::Report::new(device);
     let large = (!matches!(device, Device::Cpu)).then_some(LARGE);
-    for (group, channels, extent, batch) in SIZES.into_iter().chain(large) {
+    for (group, channels, extent, batch) in SIZES.into_iter().chain(WIDE).chain(large) {
         let (g, conv) = (group.order(), Conv { padding: 1, ..Conv::new(group) });
         let x = random([batch, channels, g, extent, extent], 1, device);
         let weight = random([channels, channels, g, 3, 3], 2, device);

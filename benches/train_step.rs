@@ -3,7 +3,7 @@
 //! 32 channels: `cargo bench --bench train_step`.
 //!
 //! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`, and
-//! `{train_step,evaluate}/{p4resnet18_224/n4,p4resnet44_32/n32}/{cpu,gpu}`. Operations are those of the dense
+//! `{train_step,evaluate}/{p4resnet18_224/n4,p4mresnet18_225/n4,p4resnet44_32/n32}/{cpu,gpu}`. Operations are those of the dense
 //! convolutions, three passes for a step.
 
 mod support;
@@ -51,9 +51,11 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
         );
     }
     let narrow44 = ResNetConfig { widths: vec![8, 16, 32], ..ResNetConfig::resnet44(Group::C4) };
-    for (name, config, batch, extent) in
-        [("p4resnet18_224", ResNetConfig::resnet18(Group::C4), 4, 224), ("p4resnet44_32", narrow44, 32, 32)]
-    {
+    for (name, config, batch, extent) in [
+        ("p4resnet18_224", ResNetConfig::resnet18(Group::C4), 4, 224),
+        ("p4mresnet18_225", ResNetConfig::resnet18(Group::D4), 4, 225),
+        ("p4resnet44_32", narrow44, 32, 32),
+    ] {
         let mut network = ResNet::new(config, Init::kaiming(1), device).expect("the paper's settings");
         let id = format!("train_step/{name}/n{batch}/{end}");
         measure_step(criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), (batch, extent), device);
