@@ -3,9 +3,9 @@
 //! in its last padded map it responds, by distance from the border.
 
 use plotters::prelude::PathElement;
-use quarterturn::core::{Result, Tensor};
+use quarterturn::core::{Error, Result, Tensor};
 use quarterturn_examples::{
-    angle_chart,
+    angle_chart, args,
     dot_chart::{self, Dots},
     figure::{self, Area, Drawn, at, bold, centred, font, from_left, stroke, write},
     files, palette,
@@ -30,6 +30,11 @@ const NETWORKS: [&str; 6] =
 
 fn main() -> ExitCode {
     let args = RotationArgs::read("Figure 8: padding, on rotated digits", BUILT_IN_AND_RESUMED);
+    if let Some(angles @ (1 | 2 | 4)) = args.angles {
+        let message =
+            format!("--angles {angles}: all of them are quarter turns, and the figure is about angles between");
+        return args::exit(Err(Error::Invalid(message)));
+    }
     let plan = Plan::upright("fig8", &args, &NETWORKS, 3).measuring(&MEASURE);
     rotations::main(&plan, |findings| draw(findings, &args))
 }

@@ -3,7 +3,7 @@
 # files in DIR. Needs the page's module (examples/web/README.md) and Node.
 set -euo pipefail
 data=$(realpath "$1")
-epochs=${2:-10}
+epochs=${2:-20}
 cd "$(dirname "$0")/../.."
 run() { cargo run --quiet --locked --release --example "$@"; }
 # Figure 5's training: 8,000 upright digits of t10k.
