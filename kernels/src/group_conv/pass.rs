@@ -18,7 +18,7 @@ use rayon::prelude::*;
 const SHARES: usize = 8;
 /// Fewer multiplications than these are done by the calling thread alone: to wake another would take as long. (The shapes of
 /// this crate's tests are small, and are to be shared out too.)
-const ALONE: usize = if cfg!(test) { 1 << 12 } else { 2 << 20 };
+const ALONE: usize = if cfg!(test) { 1 << 12 } else { 1 << 20 };
 
 /// Among how many threads the work is shared out.
 pub(super) fn shares(e: &Extents, conv: Conv) -> usize {

@@ -45,7 +45,7 @@ pub use linear::Linear;
 pub(crate) use module::Path;
 pub use module::{Mode, Module, Pass};
 pub use network::{Config, Network};
-pub(crate) use network::{expect_model, setting, setting_or_default};
+pub(crate) use network::{expect_model, on_workers, setting, setting_or_default};
 pub use parallel::{Join, Parallel};
 pub use pool::{AvgPool, BlurPool, CosetMax, CosetMean, MaxPool, SpatialMax, SpatialMean};
 pub use relu::Relu;

@@ -13,6 +13,15 @@ use std::{collections::BTreeMap, str::FromStr};
 /// A network's settings by name, as a checkpoint stores them.
 pub type Config = BTreeMap<String, String>;
 
+/// Computes on one of the threads that share the work, if it is the CPU's. Otherwise each operation that is shared out would put the
+/// calling thread to sleep and wake it again.
+pub(crate) fn on_workers<T: Send>(device: &Device, compute: impl FnOnce() -> T + Send) -> T {
+    match device {
+        Device::Cpu => rayon::scope(|_| compute()),
+        _ => compute(),
+    }
+}
+
 /// A complete network for images: layers, and the settings that they were made from.
 pub trait Network: Module {
     /// Its settings. The key `model` has the name of the architecture; the other keys are its options.
@@ -71,7 +80,7 @@ pub trait Network: Module {
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit the network or are on another device.
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.run(images, Pass::new(Mode::Eval))
+        on_workers(&self.device(), || self.run(images, Pass::new(Mode::Eval)))
     }
 
     /// As [`Network::predict`], and calls `told` with the name and the output of every layer and block (PyTorch:

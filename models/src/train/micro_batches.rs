@@ -7,9 +7,9 @@ use super::{
     position::Position,
     ranks::{NOTHING, Ranks, add_over_ranks, tree},
     side_by_side::Step,
-    step::{gradients, on_workers},
+    step::gradients,
 };
-use crate::{Mode, Network};
+use crate::{Mode, Network, nn::on_workers};
 use quarterturn_autograd::{Gradients, Kind, Param, Parts};
 use quarterturn_core::{Device, Error, Result, Tensor};
 use quarterturn_kernels as kernels;

@@ -1,9 +1,9 @@
 //! One training step.
 
 use super::{mixup::Mix, objective::Objective};
-use crate::{Mode, Network, Pass, Trace};
+use crate::{Mode, Network, Pass, Trace, nn::on_workers};
 use quarterturn_autograd::{Gradients, Optimizer, Parts, Tape};
-use quarterturn_core::{Device, Error, Result, Shape, Tensor};
+use quarterturn_core::{Error, Result, Shape, Tensor};
 use std::rc::Rc;
 
 /// One training step on a batch of images with class labels: forward, backward, update. Returns the loss, shape `[]`,
@@ -51,14 +51,6 @@ pub(super) fn gradients<N: Network + ?Sized>(
         None => objective.of_fit(&outputs, targets)?,
     };
     Ok((loss.backward()?, loss.value().clone()))
-}
-
-/// Runs `step`, on the CPU on one of the threads that share the work: another one would sleep and be woken for each operation.
-pub(super) fn on_workers<T: Send>(device: &Device, step: impl FnOnce() -> T + Send) -> T {
-    match device {
-        Device::Cpu => rayon::scope(|_| step()),
-        _ => step(),
-    }
 }
 
 fn expect_fit<N: Network + ?Sized>(

@@ -7,10 +7,9 @@ use super::{
     micro_batches::Sums,
     position::Position,
     ranks::{Alone, Ranks, tree},
-    step::on_workers,
     training::{Clip, Training},
 };
-use crate::{Network, check::warn_of, checkpoint::Notes};
+use crate::{Network, check::warn_of, checkpoint::Notes, nn::on_workers};
 use quarterturn_autograd::{Averages, Gradients, Optimizer};
 use quarterturn_core::{Error, Result, Share, Tensor};
 use quarterturn_kernels as kernels;
