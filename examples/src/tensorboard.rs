@@ -1,7 +1,7 @@
 //! Scalars of a training run as an event file of TensorBoard.
 //!
 //! The file is a row of records: the length of the content in 8 bytes, a checksum of these, the content, a checksum of that; all little
-//! endian. The content is an [`Event`] in the form of Protocol Buffers. A checksum is CRC32C, rotated, plus a constant.
+//! endian. The content is an `Event` in the form of Protocol Buffers. A checksum is CRC32C, rotated, plus a constant.
 
 use super::files;
 use prost::Message;
