@@ -31,23 +31,19 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// On one thread: two need one buffer more when they first meet, and when that is depends on the system.
 #[test]
 fn a_prediction_allocates_little() {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     for config in [MnistCnnConfig::z2cnn(), MnistCnnConfig::p4cnn(), MnistCnnConfig::p4mcnn()] {
         let network = MnistCnn::new(config, 1, &Device::Cpu).unwrap();
         let image = Tensor::full([1, 1, 1, 28, 28], 0.5, &Device::Cpu).unwrap();
         let predict = || drop(network.predict(&image).unwrap());
-        (0..20).for_each(|_| predict());
-        let mut each: Vec<usize> = (0..21)
-            .map(|_| {
-                let before = BYTES.load(Relaxed);
-                predict();
-                BYTES.load(Relaxed) - before
-            })
-            .collect();
-        // The median: two threads may meet for the first time, and then need a buffer that the pool has not yet.
-        each.sort_unstable();
+        (0..3).for_each(|_| predict());
+        let before = BYTES.load(Relaxed);
+        (0..5).for_each(|_| predict());
+        let each = (BYTES.load(Relaxed) - before) / 5;
         // A map has 5,000 to 30,000 floats, the filters of a layer have 3,600 to 6,400.
-        assert!(each[10] < 16 << 10, "{:?}: {each:?} bytes", config.group);
+        assert!(each < 16 << 10, "{:?}: {each} bytes", config.group);
     }
 }
