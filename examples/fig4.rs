@@ -215,6 +215,7 @@ impl Bench<'_> {
             .with("seed", args.seed)
             .with("data", &images.name)
             .with("data fingerprint", images.fingerprint()?)
+            .with("prepared", images.prepared(self.setting.sizes()[0])?)
             .with("format", format!("{:?}", args.images.format))
             .with("train", all(args.images.train))
             .with("test", all(args.images.test))

@@ -336,9 +336,11 @@ impl<'a> Bench<'a> {
 
     fn in_common(&self) -> Result<Settings> {
         let config = self.config(Group::C4);
+        let images = self.images(self.subjects[0])?;
         Ok(Settings::default()
             .with("data", &self.name)
-            .with("data fingerprint", self.images(self.subjects[0])?.fingerprint()?)
+            .with("data fingerprint", images.fingerprint()?)
+            .with("prepared", images.prepared(self.setting.sizes()[0])?)
             .with("format", format!("{:?}", self.args.images.format))
             .with("train", self.counts[0])
             .with("validation", self.counts[1])

@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 /// let steps = vec![
 ///     Step::Normalize { mean: vec![0.13084], std: vec![0.04348] },
 ///     Step::Resize([28, 28]),
-///     Step::CircleCrop { radius: None },
+///     Step::CircleCrop { radius: None, fill: vec![] },
 /// ];
 /// let preparation = Preparation { steps };
 /// let text = preparation.to_string();
@@ -44,11 +44,14 @@ pub enum Step {
     CenterCrop([usize; 2]),
     /// `pad 32x32`: zeros on all sides, up to this height and width.
     Pad([usize; 2]),
-    /// `circle_crop` or `circle_crop 47.5`: sets to zero what lies outside a circle about the centre, of this radius in
-    /// pixels. Without a radius it is the inscribed circle.
+    /// `circle_crop`, `circle_crop 47.5` or `circle_crop 47.5 179,137,176`: sets what lies outside a circle about the
+    /// centre, of this radius in pixels, to zero or to this value of each channel. Without a radius it is the inscribed
+    /// circle.
     CircleCrop {
         /// In pixels.
         radius: Option<f32>,
+        /// Of 8-bit pixels, one value for each channel; empty for zero.
+        fill: Vec<u8>,
     },
     /// `normalize 0.4914,0.4822,0.4465 0.247,0.2435,0.2616`: `(p / 255 − mean) / std` of a pixel p of 0 to 255, a mean and a
     /// standard deviation for each channel.
@@ -104,8 +107,12 @@ impl fmt::Display for Step {
             Step::ResizeShorter(side) => write!(f, "resize_shorter {side}"),
             Step::CenterCrop([height, width]) => write!(f, "center_crop {height}x{width}"),
             Step::Pad([height, width]) => write!(f, "pad {height}x{width}"),
-            Step::CircleCrop { radius: None } => write!(f, "circle_crop"),
-            Step::CircleCrop { radius: Some(radius) } => write!(f, "circle_crop {radius}"),
+            Step::CircleCrop { radius: None, .. } => write!(f, "circle_crop"),
+            Step::CircleCrop { radius: Some(radius), fill } if fill.is_empty() => write!(f, "circle_crop {radius}"),
+            Step::CircleCrop { radius: Some(radius), fill } => {
+                let fill: Vec<_> = fill.iter().map(ToString::to_string).collect();
+                write!(f, "circle_crop {radius} {}", fill.join(","))
+            }
             Step::Normalize { mean, std } => write!(f, "normalize {} {}", list(mean), list(std)),
         }
     }
@@ -135,11 +142,9 @@ impl FromStr for Step {
             ["resize_shorter", side] => positive(side).map(Step::ResizeShorter),
             ["center_crop", size] => extents(size).map(Step::CenterCrop),
             ["pad", size] => extents(size).map(Step::Pad),
-            ["circle_crop"] => Some(Step::CircleCrop { radius: None }),
-            ["circle_crop", radius] => {
-                let radius = radius.parse().ok().filter(|radius: &f32| radius.is_finite() && *radius > 0.0);
-                radius.map(|radius| Step::CircleCrop { radius: Some(radius) })
-            }
+            ["circle_crop"] => Some(Step::CircleCrop { radius: None, fill: Vec::new() }),
+            ["circle_crop", radius] => circle(radius, Some(Vec::new())),
+            ["circle_crop", radius, fill] => circle(radius, fill.split(',').map(|value| value.parse().ok()).collect()),
             ["normalize", mean, std] => match (numbers(mean), numbers(std)) {
                 (Some(mean), Some(std)) if mean.len() == std.len() && std.iter().all(|&std| std > 0.0) => {
                     Some(Step::Normalize { mean, std })
@@ -169,6 +174,12 @@ fn extents(text: &str) -> Option<[usize; 2]> {
     Some([positive(height)?, positive(width)?])
 }
 
+/// A circle of a radius above 0.
+fn circle(radius: &str, fill: Option<Vec<u8>>) -> Option<Step> {
+    let radius = radius.parse().ok().filter(|radius: &f32| radius.is_finite() && *radius > 0.0)?;
+    Some(Step::CircleCrop { radius: Some(radius), fill: fill? })
+}
+
 fn numbers(text: &str) -> Option<Vec<f32>> {
     text.split(',').map(|number| number.parse().ok().filter(|number: &f32| number.is_finite())).collect()
 }
@@ -184,10 +195,11 @@ mod tests {
             Step::ResizeShorter(256),
             Step::CenterCrop([224, 225]),
             Step::Pad([230, 231]),
-            Step::CircleCrop { radius: Some(47.5) },
+            Step::CircleCrop { radius: Some(47.5), fill: vec![] },
+            Step::CircleCrop { radius: Some(47.5), fill: vec![179, 137, 0] },
             Step::Normalize { mean: vec![0.1, 1e-7, -3.0], std: vec![f32::MIN_POSITIVE, 0.1, 16_777_216.0] },
             Step::Resize([28, 32]),
-            Step::CircleCrop { radius: None },
+            Step::CircleCrop { radius: None, fill: vec![] },
         ];
         let preparation = Preparation { steps };
         assert_eq!(preparation.to_string().parse::<Preparation>().unwrap(), preparation);
@@ -200,6 +212,8 @@ mod tests {
             "resize 28x28 nearest",
             "circle_crop -1",
             "circle_crop inf",
+            "circle_crop 4 256",
+            "circle_crop 4 1,,2",
             "normalize 0.5",
             "normalize 0.5 0",
             "normalize 0.5 nan",

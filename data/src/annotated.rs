@@ -169,7 +169,7 @@ mod tests {
             Transform::VerticalFlip { probability: 0.5 },
             Transform::Rotate { angle: Angle::Fixed(270.0) },
             Transform::CenterCrop { size: [9, 9] },
-            Transform::CircleCrop { radius: 4.0 },
+            Transform::CircleCrop { radius: 4.0, fill: vec![] },
         ];
         let mut seen = std::collections::BTreeSet::new();
         for epoch in 0..20 {

@@ -34,6 +34,11 @@ impl Normalization {
         Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
+    /// The statistics of PatchCamelyon's 262,144 training images.
+    pub fn pcam() -> Self {
+        Normalization { mean: vec![0.7008, 0.5384, 0.6916], std: vec![0.2350, 0.2774, 0.2129] }
+    }
+
     /// Mean and standard deviation of all pixels of each channel of a data set. If all pixels of a channel are equal,
     /// its deviation is taken to be 1.
     pub fn of(dataset: &Dataset) -> Self {

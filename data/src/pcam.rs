@@ -141,7 +141,7 @@ mod tests {
     fn the_parts_are_found_by_name_and_feed_a_loader() {
         let parts = load(fixture("").parent().unwrap()).unwrap();
         assert_eq!((parts.train.len(), parts.validation.len(), parts.test.len()), (3, 5, 6));
-        let loader = Loader::new(parts.test, Recipe::pcam(97).test, 6);
+        let loader = Loader::new(parts.test, Recipe::pcam(97, true).test, 6);
         let batch = loader.epoch(0).next().unwrap().unwrap();
         assert_eq!(
             (batch.images.dims(), batch.labels.f32s()),

@@ -45,8 +45,10 @@ impl Pipeline {
                 Step::ResizeShorter(size) => transforms.push(Transform::ResizeShorter { size }),
                 // What an image is too small for stays black.
                 Step::CenterCrop(size) | Step::Pad(size) => transforms.push(Transform::CenterCrop { size }),
-                Step::CircleCrop { radius: Some(radius) } => transforms.push(Transform::CircleCrop { radius }),
-                Step::CircleCrop { radius: None } => {
+                Step::CircleCrop { radius: Some(radius), ref fill } => {
+                    transforms.push(Transform::CircleCrop { radius, fill: fill.clone() });
+                }
+                Step::CircleCrop { radius: None, .. } => {
                     let why = "needs a radius before normalize; without one it has to stand behind it";
                     return Err(Error::Invalid(format!("preparation: {step}: {why}")));
                 }
@@ -75,7 +77,9 @@ impl Pipeline {
             Transform::Resize { size } => Ok(Step::Resize(size)),
             Transform::ResizeShorter { size } => Ok(Step::ResizeShorter(size)),
             Transform::CenterCrop { size } => Ok(Step::CenterCrop(size)),
-            Transform::CircleCrop { radius } => Ok(Step::CircleCrop { radius: Some(radius) }),
+            Transform::CircleCrop { radius, ref fill } => {
+                Ok(Step::CircleCrop { radius: Some(radius), fill: fill.clone() })
+            }
             ref other => Err(Error::Invalid(format!("{other:?} is no step of a preparation"))),
         };
         let mut steps = self.transforms.iter().map(step).collect::<Result<Vec<_>>>()?;
@@ -112,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_preparation_comes_back_and_what_is_random_is_none() {
-        let text = "channels 3; resize_shorter 8; center_crop 7x6; circle_crop 2.5; normalize 0.1,0.2,0.3 1,2,3";
+        let text =
+            "channels 3; resize_shorter 8; center_crop 7x6; circle_crop 2.5 10,0,255; normalize 0.1,0.2,0.3 1,2,3";
         let pipeline = Pipeline::of(&text.parse().unwrap(), 1).unwrap();
         assert_eq!(pipeline.preparation().unwrap().to_string(), text);
         assert_eq!(Pipeline::of(&Preparation::default(), 2).unwrap(), Pipeline::plain(2));

@@ -47,12 +47,16 @@ impl Recipe {
         Self::flowers(size)
     }
 
-    /// PatchCamelyon: resized to `size` (ResNet-44 is exact at 97, not at 96), black outside of a circle of radius 47.5
-    /// (scaled for other sizes), no augmentation. Values are from −1 to 1.
-    pub fn pcam(size: usize) -> Self {
-        let radius = if (96..=97).contains(&size) { 47.5 } else { (size as f32 - 1.0) / 2.0 };
-        let transforms = vec![Transform::Resize { size: [size, size] }, Transform::CircleCrop { radius }];
-        let normalization = Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] };
+    /// PatchCamelyon: with `circle_crop` the mean colour outside of a circle of radius 47.5, which is inscribed in an image
+    /// of 96×96; then resized to `size` (ResNet-44 is exact at 97, not at 96); no augmentation. Normalised by the data set's
+    /// statistics, so that the mean colour is 0 but for half of a 255th. The published code has the circle as an option.
+    pub fn pcam(size: usize, circle_crop: bool) -> Self {
+        let normalization = Normalization::pcam();
+        let fill = normalization.mean.iter().map(|mean| (255.0 * mean).round() as u8).collect();
+        let mut transforms = vec![Transform::Resize { size: [size, size] }];
+        if circle_crop {
+            transforms.insert(0, Transform::CircleCrop { radius: 47.5, fill });
+        }
         Self::new(transforms.clone(), transforms, normalization)
     }
 }
@@ -61,12 +65,13 @@ impl Recipe {
 mod tests {
     use super::*;
     use crate::{Dice, Image};
-    use quarterturn_core::Stream;
+    use quarterturn_core::{Device, Stream};
 
     #[test]
     fn every_recipe_makes_images_of_its_size() {
         for size in [32, 33, 96, 97, 224, 225] {
-            for recipe in [Recipe::cifar(size), Recipe::flowers(size), Recipe::imagenet(size), Recipe::pcam(size)] {
+            for recipe in [Recipe::cifar(size), Recipe::flowers(size), Recipe::imagenet(size), Recipe::pcam(size, true)]
+            {
                 for pipeline in [&recipe.train, &recipe.test] {
                     let mut image = Image::black([3, 300, 400]).unwrap();
                     let mut dice = Dice::new(Stream::new(1, 1, 1), 0);
@@ -76,6 +81,25 @@ mod tests {
                     assert_eq!(image.extents(), [3, size, size], "{pipeline:?}");
                     assert_eq!(pipeline.normalization.mean.len(), 3);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_circle_hides_is_the_mean_colour_for_the_network() {
+        for size in [96, 97] {
+            let prepared = |circle_crop| {
+                let image = Image::black([3, 96, 96]).unwrap();
+                Recipe::pcam(size, circle_crop).test.prepare(image, &Device::Cpu).unwrap()
+            };
+            let (whole, cropped) = (prepared(false), prepared(true));
+            for (channel, mean) in Normalization::pcam().mean.into_iter().enumerate() {
+                let std = Normalization::pcam().std[channel];
+                let corner = channel * size * size;
+                assert!(cropped.f32s()[corner].abs() <= 0.5 / 255.0 / std, "{}", cropped.f32s()[corner]);
+                assert!((whole.f32s()[corner] + mean / std).abs() < 1e-5);
+                let centre = corner + size / 2 * size + size / 2;
+                assert_eq!(cropped.f32s()[centre], whole.f32s()[centre]);
             }
         }
     }

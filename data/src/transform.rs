@@ -78,11 +78,13 @@ pub enum Transform {
         /// How far, in degrees.
         angle: Angle,
     },
-    /// Makes pixels black whose centre is further than `radius` pixels from the centre of the image: CircleCrop of
-    /// Edixhoven et al. 2023 (Fig. 2), who take 47.5 for PatchCamelyon.
+    /// Replaces pixels whose centre is further than `radius` pixels from the centre of the image: CircleCrop of Edixhoven et
+    /// al. 2023 (Fig. 2), who take 47.5 for PatchCamelyon.
     CircleCrop {
         /// In pixels.
         radius: f32,
+        /// What stands in their place: a value for each channel. Empty for black.
+        fill: Vec<u8>,
     },
     /// Multiplies brightness, contrast and saturation, in this order, by random factors. Each is uniform from 1 − b to
     /// 1 + b, but not below 0. Contrast scales the distance from the mean grey of the image, saturation that from the
@@ -185,9 +187,9 @@ impl Transform {
             }
             Transform::QuarterTurn => (0..dice.below(4)).try_fold(image, |image, _| turned(&image)),
             Transform::Rotate { angle } => rotate::rotate(&image, angle.draw(dice)?, Sampling::Bilinear),
-            Transform::CircleCrop { radius } => {
+            Transform::CircleCrop { radius, ref fill } => {
                 check(radius, radius >= 0.0, "a radius")?;
-                Ok(circle_crop(image, radius))
+                circle_crop(image, radius, fill)
             }
             Transform::ColorJitter { brightness, contrast, saturation } => {
                 for share in [brightness, contrast, saturation] {
@@ -325,22 +327,27 @@ fn flipped(mut image: Image) -> Image {
     image
 }
 
-fn circle_crop(mut image: Image, radius: f32) -> Image {
-    let [_, height, width] = image.extents();
+fn circle_crop(mut image: Image, radius: f32, fill: &[u8]) -> Result<Image> {
+    let [channels, height, width] = image.extents();
+    if !fill.is_empty() && fill.len() != channels {
+        let why = format!("circle crop: {} values to fill with, for an image of {channels} channels", fill.len());
+        return Err(Error::Invalid(why));
+    }
     // Twice the distance from the centre is a whole number on each axis.
     let twice = |at: usize, extent: usize| (2 * at as i64 + 1 - extent as i64) as f64;
     let limit = 2.0 * f64::from(radius);
-    for plane in image.planes_mut() {
+    for (channel, plane) in image.planes_mut().enumerate() {
+        let outside = fill.get(channel).copied().unwrap_or(0);
         for (row, line) in plane.chunks_exact_mut(width).enumerate() {
             for (column, pixel) in line.iter_mut().enumerate() {
                 let (y, x) = (twice(row, height), twice(column, width));
                 if y * y + x * x > limit * limit {
-                    *pixel = 0;
+                    *pixel = outside;
                 }
             }
         }
     }
-    image
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -466,11 +473,12 @@ mod tests {
     #[test]
     fn the_circle_is_round_and_symmetric() {
         let white = |n: usize| Image::new(vec![255; n * n], [1, n, n]).unwrap();
-        let cropped = apply(Transform::CircleCrop { radius: 2.5 }, white(5));
+        let circle = |radius| Transform::CircleCrop { radius, fill: vec![] };
+        let cropped = apply(circle(2.5), white(5));
         let corners = [0, 4, 20, 24];
         assert!((0..25).all(|i| cropped.pixels()[i] == if corners.contains(&i) { 0 } else { 255 }));
         let ink = |n, radius| {
-            let image = apply(Transform::CircleCrop { radius }, white(n));
+            let image = apply(circle(radius), white(n));
             assert!(image.pixels().iter().eq(image.pixels().iter().rev()));
             image.pixels().iter().filter(|&&p| p > 0).count() as f64
         };
@@ -479,7 +487,16 @@ mod tests {
             assert!((ink(n, 47.5) / area - 1.0).abs() < 0.01);
         }
         assert_eq!((ink(5, 0.0), ink(4, 0.0), ink(5, 100.0)), (1.0, 0.0, 25.0));
-        assert!(Transform::CircleCrop { radius: f32::NAN }.apply(white(3), &mut dice(0)).is_err());
+        assert!(circle(f32::NAN).apply(white(3), &mut dice(0)).is_err());
+
+        let filled = Transform::CircleCrop { radius: 2.5, fill: vec![7, 0, 9] };
+        let colours = apply(filled.clone(), Image::new(vec![255; 75], [3, 5, 5]).unwrap());
+        for (channel, fill) in [7, 0, 9].into_iter().enumerate() {
+            let plane = &colours.pixels()[25 * channel..][..25];
+            assert!((0..25).all(|i| plane[i] == if corners.contains(&i) { fill } else { 255 }));
+        }
+        let error = filled.apply(white(3), &mut dice(0)).unwrap_err().to_string();
+        assert!(error.contains("3 values to fill with, for an image of 1 channels"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use quarterturn::data::pcam;
 #[cfg(feature = "images")]
 use quarterturn::data::{ImageFolder, flowers};
 use quarterturn::{
-    core::Result,
+    core::{Error, Result},
     data::{Part, Recipe, Samples, Split, cifar, textures},
 };
 use std::{
@@ -39,6 +39,10 @@ pub struct ImageArgs {
     /// Test images, drawn by the seed, and as many to validate on where that is done [default: all; textures 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub test: Option<u64>,
+    /// Of --format pcam: whole tiles. By default what lies outside of the inscribed circle is replaced by the mean colour, as
+    /// the paper says; its code does so on request
+    #[arg(long, requires = "data")]
+    pub no_circle_crop: bool,
 }
 
 /// How a data set lies on the disk.
@@ -68,6 +72,8 @@ pub struct Images {
     /// To choose an epoch's weights by, where the data set is used that way: of PatchCamelyon.
     pub validation: Option<Arc<dyn Samples>>,
     format: Option<Format>,
+    /// What lies outside of the inscribed circle is hidden: of PatchCamelyon.
+    circle_crop: bool,
 }
 
 /// The parts of a data set.
@@ -116,17 +122,32 @@ impl Images {
                 None => whole,
             })
         };
+        if args.no_circle_crop && args.format != Some(Format::Pcam) {
+            let why = "--no-circle-crop: only the images of --format pcam are cropped to a circle";
+            return Err(Error::Invalid(why.into()).into());
+        }
+        let circle_crop = !args.no_circle_crop;
         let (Some(folder), Some(format)) = (&args.data, args.format) else {
             let draw = |which: usize, split, n: u64| textures::generate(TEXTURES[which], split, n as usize, size);
             let train = Arc::new(draw(0, Split::Train, args.train.unwrap_or(1000))?);
             let test = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
-            return Ok(Images { name: "built-in textures".into(), train, test, validation: None, format: None });
+            return Ok(Images {
+                name: "built-in textures".into(),
+                train,
+                test,
+                validation: None,
+                format: None,
+                circle_crop,
+            });
         };
         let (train, test, validation) = load(folder, format)?;
-        let name = train.name().to_string();
+        let mut name = train.name().to_string();
+        if args.no_circle_crop {
+            name += ", whole tiles";
+        }
         let (train, test) = (part(train, args.train)?, part(test, args.test)?);
         let validation = validation.map(|whole| part(whole, args.test)).transpose()?;
-        Ok(Images { name, train, test, validation, format: Some(format) })
+        Ok(Images { name, train, test, validation, format: Some(format), circle_crop })
     }
 
     /// What other images would almost surely not have: their numbers, labels, and the pixels of a few from each part.
@@ -152,6 +173,14 @@ impl Images {
         Ok(fingerprint::of(bytes))
     }
 
+    /// How images are prepared for tests, as text.
+    ///
+    /// # Errors
+    /// None for the recipes that there are.
+    pub fn prepared(&self, size: usize) -> Result<String> {
+        Ok(self.recipe(size).test.preparation()?.to_string())
+    }
+
     /// How images are prepared for a network of input size `size`.
     pub fn recipe(&self, size: usize) -> Recipe {
         match self.format {
@@ -163,7 +192,7 @@ impl Images {
             Some(Format::CifarFolder | Format::Cifar10 | Format::Cifar100) => Recipe::cifar(size),
             Some(Format::Imagefolder) => Recipe::imagenet(size),
             Some(Format::Flowers) => Recipe::flowers(size),
-            Some(Format::Pcam) => Recipe::pcam(size),
+            Some(Format::Pcam) => Recipe::pcam(size, self.circle_crop),
         }
     }
 }

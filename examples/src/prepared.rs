@@ -51,7 +51,7 @@ impl Prepared {
         let channels = pipeline.normalization.mean.len();
         let steps = preparation.split().1;
         let (before, behind) = steps.split_at(steps.iter().take_while(|step| matches!(step, Step::Resize(_))).count());
-        if let Some(step) = behind.iter().find(|step| !matches!(step, Step::CircleCrop { radius: None })) {
+        if let Some(step) = behind.iter().find(|step| !matches!(step, Step::CircleCrop { radius: None, .. })) {
             let why = "is not done here to images that are normalised";
             return Err(Error::Invalid(format!("preparation: {step}: {why}")));
         }

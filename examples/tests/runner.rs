@@ -686,6 +686,7 @@ fn table_2_goes_on_with_other_threads_and_not_with_other_images() {
     assert_eq!(lines(&out), 2, "a run was repeated");
     image(data.join("train/b/2.png"), 7);
     fails(table2("2", &["--seeds", "2"]), "data fingerprint was ");
+    fails(table2("2", &["--no-circle-crop"]), "only the images of --format pcam are cropped");
 }
 
 /// A disk that takes no more than so many bytes of a file: what cannot be written is said, what can be is kept, and with

@@ -71,7 +71,7 @@ impl Protocol {
         let Normalization { mean, std } = self.normalization();
         let mut steps = vec![Step::Normalize { mean, std }, Step::Resize([size, size])];
         match self {
-            Protocol::Paper => steps.push(Step::CircleCrop { radius: None }),
+            Protocol::Paper => steps.push(Step::CircleCrop { radius: None, fill: Vec::new() }),
             Protocol::Published => steps.insert(0, Step::Channels(self.channels())),
         }
         Preparation { steps }

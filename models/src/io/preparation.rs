@@ -24,7 +24,7 @@ pub fn finish(preparation: &Preparation, images: &Tensor) -> Result<Tensor> {
         images = match *step {
             Step::Resize([height, width]) if images.dims()[2..] == [height, width] => images,
             Step::Resize([height, width]) => resize(&images, height, width),
-            Step::CircleCrop { radius: None } => circle_crop(&images),
+            Step::CircleCrop { radius: None, .. } => circle_crop(&images),
             ref step => {
                 let why = "is done to pixels; it has to stand before normalize";
                 return Err(Error::Invalid(format!("preparation: {step}: {why}")));
