@@ -38,11 +38,7 @@ const SIZES: [(Group, usize, usize, usize); 6] = [
 ];
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    for device in support::devices() {
-        measure_on(&device, &mut criterion);
-    }
-    criterion.final_summary();
+    support::on_every_device(measure_on);
 }
 
 /// Beside these, what fills a large GPU; a CPU would take minutes.

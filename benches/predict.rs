@@ -29,11 +29,7 @@ fn main() {
     if let Some(folder) = std::env::var_os("QUARTERTURN_ONNX") {
         return write_onnx(folder.as_ref());
     }
-    let mut criterion = Criterion::default().configure_from_args();
-    for device in support::devices() {
-        measure_on(&device, &mut criterion);
-    }
-    criterion.final_summary();
+    support::on_every_device(measure_on);
 }
 
 fn measure_on(device: &Device, criterion: &mut Criterion) {

@@ -22,11 +22,7 @@ use quarterturn::{
 const EXTENT: usize = 28;
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    for device in support::devices() {
-        measure_on(&device, &mut criterion);
-    }
-    criterion.final_summary();
+    support::on_every_device(measure_on);
 }
 
 fn measure_on(device: &Device, criterion: &mut Criterion) {

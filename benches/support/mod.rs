@@ -16,11 +16,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Takes all measurements of a bench, on each of [`devices`].
+pub fn on_every_device(measure: impl Fn(&Device, &mut Criterion)) {
+    let mut criterion = Criterion::default().configure_from_args();
+    for device in devices() {
+        measure(&device, &mut criterion);
+    }
+    criterion.final_summary();
+}
+
 /// What to measure on: the CPU and, if there is one, a GPU. A software adapter is not timed, it shows nothing; with
 /// `--test`, where criterion times nothing either, `QUARTERTURN_GPU=software` takes it. With `QUARTERTURN_PROFILE=1` a
 /// GPU also says how long each kernel takes. `QUARTERTURN_ISA=avx2`, say, has the CPU compute with that instruction set in place
 /// of its best one.
-pub fn devices() -> Vec<Device> {
+fn devices() -> Vec<Device> {
     choose_isa();
     #[cfg(feature = "gpu")]
     match Gpu::open(&GpuOptions { profile: profiled(), ..GpuOptions::default() }) {
