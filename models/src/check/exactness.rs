@@ -32,9 +32,10 @@ const FURTHEST: usize = 4096;
 /// [`quarterturn_core::Device::Cpu`] and on GPUs. ([`quarterturn_core::Device::Reference`] sums in another order for
 /// each element of the group, and so rounds differently.)
 ///
-/// What is called exact is exact. What is called inexact may be exact nevertheless in two cases, where a window leaves over just what
-/// does not count. Behind upsampling or resizing to the nearest pixel, rows repeat: a max pooling that misses the second of two equal
-/// rows misses nothing. And behind a transposed convolution with output padding, a window may miss just the rows that were added.
+/// A network that the checker calls exact is exact. One that it calls inexact may be exact nevertheless, in two cases,
+/// where the rows that a window skips do not matter. After upsampling or resizing to the nearest pixel, rows repeat: a
+/// max pooling that skips the second of two equal rows misses nothing. And after a transposed convolution with output
+/// padding, a window may skip just the rows that were added.
 ///
 /// For each layer the checker relies on [`crate::Module::symmetry`]. If a layer of your own does not implement it, the
 /// verdict is [`Verdict::Unknown`].

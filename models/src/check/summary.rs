@@ -56,13 +56,13 @@ pub struct LayerSummary {
 /// Whether a layer is equivariant at the size of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is, in every bit.
+    /// Equivariant, in every bit.
     Exact,
-    /// It is not at this size: its window does not reach the last rows or columns.
+    /// Not equivariant at this size: the layer's window does not reach the last rows or columns.
     LeavesOver,
-    /// It is not, at any size.
+    /// Not equivariant at any size.
     Breaks,
-    /// Not known: it does not implement [`crate::Module::symmetry`].
+    /// Not known, because the layer does not implement [`crate::Module::symmetry`].
     Unknown,
 }
 

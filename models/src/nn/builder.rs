@@ -131,9 +131,9 @@ impl Builder {
 
     /// Adds dropout with probability `p`, in training only. With `p` = 0 nothing is added.
     ///
-    /// A norm and a ReLU must come right before it, as all three are computed at once: the backward pass knows what was kept by
-    /// what is above 0 after the ReLU, and no mask is stored. Elsewhere take [`Builder::dropout_maps`], or a layer of your own that
-    /// calls [`quarterturn_autograd::Var::dropout`].
+    /// A norm and a ReLU must come right before it, because all three are computed as one operation. It stores no mask:
+    /// the backward pass takes the elements that are above 0 for those that were kept. In other places use
+    /// [`Builder::dropout_maps`], or a layer of your own that calls [`quarterturn_autograd::Var::dropout`].
     #[must_use]
     pub fn dropout(self, p: f32) -> Self {
         self.described(Node::new(DROPOUT, "").with("p", p))
@@ -243,8 +243,8 @@ impl Builder {
     /// of `second`. Pass `|x| x` for the feature map itself. The layers of `first` are named `name.first.…`, those of
     /// `second` `name.…`.
     ///
-    /// A network of several outputs ends so: two heads whose results `[N, A]` and `[N, B]` become `[N, A + B]`.
-    /// [`Objective::own`](crate::training::Objective::own) gives each its part of the loss with `narrow`.
+    /// For a network with several outputs, end with two heads: their results `[N, A]` and `[N, B]` become `[N, A + B]`.
+    /// A loss of your own ([`Objective::own`](crate::training::Objective::own)) takes them apart again with `narrow`.
     #[must_use]
     pub fn concat(
         self,

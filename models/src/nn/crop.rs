@@ -14,8 +14,8 @@ const LARGEST: usize = 1 << 20;
 /// Maps without their outermost rows and columns, `margin` on each side: `y[…, i, j] = x[…, i + margin, j + margin]`,
 /// `[…, H, W]` → `[…, H − 2·margin, W − 2·margin]`.
 ///
-/// As the margin is the same on all sides, it is exact at every size. Behind it a map has the places that a convolution of
-/// `2·margin + 1` taps without padding has, so that the two can be joined.
+/// As the margin is the same on all sides, it is exact at every size. The result has the same pixels as that of a
+/// convolution with a kernel size of `2·margin + 1` and no padding, so the two can be added or concatenated.
 #[derive(Clone, Copy, Debug)]
 pub struct Crop {
     margin: usize,

@@ -173,7 +173,8 @@ impl<'w> Pass<'w> {
         Pass { watch: Some(Watch { path: Path::default(), told }), ..Self::new(mode) }
     }
 
-    /// The same pass of a part of a batch, whose norms take the statistics of all `parts` in training.
+    /// The same pass, for one of several parts of a batch. In training, norms take the statistics of all `parts`
+    /// together (synchronised batch norm).
     #[must_use]
     pub fn of_part(self, parts: Rc<dyn Parts>) -> Self {
         Pass { parts: Some(parts), ..self }

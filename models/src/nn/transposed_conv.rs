@@ -15,8 +15,8 @@ const HIGHEST: usize = 1 << 16;
 
 /// A transposed convolution (PyTorch: `ConvTranspose2d`) with a bias: plain, lifting or on the group. Weight
 /// `[C_in, C_out, G_in, k, k]`, one bias per output channel. `H` rows become
-/// `s(H − 1) + d(k − 1) + 1 − 2p + output_padding`. See [`quarterturn_kernels::transposed_group_conv`]. Without an
-/// output padding it is exact at every size, with one at none.
+/// `s(H − 1) + d(k − 1) + 1 − 2p + output_padding`. See [`quarterturn_kernels::transposed_group_conv`]. With an
+/// output padding of 0 it is exact at every size, otherwise at no size.
 #[derive(Debug)]
 pub struct TransposedConv {
     weight: Param,

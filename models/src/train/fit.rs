@@ -28,7 +28,7 @@ pub struct Best {
     pub epoch: u32,
     /// The name of the metric that decides.
     pub metric: String,
-    /// Its value.
+    /// The value of that metric.
     pub value: f64,
 }
 
@@ -41,7 +41,7 @@ pub struct Report {
     pub loss: f64,
     /// The metrics on the held-out data.
     pub scores: Scores,
-    /// Whether it is the best so far.
+    /// Whether this epoch is the best so far.
     pub is_best: bool,
 }
 
@@ -87,7 +87,7 @@ impl<N: Network + ?Sized> Trainer<'_, N> {
     ///
     /// # Errors
     /// As [`Trainer::run`] and [`Scores::measure`]; [`Error::Invalid`] if there is no metric; [`Error::Checkpoint`], naming it, if
-    /// a resumed run goes on with another first metric; what writing the best network brings up.
+    /// a resumed run goes on with another first metric; an error of writing the best network.
     pub fn fit<B, I, H, J>(
         &mut self,
         batches: B,

@@ -62,14 +62,14 @@ impl fmt::Debug for OwnMetric {
     }
 }
 
-/// Two are taken for equal if their names are.
+/// Two metrics of your own count as equal if their names are equal.
 impl PartialEq for OwnMetric {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-/// Its name, as in tables: `accuracy`, `top5`, `mean_iou`.
+/// The metric's name, as in tables: `accuracy`, `top5`, `mean_iou`.
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,8 +197,9 @@ impl Scores {
         Scores { sums: vec![Vec::new(); metrics.len()], objective, metrics, images: 0 }
     }
 
-    /// Of all batches of a data set, of which this rank has the `share` in `batches`. All ranks call it, and get the same bits, whatever
-    /// their number: batches at one place of the share's groups are added up in order, and the places in the tree of
+    /// Metrics over a whole data set that several ranks share: `batches` yields the batches of this rank, as `share`
+    /// says. All ranks call this function and get the same bits, whatever their number. For each place in a group of
+    /// the share, its batches are added up in order. Then the places are added up in the tree of
     /// [`crate::training::Training::micro_batches`].
     ///
     /// # Errors

@@ -73,21 +73,21 @@ impl fmt::Debug for OwnObjective {
     }
 }
 
-/// Two are taken for equal if their names are.
+/// Two losses of your own count as equal if their names are equal.
 impl PartialEq for OwnObjective {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-/// Class labels.
+/// Class labels with the plain mean of the cross-entropy.
 impl Default for Objective {
     fn default() -> Self {
         Objective::Classes(Classes::default())
     }
 }
 
-/// What a resumed run must have in common with the one that was begun.
+/// The objective as text. A run is resumed only if its text is the same as when the run was begun.
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,28 +3,29 @@
 use quarterturn_core::{Error, Result};
 use std::{fmt, ops::Add};
 
-/// The processes that train one network together, as one of them, a rank, sees them. [`Alone`] is one process; the examples have an
-/// implementation for MPI.
+/// How one of several processes that train a network together talks to the others. Each process is called a rank.
+/// [`Alone`] is for a single process. The examples implement this trait with MPI.
 ///
-/// All ranks make the same calls of [`crate::training::Trainer`] in the same order. They hold the same network and compute the same
-/// steps; each reads and differentiates its own micro-batches alone ([`quarterturn_core::Share`]). Whoever gets an error ends all
-/// ranks, for the others wait for it.
+/// All ranks make the same calls of [`crate::training::Trainer`] in the same order. They hold the same network and make
+/// the same steps. Each computes the gradients of its own micro-batches only ([`quarterturn_core::Share`]). If a rank
+/// gets an error, your program must end all ranks, because the others would wait for it forever.
 pub trait Ranks: fmt::Debug + Send + Sync {
     /// The number of this rank, from 0. Rank 0 writes the files.
     fn rank(&self) -> usize;
 
-    /// How many there are: a power of two.
+    /// The number of ranks: a power of two.
     fn size(&self) -> usize;
 
-    /// Sends `mine` to rank `partner`, which makes the same call with this rank as partner, and receives what that sends. Returns when
-    /// both have arrived. The lengths, in bytes, may differ; both ranks know both.
+    /// Sends `mine` to rank `partner`, and fills `theirs` with what the partner sends. The partner makes the same call,
+    /// with this rank as its partner. Returns when both messages have arrived. Their lengths in bytes may differ; each
+    /// rank knows both lengths beforehand.
     ///
     /// # Errors
-    /// If the other cannot be reached.
+    /// If the partner cannot be reached.
     fn exchange(&self, partner: usize, mine: &[u8], theirs: &mut [u8]) -> Result<()>;
 }
 
-/// One process.
+/// The only rank of a run on one process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
 
@@ -68,14 +69,15 @@ pub(super) fn tree<T>(
 /// What changes no number that it is added to, −0 included: it stands for a place that has nothing.
 pub(super) const NOTHING: f32 = -0.0;
 
-/// Replaces `values` on every rank by their sums over the ranks, in a fixed binary tree: neighbours first, then pairs of neighbours, and
-/// so on. The left operand is that of the lower rank. It is the upper part of the tree of
-/// [`crate::training::Training::micro_batches`]. All ranks have as many values, and their number is a power of two.
+/// Replaces `values` on every rank by their sums over the ranks, in a fixed binary tree: neighbours first, then pairs
+/// of neighbours, and so on. The left operand is that of the lower rank. This tree is the upper part of the tree of
+/// [`crate::training::Training::micro_batches`]. All ranks pass equally many values. The number of ranks is a power of
+/// two.
 ///
-/// Each number is added by one rank alone. At distance 1, 2, 4, … two partners split what they are still to add up: each sends one half
-/// away and adds what it receives to the other. Then the sums travel back the same way. So a rank sends and receives 2·(R − 1)/R of the
-/// values in 2·log₂ R messages, as little as any sum over all ranks can (Rabenseifner 2004, "Optimization of collective reduction
-/// operations").
+/// Each sum is computed by one rank alone. At distance 1, 2, 4, … two partners split the values that they have still to
+/// add up: each sends one half to the other, and adds the half that it receives to the half that it keeps. Then the
+/// sums travel back the same way. So a rank sends and receives 2·(R − 1)/R of the values in 2·log₂ R messages, as
+/// little as any sum over all ranks can (Rabenseifner 2004, "Optimization of collective reduction operations").
 ///
 /// # Errors
 /// As [`Ranks::exchange`].

@@ -112,10 +112,11 @@ impl<'n, N: Network + ?Sized> Trainer<'n, N> {
         }
     }
 
-    /// The same run as one of several processes that train together. Each makes the same calls; `batches` of [`Trainer::run`] yields
-    /// only those of its own [`Share`], with [`Training::micro_batches`] as the group (`quarterturn_data::Loader::shared`), and so does
-    /// `held_out` of [`Trainer::fit`]. What the processes compute is equal to the bit, and equal to what one process computes; so a run
-    /// may go on with another number of them. Rank 0 writes files, and the others wait for it.
+    /// Makes this process one of several that train the network together. All of them make the same calls. `batches` of
+    /// [`Trainer::run`] and `held_out` of [`Trainer::fit`] yield only the batches of this process's [`Share`], whose
+    /// groups have [`Training::micro_batches`] places (`quarterturn_data::Loader::shared`). The results have the same
+    /// bits on every process, and the same as on a single process. So a run may be resumed with another number of
+    /// processes. Rank 0 writes files, and the others wait for it.
     #[must_use]
     pub fn with_ranks(mut self, ranks: Arc<dyn Ranks>) -> Self {
         // The images are warned of once.

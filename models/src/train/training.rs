@@ -42,19 +42,21 @@ pub struct Training {
     pub clip: Option<Clip>,
     /// Gradient accumulation: the optimizer makes a step after this many batches, called micro-batches, with the gradient
     /// of the mean loss over all their images. So a batch of 256 images in 8 micro-batches of 32 needs the memory of 32.
-    /// The last step of an epoch has what is left. The learning rate is that of the last micro-batch.
+    /// The last step of an epoch has the batches that are left. The learning rate is that of the last micro-batch.
     ///
-    /// A batch norm takes the statistics of each micro-batch, if not by [`Training::sync_batch_norm`]. Its running statistics change once per step, to the mean
-    /// of what each micro-batch would have made of them.
+    /// A batch norm takes the statistics of each micro-batch by itself, unless [`Training::sync_batch_norm`] is set.
+    /// Its running statistics are updated once per step, to the mean of what each micro-batch alone would have made of
+    /// them.
     ///
     /// Gradients, losses and running statistics, times the number of images, are added in a fixed binary tree over the
     /// places `0 .. micro_batches`: the sum of a range is that of its first half plus that of its second half. So the
     /// bits do not depend on how many processes share the places: see [`crate::training::Trainer::with_ranks`].
     pub micro_batches: u32,
-    /// Synchronised batch norm (PyTorch: `SyncBatchNorm`): norms take the statistics of all micro-batches of a step, on all
-    /// processes, in place of those of each. Gradients flow through them. So a step is that of one batch of all images, up to
-    /// rounding, and its bits do not depend on the number of processes either. Norms wait for each other: a process has its
-    /// micro-batches in memory all at once, and its convolutions and norms are not fused. With one micro-batch nothing changes.
+    /// Synchronised batch norm (PyTorch: `SyncBatchNorm`): norms take the statistics of all micro-batches of a step, on
+    /// all processes, in place of each micro-batch by itself. Gradients flow through these statistics. So, up to
+    /// rounding, a step is the same as with one batch of all images, and its bits do not depend on the number of
+    /// processes either. It costs memory and time: a process has all of its micro-batches in memory at once, and
+    /// computes convolution and norm one after the other, not fused. With one micro-batch nothing changes.
     pub sync_batch_norm: bool,
     /// The decay of an exponential moving average (EMA) of all parameters, updated after each step of the optimizer:
     /// see [`quarterturn_autograd::Averages`] and [`crate::training::Trainer::with_averages`]. 0.999 reaches back over
