@@ -1,5 +1,5 @@
-//! Synchronised batch norm: the batch lies in parts, on one device or several. Each part sums for itself, somebody adds the sums, and
-//! each part is normalised with the statistics of all.
+//! Synchronised batch norm: a batch is cut into parts, on one device or several. Each part computes its sums, the
+//! caller adds those of all parts, and each part is normalised with the statistics of the whole batch.
 
 use super::{Activation, Axes, BatchNorm, Moments, batch_norm_eval};
 #[cfg(feature = "gpu")]
@@ -8,11 +8,12 @@ use crate::{add, mul};
 use quarterturn_core::{Device, Result, Tensor, common_device};
 use rayon::prelude::*;
 
-/// `[n, Σ x of each channel, Σ x² of each channel]`, 1 + 2C numbers, where n is the number of elements of a channel. Those of several
-/// parts of a batch are added number by number, and [`batch_norm_of_sums`] takes the result.
+/// The sums of one part of a batch: `[n, Σ x of each channel, Σ x² of each channel]`, 1 + 2C numbers, where n is the
+/// number of elements of a channel. Add the results of all parts number by number, and pass the total to
+/// [`batch_norm_of_sums`].
 ///
-/// The sums are taken about a mean, as in [`super::batch_norm_train`], and written without it in `f64`. That takes less from the variance
-/// than the rounding of x to `f32` does.
+/// The sums are computed relative to a mean, as in [`super::batch_norm_train`], and then converted in `f64`. The error
+/// that this makes in the variance is smaller than that of rounding x to `f32`.
 ///
 /// # Errors
 /// What went wrong on the GPU: the sums are read from it.
@@ -44,8 +45,8 @@ pub fn batch_norm_sums(x: &Tensor) -> Result<Vec<f64>> {
     Ok(std::iter::once(axes.count() as f64).chain(sums).chain(squares).collect())
 }
 
-/// [`super::batch_norm_train`] of a part of a batch, where `sums` are the [`batch_norm_sums`] of the whole batch: its mean and biased
-/// variance are `Σx/n` and `Σx²/n − (Σx/n)²`, the same on each part.
+/// [`super::batch_norm_train`] for a part of a batch, where `sums` are the [`batch_norm_sums`] of the whole batch. All
+/// parts have the same mean `Σx/n` and the same biased variance `Σx²/n − (Σx/n)²`.
 ///
 /// # Panics
 /// If there are not 1 + 2C sums; and as [`super::batch_norm_eval`].
@@ -64,12 +65,13 @@ pub fn batch_norm_of_sums(
     BatchNorm { y, mean_parts: mean.clone(), mean, var, count: sums[0] as usize }
 }
 
-/// dx of [`batch_norm_of_sums`]: what flows back through the statistics of n elements is subtracted from `dx_given`,
+/// The gradient dx of [`batch_norm_of_sums`] for a part of a batch:
 ///
 /// `dx = dx_given − weight/√(var + eps) · (dbias + x̂·dweight)/n`, where `x̂ = (x − mean)/√(var + eps)`.
 ///
-/// `dx_given` is that of [`super::batch_norm_eval_vjp`], which takes the statistics for constants. So are `dweight` and `dbias`, but
-/// added over all parts of the batch; `gradients` has them one behind the other.
+/// `dx_given` is the dx of [`super::batch_norm_eval_vjp`], which treats the statistics as constants. What is subtracted
+/// flows back through the statistics. `gradients` are dweight and then dbias of [`super::batch_norm_eval_vjp`], 2C
+/// numbers, added over all parts of the batch.
 ///
 /// # Panics
 /// If there are not 1 + 2C sums and 2C gradients; and as [`super::batch_norm_eval`].

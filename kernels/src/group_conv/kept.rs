@@ -14,9 +14,10 @@ use std::{
 /// Keeps the transforms of a convolution's filters for the next call. On the CPU they take longer than the convolution of one
 /// image; on other devices there is nothing to keep.
 ///
-/// The transforms are kept together with clones of the tensors that they were made of. So nobody writes to those in place,
-/// and a call with other tensors, or with images of another size, transforms anew. Call [`FilterCache::clear`] before weights
-/// are trained, or else the first update of each copies it.
+/// The transforms are kept together with clones of the tensors that they were made from. A tensor with clones is never
+/// written to in place, so the transforms always fit their tensors. A call with other tensors, or with images of
+/// another size, transforms anew and replaces what was kept. Call [`FilterCache::clear`] before weights are trained.
+/// Otherwise the first update of each weight has to copy it.
 #[derive(Default)]
 pub struct FilterCache(Mutex<Option<Arc<Entry>>>);
 
