@@ -36,9 +36,9 @@
 //! - *Lifting* is what the first convolution does: from an image it makes a map on the group.
 //! - The *irreps* (irreducible representations) are what a small Fourier transform along G splits values into. On p4 it
 //!   makes of `f₀ … f₃` the numbers `f₀ + f₁ + f₂ + f₃` and `f₀ − f₁ + f₂ − f₃`, and the pair `(f₀ − f₂, f₁ − f₃)`. A
-//! convolution multiplies each of these by its own part of the filter only, and so needs fewer products. - A *tap* is
-//! one entry of a filter's k × k. An *adjoint* is the transpose of a linear operation: that of a convolution   is the
-//! gradient of its input.
+//!   convolution multiplies each of these by its own part of the filter only, and so needs fewer products.
+//! - A *tap* is one entry of a filter's k × k. An *adjoint* is the transpose of a linear operation: that of a
+//!   convolution is the gradient of its input.
 //! - A function `…_vjp` computes the gradient of another one (vector-Jacobian product).
 
 mod adaptive;
