@@ -2,13 +2,14 @@
 
 use quarterturn_core::Result;
 
-/// What one part of a batch knows of the others, for [`crate::Var::batch_norm_sync`]. Each part is on a tape of its own, and goes through
-/// the same network; its norms wait for those of the others.
+/// How one part of a batch is joined with the other parts, for [`crate::Var::batch_norm_sync`] (synchronised batch
+/// norm). Each part has a tape of its own and goes through the same network. At each norm a part waits for the others.
 pub trait Parts {
-    /// The sum over all parts, number by number, in a fixed order. All parts make the same calls, with as many numbers, in the same
-    /// order. `None` if a part has failed: what is computed from then on is of no use, and whoever runs the parts has the error.
+    /// Adds `own` to the numbers of the other parts, number by number and in a fixed order, and returns the sums. All
+    /// parts make the same calls in the same order, with equally many numbers. Returns `None` if a part has failed:
+    /// then nothing that this part computes afterwards is used, and the caller who runs the parts gets the error.
     fn sum(&self, own: Result<Vec<f64>>) -> Option<Vec<f64>>;
 
-    /// How much this part's loss counts beside those of the others: the number of its images, say.
+    /// The weight of this part's loss beside those of the other parts, such as the number of its images.
     fn weight(&self) -> f64;
 }

@@ -2,10 +2,11 @@
 
 use crate::{Error, Result};
 
-/// One process's share of the batches that several go through together.
+/// Says which of the batches of an epoch belong to one of several processes (ranks) that train together.
 ///
-/// Batches come in groups of `group`: the micro-batches of one step. Of each group, rank `r` of `R` has the places from `r·group/R` to
-/// before `(r+1)·group/R`, so that all batches belong to exactly one rank, whatever their number.
+/// Batches come in groups of `group`: the micro-batches of one step. The places in a group are numbered from 0. Rank
+/// `r` of `R` has the places from `r·group/R` up to, but not including, `(r+1)·group/R` of each group. So each batch
+/// belongs to exactly one rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     rank: usize,
@@ -33,28 +34,28 @@ impl Share {
         Ok(Share { rank, ranks, group })
     }
 
-    /// How many places of each group it has.
+    /// How many places of each group this rank has.
     pub fn places(&self) -> usize {
         self.group / self.ranks
     }
 
-    /// The first of its places in each group.
+    /// The first of this rank's places in each group.
     pub fn first(&self) -> usize {
         self.rank * self.places()
     }
 
-    /// Whether batch `batch` belongs to it.
+    /// Whether batch number `batch` of the epoch belongs to this rank.
     pub fn has(&self, batch: usize) -> bool {
         (self.first()..self.first() + self.places()).contains(&(batch % self.group))
     }
 
-    /// How many of the first `batches` batches belong to it.
+    /// How many of the first `batches` batches of the epoch belong to this rank.
     pub fn count(&self, batches: usize) -> usize {
         let (whole, rest) = (batches / self.group, batches % self.group);
         whole * self.places() + rest.saturating_sub(self.first()).min(self.places())
     }
 
-    /// Which of all batches is its `n`th, from 0.
+    /// The number in the epoch of this rank's batch `n`. Both are counted from 0.
     pub fn nth(&self, n: usize) -> usize {
         n / self.places() * self.group + self.first() + n % self.places()
     }

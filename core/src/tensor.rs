@@ -210,7 +210,7 @@ impl Tensor {
     /// The elements, brought to the host and rounded to `f32`. Blocks; in a browser use [`Tensor::to_vec_async`].
     ///
     /// # Errors
-    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
+    /// The error that spoiled these values or made the GPU fail (see the module `gpu`); the same at every further call.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),
@@ -223,7 +223,7 @@ impl Tensor {
     /// As [`Tensor::to_vec`], without blocking.
     ///
     /// # Errors
-    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
+    /// The error that spoiled these values or made the GPU fail (see the module `gpu`); the same at every further call.
     pub async fn to_vec_async(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),
@@ -236,7 +236,7 @@ impl Tensor {
     /// The elements as doubles: exact on every device.
     ///
     /// # Errors
-    /// What made these values meaningless or the GPU fail, see the module `gpu`; again and again.
+    /// The error that spoiled these values or made the GPU fail (see the module `gpu`); the same at every further call.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.storage {
             Storage::Reference(values) => Ok(values.to_vec()),

@@ -81,8 +81,9 @@ impl Loader {
         self
     }
 
-    /// Hands out only the batches that belong to one of several processes. They are those of the whole epoch, in its order; of the
-    /// others nothing is read. [`Loader::identity`] does not depend on it.
+    /// Hands out only the batches that belong to one of several processes, in the order of the epoch. They are the same
+    /// batches that a loader without a share would make; images of other batches are not read. [`Loader::identity`] is
+    /// the same with and without a share.
     #[must_use]
     pub fn shared(mut self, share: Share) -> Self {
         self.share = Some(share);
@@ -117,7 +118,7 @@ impl Loader {
         &self.samples
     }
 
-    /// Number of batches in an epoch; of a share, of its own.
+    /// Number of batches in an epoch; with a share, of the batches that belong to it.
     pub fn len(&self) -> usize {
         let all = self.images().div_ceil(self.batch_size);
         self.share.map_or(all, |share| share.count(all))
@@ -128,7 +129,7 @@ impl Loader {
         self.len() == 0
     }
 
-    /// Number of images in an epoch, whoever's.
+    /// Number of images in an epoch, those of other shares included.
     pub fn images(&self) -> usize {
         let len = self.samples.len();
         if self.full_only { len - len % self.batch_size } else { len }

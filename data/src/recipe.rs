@@ -47,9 +47,10 @@ impl Recipe {
         Self::flowers(size)
     }
 
-    /// PatchCamelyon: with `circle_crop` the mean colour outside of a circle of radius 47.5, which is inscribed in an image
-    /// of 96×96; then resized to `size` (ResNet-44 is exact at 97, not at 96); no augmentation. Normalised by the data set's
-    /// statistics, so that the mean colour is 0 but for half of a 255th. The published code has the circle as an option.
+    /// PatchCamelyon, without augmentation. With `circle_crop`, pixels outside of a circle of radius 47.5, which is
+    /// inscribed in an image of 96×96, get the mean colour. Then images are resized to `size` (ResNet-44 is exact at
+    /// 97, not at 96) and normalised by the data set's statistics. So the mean colour becomes nearly 0; it is rounded
+    /// to 8 bits before. The published code has the circle as an option.
     pub fn pcam(size: usize, circle_crop: bool) -> Self {
         let normalization = Normalization::pcam();
         let fill = normalization.mean.iter().map(|mean| (255.0 * mean).round() as u8).collect();

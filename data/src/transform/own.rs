@@ -52,8 +52,8 @@ pub trait Augment: fmt::Debug + Send + Sync {
     }
 }
 
-/// A transform of your own; see [`crate::Transform::own`]. Two are taken for equal if their `Debug` output is. A
-/// resumed run compares it, so it should show all settings.
+/// A transform of your own; see [`crate::Transform::own`]. Two of them count as equal if their `Debug`
+/// output is equal. A resumed run compares that output, so it should show all settings.
 #[derive(Clone)]
 pub struct OwnTransform(pub(super) Arc<dyn Augment>);
 

@@ -5,7 +5,7 @@ use quarterturn_kernels::Window;
 
 /// An operation that every library has; those for adaptive subsampling are made of a few such.
 ///
-/// Convolutions have as many rows and columns of padding on either side, and windows that do not fit are left out, as in PyTorch.
+/// The padding of convolutions is the same on all sides, and windows that do not fit are left out, as in PyTorch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `[N, C_in, H, W]` → `[N, C_out, H', W']`, weight `[C_out, C_in/groups, k, k]`, bias `[C_out]`.
@@ -81,7 +81,7 @@ pub enum Op {
     Resize(Size),
     /// Nearest-neighbour upsampling by a whole factor.
     Repeat(usize),
-    /// The map without so many rows and columns on each side.
+    /// The map without this number of rows and columns on each side.
     Crop(usize),
     /// These entries of an axis.
     Select {
@@ -94,21 +94,24 @@ pub enum Op {
     Sum,
     /// Concatenation of the channels.
     Concat,
-    /// What each of the four grids of a map counts for, `[N, 4]`: [`quarterturn_kernels::choose_grid`]. `inset` rows and columns of
-    /// the map are left out at each side, or so many of zeros added.
+    /// Chooses one of the four grids of a map. The result `[N, 4]` has a weight for each grid, see
+    /// [`quarterturn_kernels::choose_grid`]. `inset` rows and columns are left out at each side of the map; if it is
+    /// negative, as many rows and columns of zeros are added.
     ChooseGrid {
         /// Rows and columns.
         inset: isize,
         /// Height and width of the map without them.
         extents: [usize; 2],
-        /// A term is at most 2 to this.
+        /// Each term of a sum is at most 2 to the power of this.
         bits: u32,
         /// Bits that a plane's sum loses.
         spare: u32,
     },
-    /// Of a map of these extents and what its grids count for, the samples: [`quarterturn_kernels::subsample`].
+    /// Reads a map of this height and width and the weights of its grids, and returns the samples:
+    /// [`quarterturn_kernels::subsample`].
     Subsample([usize; 2]),
-    /// Of a map and what its grids count for, the map moved onto the grid: [`quarterturn_kernels::move_onto_grid`].
+    /// Reads a map and the weights of its grids, and returns the map moved onto the chosen grid:
+    /// [`quarterturn_kernels::move_onto_grid`].
     MoveOntoGrid {
         /// Rows and columns of zeros before the map.
         before: usize,
@@ -117,15 +120,15 @@ pub enum Op {
         /// Height and width of the result.
         extents: [usize; 2],
     },
-    /// Of samples and what the grids count for, the map of these extents: [`quarterturn_kernels::upsample`]. Where the second is
-    /// missing, there was no choice, and only the first grid counts.
+    /// Reads samples and the weights of the grids, and returns a map of this height and width:
+    /// [`quarterturn_kernels::upsample`]. Without the weights, the samples belong to the first grid.
     GridUpsample([usize; 2]),
 }
 
 /// The size of a resized map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// So many times as high and wide.
+    /// This number of times as high and wide.
     Times(usize),
     /// Height and width.
     Of([usize; 2]),

@@ -20,8 +20,8 @@ pub struct DenseNetConfig {
 }
 
 impl DenseNetConfig {
-    /// For PatchCamelyon's images of 96×96: five blocks of one layer, as many channels on each group as make the numbers of parameters
-    /// comparable.
+    /// For PatchCamelyon's images of 96×96: five blocks of one layer. The number of channels depends on the group, so
+    /// that all groups have about as many parameters.
     pub fn pcam(group: Group) -> Self {
         let growth = match group {
             Group::C1 => 24,
@@ -39,15 +39,15 @@ const HALVING: Window = Window { kernel_size: 2, stride: 2, padding: 0 };
 
 /// Images `[N, in_channels, 1, H, W]` → logits `[N, classes]`.
 ///
-/// An unpadded 3×3 convolution, then dense blocks. Each layer of a block is norm, ReLU and an unpadded 3×3 convolution, whose channels
-/// stand behind those of the layer's input, cropped to the same places. Between blocks stands a transition: norm, ReLU, a 1×1
-/// convolution that keeps the number of channels, and the mean of each 2×2 window. At the end come norm, ReLU, the mean over space, the
-/// maximum over the group, and a linear layer.
+/// An unpadded 3×3 convolution, then dense blocks. Each layer of a block is norm, ReLU and an unpadded 3×3 convolution.
+/// Its output channels are appended to the channels of its input, which is cropped to the same size. Between two blocks
+/// there is a transition: norm, ReLU, a 1×1 convolution that keeps the number of channels, and the mean of each 2×2
+/// window. At the end come norm, ReLU, the mean over space, the maximum over the group, and a linear layer.
 ///
-/// The network is exact where each pooling reads maps of an even extent. With five blocks of one layer, 96 is such a size: the maps have
-/// the extents 94, 92, 46, 44, 22, 20, 10, 8, 4 and 2.
+/// The network is exact if height and width are even before each pooling. With five blocks of one layer, 96 is such a
+/// size: the maps have a height and width of 94, 92, 46, 44, 22, 20, 10, 8, 4 and 2.
 ///
-/// The paper ends in a convolution over all places that are left, in place of the mean and the linear layer.
+/// Instead of the mean and the linear layer, the paper's network ends in a convolution over all pixels that are left.
 ///
 /// # Errors
 /// [`Error::Invalid`] without a block, or with settings out of range; or when the GPU has no room.
