@@ -64,14 +64,15 @@ pub fn panel(
             area.draw(&Circle::new(at(x(value), y), super::figure::pt(1.8), color.mix(0.45).filled()))?;
         }
         if values.len() > 1 {
-            area.draw(&PathElement::new([at(x(mean - std), y), at(x(mean + std), y)], stroke(color, 1.4)))?;
+            area.draw(&PathElement::new([at(x(mean - std), y), at(x((mean + std).min(high)), y)], stroke(color, 1.4)))?;
         }
         draw_marker(area, at(x(mean), y), color, marker)?;
     }
     Ok(())
 }
 
-/// The axis: its ends and the distance of its labels, round numbers around all values and whiskers.
+/// The axis: its ends and the distance of its labels, round numbers around all values and whiskers. Numbers are percent: where
+/// none is above 100, the axis ends there, though a whisker would go on.
 fn range(lines: &[Dots]) -> (f64, f64, f64) {
     let ends = lines.iter().flat_map(|line| {
         let (mean, std) = statistics(&line.values);
@@ -82,7 +83,10 @@ fn range(lines: &[Dots]) -> (f64, f64, f64) {
     let power = 10f64.powf((span / TICKS).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|unit| unit * power).into_iter().find(|step| span / step <= TICKS);
     let step = step.unwrap_or(10.0 * power);
-    let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
+    let (low, mut high) = ((low / step).floor() * step, (high / step).ceil() * step);
+    if high > 100.0 && lines.iter().flat_map(|line| &line.values).all(|&percent| percent <= 100.0) {
+        high = (100.0 / step).ceil() * step;
+    }
     (low, if high > low { high } else { low + step }, step)
 }
 

@@ -26,6 +26,9 @@ pub type Area<'a> = DrawingArea<Canvas<'a>, Shift>;
 /// A figure's drawing code fails only if plotters does, which on a string does not happen.
 pub type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
+/// Stands between the parts of a subtitle.
+const SEPARATOR: &str = "  ·  ";
+
 /// Points as drawing units.
 pub fn pt(points: f64) -> i32 {
     (points * UNITS).round() as i32
@@ -81,13 +84,24 @@ pub fn write(area: &Area, text: &str, (x, y): (f64, f64), style: TextStyle) -> D
     Ok(())
 }
 
-/// Title and, below it, the line that names data and device.
+/// Title and, below it, the line that names data and device. If it is wider than the figure, it becomes two lines.
 ///
 /// # Errors
 /// If plotters fails.
 pub fn heading(area: &Area, title: &str, subtitle: &str) -> Drawn {
     write(area, title, (16.0, 20.0), from_left(bold(13.0)))?;
-    write(area, subtitle, (16.0, 38.0), from_left(font(9.0)).color(&palette::FAINT_INK))
+    let room = area.dim_in_pixel().0 as i32 - pt(2.0 * 16.0);
+    let fits = |line: &str| area.estimate_text_size(line, &font(9.0)).is_ok_and(|(width, _)| width as i32 <= room);
+    // Its parts are separated; the line ends behind the last of them that it has room for.
+    let ends = subtitle.match_indices(SEPARATOR).map(|(end, _)| end).filter(|&end| fits(&subtitle[..end]));
+    let (first, rest) = match ends.last() {
+        Some(end) if !fits(subtitle) => (&subtitle[..end], &subtitle[end + SEPARATOR.len()..]),
+        _ => (subtitle, ""),
+    };
+    for (line, y) in [(first, 36.0), (rest, 47.0)] {
+        write(area, line, (16.0, y), from_left(font(9.0)).color(&palette::FAINT_INK))?;
+    }
+    Ok(())
 }
 
 /// Draws a figure of `width` × `height` points and saves it as `<stem>.svg` and `<stem>.png`.
