@@ -25,7 +25,7 @@ pub fn argmax(x: &Tensor, axis: usize) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_piece(x.f32s(), along.len().max(1), &mut y, along.inner.max(1), |_, x, y| match along.inner {
+            for_each_piece(x.f32s(), along.len().max(1), &mut y, along.inner.max(1), &|_, x, y| match along.inner {
                 1 => {
                     let best = first_maximum(x.iter().copied());
                     y[0] = if x[best].is_nan() { f32::NAN } else { best as f32 };

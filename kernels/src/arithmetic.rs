@@ -127,7 +127,7 @@ pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
         Device::Cpu => {
             let (x, inner) = (x.f32s(), strided.inner_strides()[0]);
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_part(&mut y, |start, y| {
+            for_each_part(&mut y, &|start, y| {
                 strided.for_each_run(start..start + y.len(), |run, [x_at]| match inner {
                     0 => y[run].fill(x[x_at]),
                     _ => {
@@ -243,7 +243,7 @@ fn binary(
         Device::Cpu => {
             let (a, b, inner) = (a.f32s(), b.f32s(), strided.inner_strides());
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_part(&mut y, |start, y| {
+            for_each_part(&mut y, &|start, y| {
                 strided.for_each_run(start..start + y.len(), |run, [a_at, b_at]| {
                     let len = run.len();
                     // An operand that is spread along the run is one value there.

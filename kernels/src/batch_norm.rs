@@ -24,7 +24,6 @@ use quarterturn_core::gpu::Size;
 pub use sync::*;
 
 use quarterturn_core::{Device, Stream, Tensor, common_device};
-use rayon::prelude::*;
 
 /// What follows the normalisation in the same operation: `y = dropout(relu(z))`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,11 +71,7 @@ pub fn batch_norm_train(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, ac
     let after = After::new("batch_norm_train", activation);
     assert!(!x.is_empty(), "batch_norm_train: expected a batch that is not empty, got {:?}", x.shape());
     match common_device("batch_norm_train", &[x, weight, bias]) {
-        Device::Cpu => {
-            let blocks = x.f32s().par_chunks_exact(axes.block).with_min_len(axes.blocks_per_job());
-            let moments: Vec<Moments> = blocks.map(Moments::of).collect();
-            batch_norm_of_moments(x, &moments, weight, bias, eps, activation, None)
-        }
+        Device::Cpu => batch_norm_of_moments(x, &axes.moments(x.f32s()), weight, bias, eps, activation, None),
         Device::Reference => {
             let count = axes.count() as f64;
             let (mut mean, mut var) = (vec![0.0; axes.channels], vec![0.0; axes.channels]);

@@ -25,7 +25,7 @@ pub fn blur_pool(x: &Tensor, window: Window) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
             let [x_len, y_len] = geometry.piece();
-            for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| {
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, &|_, x, y| {
                 geometry.weighted_sums(x, y, |u, v| weights[u] * weights[v]);
             });
             Tensor::cpu(shape, y)
@@ -52,7 +52,7 @@ pub fn blur_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
     match dy.device() {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x_shape.len());
-            for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), |_, dy, dx| {
+            for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), &|_, dy, dx| {
                 spread(dy, dx, &weights, geometry);
             });
             Tensor::cpu(x_shape, dx)

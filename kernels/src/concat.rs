@@ -1,12 +1,11 @@
 //! Tensors joined along an axis, and cut apart again.
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::{axis::Along, pad::narrow, sweep::PIECE};
+use crate::{axis::Along, jobs::for_each_chunk, pad::narrow, sweep::PIECE};
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::Size;
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
-use rayon::prelude::*;
 
 /// `y[…, start_k + i, …] = operand_k[…, i, …]`, where `start_k` is the sum of the extents before: the operands one
 /// after another along `axis` (PyTorch: `torch.cat`). All other axes must have the same length. Gradient: [`split`].
@@ -48,8 +47,7 @@ pub fn concat(operands: &[&Tensor], axis: usize) -> Tensor {
             if y.len() <= PIECE {
                 y.chunks_mut(len).enumerate().for_each(|(outer, y)| copy(outer, y));
             } else {
-                let chunks = y.par_chunks_mut(len).enumerate().with_min_len(PIECE.div_ceil(len));
-                chunks.for_each(|(outer, y)| copy(outer, y));
+                for_each_chunk(&mut y, len, PIECE.div_ceil(len), &copy);
             }
             Tensor::cpu(shape, y)
         }

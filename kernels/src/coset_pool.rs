@@ -22,7 +22,7 @@ pub fn coset_max(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(axes.y_shape.len());
-            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| max_rows(x, y));
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, &|_, x, y| max_rows(x, y));
             Tensor::cpu(axes.y_shape, y)
         }
         Device::Reference => axes.reference_map(x, |values| values.fold(f64::NEG_INFINITY, |max, v| greater(v, max))),
@@ -57,7 +57,7 @@ pub fn coset_max_vjp(x: &Tensor, dy: &Tensor) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x.len());
             let piece = axes.order * axes.positions;
-            for_each_piece2(x.f32s(), piece, dy.f32s(), axes.positions, &mut dx, piece, |_, x, dy, dx| {
+            for_each_piece2(x.f32s(), piece, dy.f32s(), axes.positions, &mut dx, piece, &|_, x, dy, dx| {
                 spread_to_maxima(x, dy, dx);
             });
             Tensor::cpu(x.shape(), dx)
@@ -127,7 +127,7 @@ pub fn coset_mean(x: &Tensor) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(axes.y_shape.len());
-            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, |_, x, y| mean_rows(x, y));
+            for_each_piece(x.f32s(), axes.order * axes.positions, &mut y, axes.positions, &|_, x, y| mean_rows(x, y));
             Tensor::cpu(axes.y_shape, y)
         }
         Device::Reference => axes.reference_map(x, |values| values.sum::<f64>() / axes.order as f64),
@@ -177,7 +177,7 @@ pub fn coset_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x_shape.len());
             let part = 1.0 / axes.order as f32;
-            for_each_piece(dy.f32s(), axes.positions, &mut dx, axes.order * axes.positions, |_, dy, dx| {
+            for_each_piece(dy.f32s(), axes.positions, &mut dx, axes.order * axes.positions, &|_, dy, dx| {
                 for row in dx.chunks_exact_mut(dy.len()) {
                     for (dx, &dy) in row.iter_mut().zip(dy) {
                         *dx = dy * part;

@@ -6,6 +6,7 @@ mod tests;
 use crate::{
     argmax,
     axis::Along,
+    jobs::map_items,
     order::greater,
     softmax::{exp_columns, for_each_block},
     sweep::PIECE,
@@ -18,7 +19,6 @@ use quarterturn_core::Shape;
 use quarterturn_core::gpu::{Gpu, Size};
 
 use quarterturn_core::{Device, HostBuffer, Result, Tensor, common_device};
-use rayon::prelude::*;
 
 /// How the losses of images (or pixels) are combined, as PyTorch's `reduction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -169,13 +169,12 @@ impl CrossEntropy {
                 let targets = Targets::new(self.smoothing, &weights);
                 let image = |x: &[f32], y: &[u32]| targets.loss(x, along.inner, y);
                 // Each image's sum is its own, so that the order does not depend on the threads.
-                let images = (logits.f32s(), &classes[..]);
                 let (x_len, y_len) = (along.len(), along.inner);
+                let images = logits.f32s().chunks(x_len).zip(classes.chunks(y_len));
                 let sums: Vec<f64> = if logits.len() <= PIECE {
-                    images.0.chunks(x_len).zip(images.1.chunks(y_len)).map(|(x, y)| image(x, y)).collect()
+                    images.map(|(x, y)| image(x, y)).collect()
                 } else {
-                    let images = images.0.par_chunks(x_len).zip(images.1.par_chunks(y_len));
-                    images.with_min_len(PIECE.div_ceil(x_len)).map(|(x, y)| image(x, y)).collect()
+                    map_items(images, PIECE.div_ceil(x_len), |_, (x, y)| image(x, y))
                 };
                 let loss = sums.iter().sum::<f64>() / self.divisor(&classes, &weights);
                 Tensor::cpu([], vec![loss as f32].into())
@@ -206,15 +205,14 @@ impl CrossEntropy {
                 let (classes, weights) = (self.classes(op, labels, along.extent), self.weights(along.extent));
                 let part = f64::from(dloss.f32s()[0]) / self.divisor(&classes, &weights);
                 let targets = Targets::new(self.smoothing, &weights);
-                let image = |(x, y, dx): (&[f32], &[u32], &mut [f32])| targets.gradient(x, along.inner, y, part, dx);
+                let image = |x: &[f32], y: &[u32], dx: &mut [f32]| targets.gradient(x, along.inner, y, part, dx);
                 let mut dlogits = HostBuffer::scratch(logits.len());
                 let (x, y, x_len, y_len) = (logits.f32s(), &classes[..], along.len(), along.inner);
+                let images = x.chunks(x_len).zip(y.chunks(y_len)).zip(dlogits.chunks_mut(x_len));
                 if x.len() <= PIECE {
-                    let images = x.chunks(x_len).zip(y.chunks(y_len)).zip(dlogits.chunks_mut(x_len));
-                    images.for_each(|((x, y), dx)| image((x, y, dx)));
+                    images.for_each(|((x, y), dx)| image(x, y, dx));
                 } else {
-                    let images = (x.par_chunks(x_len), y.par_chunks(y_len), dlogits.par_chunks_mut(x_len));
-                    images.into_par_iter().with_min_len(PIECE.div_ceil(x_len)).for_each(image);
+                    map_items(images, PIECE.div_ceil(x_len), |_, ((x, y), dx)| image(x, y, dx));
                 }
                 Tensor::cpu(logits.shape(), dlogits)
             }

@@ -24,7 +24,7 @@ pub fn dropout(x: &Tensor, p: f32, stream: Stream) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
-            for_each_piece(x.f32s(), PIECE, &mut y, PIECE, |piece, x, y| {
+            for_each_piece(x.f32s(), PIECE, &mut y, PIECE, &|piece, x, y| {
                 sweep(x, y, piece * PIECE, rule);
             });
             Tensor::cpu(x.shape(), y)
@@ -58,7 +58,7 @@ pub fn dropout_maps(x: &Tensor, p: f32, stream: Stream) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
-            for_each_piece(x.f32s(), len, &mut y, len, |map, x, y| match rule.keeps(map) {
+            for_each_piece(x.f32s(), len, &mut y, len, &|map, x, y| match rule.keeps(map) {
                 true => y.iter_mut().zip(x).for_each(|(y, x)| *y = x * rule.factor),
                 false => y.fill(0.0),
             });

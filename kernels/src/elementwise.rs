@@ -14,6 +14,7 @@ pub use zip::*;
 #[cfg(feature = "gpu")]
 use crate::launch;
 use crate::{
+    jobs::collect,
     order::{passes, positive_part},
     sweep,
 };
@@ -23,7 +24,6 @@ use quarterturn_core::gpu::{Gpu, Size};
 #[cfg(any(feature = "gpu", test))]
 use quarterturn_core::Shape;
 use quarterturn_core::{Device, Tensor, common_device};
-use rayon::prelude::*;
 
 /// `y = max(a + b, 0)` for operands of one shape: the end of a residual block. Both gradients are [`relu_vjp`]. NaN as
 /// in [`relu`].
@@ -87,8 +87,8 @@ pub fn sum(x: &Tensor) -> Tensor {
             let total: f64 = if x.len() <= sweep::PIECE {
                 sweep::lane_sum(x)
             } else {
-                let pieces: Vec<f64> = x.par_chunks(sweep::PIECE).map(sweep::lane_sum).collect();
-                pieces.iter().sum()
+                let pieces: Vec<&[f32]> = x.chunks(sweep::PIECE).collect();
+                collect(pieces.len(), 1, |i| sweep::lane_sum(pieces[i])).iter().sum()
             };
             Tensor::cpu([], vec![total as f32].into())
         }

@@ -210,7 +210,7 @@ pub fn group_conv_dx(dy: &Tensor, weight: &Tensor, x_shape: Shape, conv: Conv) -
             group_conv_dx(&dy, &dense, x_shape, Conv { group: Group::C1, ..conv })
         }
         Device::Cpu => {
-            Tensor::cpu(e.x(), pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &pass::Nothing).0)
+            Tensor::cpu(e.x(), pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &pass::Nothing))
         }
         Device::Reference => Tensor::reference(e.x(), reference::dx(&e, conv, dy.f64s(), weight.f64s())),
         #[cfg(feature = "gpu")]
@@ -417,7 +417,7 @@ mod tests {
                 if e.g_in == e.g_out {
                     close(
                         &name("dx"),
-                        &Tensor::cpu(e.x(), pass::dx_then(&e, conv, isa, dy, weight, &pass::Nothing).0),
+                        &Tensor::cpu(e.x(), pass::dx_then(&e, conv, isa, dy, weight, &pass::Nothing)),
                         &dx,
                         2e-6,
                     );

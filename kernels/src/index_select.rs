@@ -26,7 +26,7 @@ pub fn index_select(x: &Tensor, axis: usize, indices: &[usize]) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
             let y_len = (indices.len() * inner).max(1);
-            for_each_piece(x.f32s(), along.len().max(1), &mut y, y_len, |_, x, y| {
+            for_each_piece(x.f32s(), along.len().max(1), &mut y, y_len, &|_, x, y| {
                 for (y, &i) in y.chunks_exact_mut(inner).zip(indices) {
                     y.copy_from_slice(&x[i * inner..][..inner]);
                 }
@@ -72,7 +72,7 @@ pub fn index_select_vjp(dy: &Tensor, axis: usize, indices: &[usize], extent: usi
         Device::Cpu => {
             let mut dx = HostBuffer::zeros(shape.len());
             let dx_len = (extent * inner).max(1);
-            for_each_piece(dy.f32s(), along.len().max(1), &mut dx, dx_len, |_, dy, dx| {
+            for_each_piece(dy.f32s(), along.len().max(1), &mut dx, dx_len, &|_, dy, dx| {
                 for (dy, &i) in dy.chunks_exact(inner).zip(indices) {
                     for (dx, &dy) in dx[i * inner..].iter_mut().zip(dy) {
                         *dx += dy;

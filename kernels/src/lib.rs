@@ -60,6 +60,7 @@ mod filter_orbit;
 mod group;
 mod group_conv;
 mod index_select;
+mod jobs;
 #[cfg(feature = "gpu")]
 mod launch;
 pub mod math;

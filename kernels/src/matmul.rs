@@ -1,7 +1,7 @@
 //! Matrix product and linear layer.
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::{simd::wide, sweep::PIECE};
+use crate::{jobs::for_each_chunk, simd::wide, sweep::PIECE};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Shape,
@@ -9,7 +9,6 @@ use quarterturn_core::{
 };
 
 use quarterturn_core::{Device, HostBuffer, Tensor, common_device};
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// `y[m, n] = Σ_k a[m, k] b[k, n]`; `transpose_a` reads `a` as `[k, m]`, `transpose_b` reads `b` as `[n, k]`.
@@ -179,7 +178,7 @@ fn accumulate_product(a: &[f32], b: &[f32], y: &mut [f32], k: usize, n: usize) {
     } else {
         // Whole row blocks, as many as make a job worthwhile.
         let rows = BLOCK_ROWS * PIECE.div_ceil(BLOCK_ROWS * n * k);
-        a.par_chunks(rows * k).zip(y.par_chunks_mut(rows * n)).for_each(|(a, y)| multiply_rows(a, b, y, k, n));
+        for_each_chunk(y, rows * n, 1, &|i, y| multiply_rows(&a[i * rows * k..][..y.len() / n * k], b, y, k, n));
     }
 }
 

@@ -1,12 +1,15 @@
 //! One optimizer step on one parameter, by PyTorch's formulas; and the moving average of a parameter.
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::{simd::wide, sweep::PIECE};
+use crate::{
+    jobs::{for_each_chunk, map_items},
+    simd::wide,
+    sweep::PIECE,
+};
 #[cfg(feature = "gpu")]
 use quarterturn_core::gpu::{Gpu, GpuBuffer, Size};
 
 use quarterturn_core::{Device, Tensor, common_device};
-use rayon::prelude::*;
 
 /// SGD: `g ← dw + weight_decay·w; v ← momentum·v + g; w ← w − lr·v` (v starts as g); with Nesterov's momentum
 /// `w ← w − lr·(g + momentum·v)` instead.
@@ -58,9 +61,8 @@ pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &S
             if w.len() <= PIECE {
                 sgd_sweep(w, velocity, dw, factors, nesterov);
             } else {
-                (w.par_chunks_mut(PIECE), velocity.par_chunks_mut(PIECE), dw.par_chunks(PIECE))
-                    .into_par_iter()
-                    .for_each(|(w, velocity, dw)| sgd_sweep(w, velocity, dw, factors, nesterov));
+                let pieces = w.chunks_mut(PIECE).zip(velocity.chunks_mut(PIECE)).zip(dw.chunks(PIECE));
+                map_items(pieces, 1, |_, ((w, velocity), dw)| sgd_sweep(w, velocity, dw, factors, nesterov));
             }
         }
         Device::Reference => {
@@ -121,10 +123,11 @@ pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw:
             if w.len() <= PIECE {
                 adam_sweep(w, moment1, moment2, dw, factors);
             } else {
-                let moments = (moment1.par_chunks_mut(PIECE), moment2.par_chunks_mut(PIECE));
-                (w.par_chunks_mut(PIECE), moments.0, moments.1, dw.par_chunks(PIECE))
-                    .into_par_iter()
-                    .for_each(|(w, moment1, moment2, dw)| adam_sweep(w, moment1, moment2, dw, factors));
+                let moments = moment1.chunks_mut(PIECE).zip(moment2.chunks_mut(PIECE));
+                let pieces = w.chunks_mut(PIECE).zip(moments).zip(dw.chunks(PIECE));
+                map_items(pieces, 1, |_, ((w, (moment1, moment2)), dw)| {
+                    adam_sweep(w, moment1, moment2, dw, factors);
+                });
             }
         }
         Device::Reference => {
@@ -191,8 +194,9 @@ pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
             if mean.len() <= PIECE {
                 average_sweep(mean, value, factors);
             } else {
-                let pieces = (mean.par_chunks_mut(PIECE), value.par_chunks(PIECE)).into_par_iter();
-                pieces.for_each(|(mean, value)| average_sweep(mean, value, factors));
+                for_each_chunk(mean, PIECE, 1, &|i, mean| {
+                    average_sweep(mean, &value[i * PIECE..][..mean.len()], factors);
+                });
             }
         }
         Device::Reference => {

@@ -42,7 +42,7 @@ pub fn pad(x: &Tensor, axis: usize, before: usize, after: usize, padding: Paddin
             if x_len == 0 {
                 y.fill(0.0);
             }
-            for_each_piece(x.f32s(), x_len.max(1), &mut y, y_len.max(1), |_, x, y| {
+            for_each_piece(x.f32s(), x_len.max(1), &mut y, y_len.max(1), &|_, x, y| {
                 y[before * inner..][..x_len].copy_from_slice(x);
                 for o in padded.beyond() {
                     let y = &mut y[o * inner..][..inner];
@@ -122,7 +122,7 @@ pub fn pad_vjp(dy: &Tensor, axis: usize, before: usize, after: usize, padding: P
             let mut dx = HostBuffer::scratch(shape.len());
             let inner = along.inner;
             let (dx_len, dy_len) = (extent * inner, along.len());
-            for_each_piece(dy.f32s(), dy_len.max(1), &mut dx, dx_len.max(1), |_, dy, dx| {
+            for_each_piece(dy.f32s(), dy_len.max(1), &mut dx, dx_len.max(1), &|_, dy, dx| {
                 dx.copy_from_slice(&dy[before * inner..][..dx_len]);
                 for o in padded.beyond() {
                     let i = padded.source(o).expect("nothing but zeros has no source");
@@ -175,7 +175,7 @@ pub fn narrow(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
             let (first, y_len) = (start * along.inner, len * along.inner);
-            for_each_piece(x.f32s(), along.len().max(1), &mut y, y_len.max(1), |_, x, y| {
+            for_each_piece(x.f32s(), along.len().max(1), &mut y, y_len.max(1), &|_, x, y| {
                 y.copy_from_slice(&x[first..][..y_len]);
             });
             Tensor::cpu(shape, y)

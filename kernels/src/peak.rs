@@ -2,13 +2,15 @@
 
 #[cfg(feature = "gpu")]
 use crate::launch;
-use crate::simd::{Isa, Simd, Task};
+use crate::{
+    jobs::collect,
+    simd::{Isa, Simd, Task},
+};
 #[cfg(feature = "gpu")]
 use quarterturn_core::{
     Result, Tensor,
     gpu::{Gpu, GpuBuffer, Size},
 };
-use rayon::prelude::*;
 use std::{hint::black_box, time::Instant};
 
 /// Multiply-adds per thread and repetition.
@@ -24,7 +26,7 @@ pub fn peak_flops() -> f64 {
     (0..5)
         .map(|_| {
             let start = Instant::now();
-            let lanes = (0..threads).into_par_iter().map(|_| isa.run(Chains)).max().unwrap_or(1);
+            let lanes = collect(threads, 1, |_| isa.run(Chains)).into_iter().max().unwrap_or(1);
             (threads * ROUNDS * CHAINS * lanes * 2) as f64 / start.elapsed().as_secs_f64()
         })
         .fold(0.0, f64::max)

@@ -33,7 +33,7 @@ pub fn permute(x: &Tensor, order: &[usize]) -> Tensor {
         Device::Cpu => {
             let (x, stride) = (x.f32s(), strided.inner_strides()[0]);
             let mut y = HostBuffer::scratch(x.len());
-            for_each_part(&mut y, |start, y| {
+            for_each_part(&mut y, &|start, y| {
                 strided.for_each_run(start..start + y.len(), |run, [at]| match stride {
                     1 => {
                         let len = run.len();

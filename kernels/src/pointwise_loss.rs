@@ -1,6 +1,8 @@
 //! Losses that compare outputs with targets element by element.
 use crate::{
-    Reduction, math,
+    Reduction,
+    jobs::collect,
+    math,
     simd::wide,
     sweep::{self, LANES, PIECE},
 };
@@ -13,7 +15,6 @@ use quarterturn_core::{
 };
 
 use quarterturn_core::{Device, Tensor, common_device};
-use rayon::prelude::*;
 
 /// The loss of one output x with target t; d = x − t.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -163,9 +164,8 @@ fn total(x: &[f32], t: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> f64 {
     if x.len() <= PIECE {
         return lane_total(x, t, &f);
     }
-    let pieces = x.par_chunks(PIECE).zip(t.par_chunks(PIECE));
-    let sums: Vec<f64> = pieces.map(|(x, t)| lane_total(x, t, &f)).collect();
-    sums.iter().sum()
+    let pieces: Vec<_> = x.chunks(PIECE).zip(t.chunks(PIECE)).collect();
+    collect(pieces.len(), 1, |i| lane_total(pieces[i].0, pieces[i].1, &f)).iter().sum()
 }
 
 wide! {

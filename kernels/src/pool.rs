@@ -39,7 +39,7 @@ pub fn max_pool(x: &Tensor, window: Window) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(shape.len());
             let [x_len, y_len] = geometry.piece();
-            for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| geometry.maxima(x, y));
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, &|_, x, y| geometry.maxima(x, y));
             Tensor::cpu(shape, y)
         }
         Device::Reference => {
@@ -65,7 +65,7 @@ pub fn max_pool_vjp(x: &Tensor, dy: &Tensor, window: Window) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x.len());
             let (x_len, y_len) = (geometry.x.len(), geometry.y.len());
-            for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |_, x, dy, dx| {
+            for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, &|_, x, dy, dx| {
                 geometry.maxima_vjp(x, dy, dx);
             });
             Tensor::cpu(x.shape(), dx)
@@ -104,7 +104,7 @@ pub fn avg_pool(x: &Tensor, window: Window) -> Tensor {
             let mut y = HostBuffer::scratch(shape.len());
             let [x_len, y_len] = geometry.piece();
             let area = (window.kernel_size * window.kernel_size) as f32;
-            for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| {
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, &|_, x, y| {
                 geometry.weighted_sums(x, y, |_, _| 1.0);
                 divide(y, area);
             });
@@ -132,7 +132,7 @@ pub fn avg_pool_vjp(dy: &Tensor, x_shape: Shape, window: Window) -> Tensor {
     match dy.device() {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x_shape.len());
-            for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), |_, dy, dx| {
+            for_each_piece(dy.f32s(), geometry.y.len(), &mut dx, geometry.x.len(), &|_, dy, dx| {
                 mean_windows_vjp(dy, dx, geometry);
             });
             Tensor::cpu(x_shape, dx)

@@ -8,6 +8,7 @@ use crate::launch;
 use crate::{
     arithmetic::{broadcast, div, equal, mul, sub},
     elementwise::scale,
+    jobs::{collect, for_each_chunk},
     order::greater,
     simd::wide,
     strided::{self, Strided},
@@ -17,7 +18,6 @@ use crate::{
 use quarterturn_core::gpu::{Gpu, Size};
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// The sum over `axes`, `y[kept] = Σ_reduced x[kept, reduced]`. The summed axes stay with length 1 if `keep_dims`, else
@@ -222,14 +222,14 @@ impl Reduction {
         if splits > 1 {
             // Few results of many terms each: jobs share the terms, and their results are joined in order.
             let per_split = self.terms().div_ceil(splits);
-            let mut partial = vec![start; splits * y.len()];
-            partial.par_chunks_mut(y.len()).enumerate().for_each(|(split, partial)| {
+            let partial = collect(splits, 1, |split| {
                 let first = (split * per_split).min(all.end);
-                self.add_terms(x, 0, first..(first + per_split).min(all.end), partial, start, f);
+                let mut partial = vec![start; y.len()];
+                self.add_terms(x, 0, first..(first + per_split).min(all.end), &mut partial, start, f);
+                partial
             });
             for (result, y) in y.iter_mut().enumerate() {
-                let parts = partial.iter().skip(result).step_by(self.kept.len());
-                *y = (factor * parts.fold(start, |a, &b| f(a, b))) as f32;
+                *y = (factor * partial.iter().fold(start, |a, b| f(a, b[result]))) as f32;
             }
             return;
         }
@@ -249,7 +249,7 @@ impl Reduction {
         } else {
             let smallest = if self.by_rows { 1 } else { BLOCK };
             let per_job = smallest.max(PIECE.div_ceil(self.terms().max(1)));
-            y.par_chunks_mut(per_job).enumerate().for_each(|(i, y)| job(i * per_job, y));
+            for_each_chunk(y, per_job, 1, &|i, y| job(i * per_job, y));
         }
     }
 

@@ -102,7 +102,7 @@ impl Isa {
     #[inline]
     pub(crate) fn run<T: Task>(self, task: T) -> T::Output {
         match self {
-            Isa::Portable => task.run::<Portable>(),
+            Isa::Portable => portable(task),
             // SAFETY: a value of these variants exists only where the processor was seen to have the instructions:
             // they come from `DETECTED`, and `choose` refuses others. (Naming the variant directly is for this crate's
             // tests, which take it from `available`.)
@@ -113,20 +113,15 @@ impl Isa {
             Isa::Avx512 => unsafe { x86::avx512(task) },
             // Part of every aarch64 processor.
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => task.run::<arm::Neon>(),
+            Isa::Neon => arm::Neon::run(task),
         }
     }
+}
 
-    /// As [`Isa::run`], with vectors of half the lanes where that takes half the time, and no registers are lost by it.
-    #[inline]
-    pub(crate) fn run_half<T: Task>(self, task: T) -> T::Output {
-        match self {
-            // SAFETY: as in `run`.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { x86::avx512_half(task) },
-            _ => self.run(task),
-        }
-    }
+// Not inlined, as its sisters in `x86`: there would be a copy wherever a task is run.
+#[inline(never)]
+fn portable<T: Task>(task: T) -> T::Output {
+    task.run::<Portable>()
 }
 
 /// Defines a function whose body is compiled for every instruction set, leaving the vectors to the compiler. What the
@@ -182,10 +177,16 @@ impl fmt::Display for Isa {
 /// A vector of `LANES` floats.
 pub(crate) trait Simd: Copy {
     type V: Copy;
-    const ISA: Isa;
     const LANES: usize;
     /// Vector registers of the processor.
     const REGISTERS: usize;
+    /// [`Isa::run`] for these instructions: a function of its own.
+    fn run<T: Task>(task: T) -> T::Output;
+    /// As [`Simd::run`], with vectors of half the lanes where that takes half the time, and no registers are lost by it.
+    #[inline(always)]
+    fn run_half<T: Task>(task: T) -> T::Output {
+        Self::run(task)
+    }
     fn splat(value: f32) -> Self::V;
     /// The first `LANES` values of `from`.
     ///
@@ -272,9 +273,12 @@ pub(crate) struct Scalar;
 
 impl Simd for Scalar {
     type V = f32;
-    const ISA: Isa = Isa::Portable;
     const LANES: usize = 1;
     const REGISTERS: usize = 16;
+    #[inline(always)]
+    fn run<T: Task>(task: T) -> T::Output {
+        task.run::<Scalar>()
+    }
     #[inline(always)]
     fn splat(value: f32) -> f32 {
         value
@@ -328,9 +332,12 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     type V = [f32; 8];
-    const ISA: Isa = Isa::Portable;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
+    #[inline(always)]
+    fn run<T: Task>(task: T) -> T::Output {
+        portable(task)
+    }
     #[inline(always)]
     fn splat(value: f32) -> Self::V {
         [value; 8]
@@ -381,7 +388,7 @@ impl Simd for Portable {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Isa, Simd, Task};
+    use super::{Simd, Task};
     use std::{arch::x86_64::*, ops::Range};
 
     // Not inlined: a kernel that is called from another one has the registers to itself.
@@ -418,9 +425,12 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl<const REGISTERS: usize> Simd for Ymm<REGISTERS> {
         type V = __m256;
-        const ISA: Isa = Isa::Avx2;
         const LANES: usize = 8;
         const REGISTERS: usize = REGISTERS;
+        #[inline(always)]
+        fn run<T: Task>(task: T) -> T::Output {
+            unsafe { avx2(task) }
+        }
         #[inline(always)]
         fn splat(value: f32) -> __m256 {
             unsafe { _mm256_set1_ps(value) }
@@ -493,9 +503,16 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx512 {
         type V = __m512;
-        const ISA: Isa = Isa::Avx512;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
+        #[inline(always)]
+        fn run<T: Task>(task: T) -> T::Output {
+            unsafe { avx512(task) }
+        }
+        #[inline(always)]
+        fn run_half<T: Task>(task: T) -> T::Output {
+            unsafe { avx512_half(task) }
+        }
         #[inline(always)]
         fn splat(value: f32) -> __m512 {
             unsafe { _mm512_set1_ps(value) }
@@ -581,7 +598,7 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{Isa, Simd};
+    use super::{Simd, Task};
     use std::arch::aarch64::*;
 
     #[derive(Clone, Copy)]
@@ -591,9 +608,12 @@ mod arm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Neon {
         type V = float32x4_t;
-        const ISA: Isa = Isa::Neon;
         const LANES: usize = 4;
         const REGISTERS: usize = 32;
+        #[inline(never)]
+        fn run<T: Task>(task: T) -> T::Output {
+            task.run::<Neon>()
+        }
         #[inline(always)]
         fn splat(value: f32) -> float32x4_t {
             unsafe { vdupq_n_f32(value) }

@@ -103,7 +103,7 @@ impl Kind {
             Device::Cpu => {
                 let mut y = HostBuffer::scratch(shape.len());
                 let (x_len, y_len) = (along.len().max(1), (shape.len() / along.outer.max(1)).max(1));
-                for_each_piece(x.f32s(), x_len, &mut y, y_len, |_, x, y| self.host(x, along.inner, y));
+                for_each_piece(x.f32s(), x_len, &mut y, y_len, &|_, x, y| self.host(x, along.inner, y));
                 Tensor::cpu(shape, y)
             }
             Device::Reference => {

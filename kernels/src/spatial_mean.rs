@@ -25,7 +25,7 @@ pub fn spatial_mean(x: &Tensor) -> Tensor {
         Device::Cpu => {
             let orbits = orbits(planes.height, planes.width);
             let mut y = HostBuffer::scratch(planes.count);
-            for_each_piece(x.f32s(), planes.len(), &mut y, 1, |_, plane, y| y[0] = plane_mean(plane, &orbits));
+            for_each_piece(x.f32s(), planes.len(), &mut y, 1, &|_, plane, y| y[0] = plane_mean(plane, &orbits));
             Tensor::cpu(shape, y)
         }
         Device::Reference => {
@@ -65,7 +65,7 @@ pub fn spatial_mean_vjp(dy: &Tensor, x_shape: Shape) -> Tensor {
         Device::Cpu => {
             let mut dx = HostBuffer::scratch(x_shape.len());
             let count = planes.len() as f32;
-            for_each_piece(dy.f32s(), 1, &mut dx, planes.len().max(1), |_, dy, dx| dx.fill(dy[0] / count));
+            for_each_piece(dy.f32s(), 1, &mut dx, planes.len().max(1), &|_, dy, dx| dx.fill(dy[0] / count));
             Tensor::cpu(x_shape, dx)
         }
         Device::Reference => {

@@ -4,7 +4,7 @@
 //! added in the order of the pieces. The wide versions are the same Rust code compiled again, and the compiler neither
 //! reassociates nor fuses float operations, so sums keep one fixed set of [`LANES`] accumulators at every vector width.
 
-use crate::simd::wide;
+use crate::{jobs::for_each_chunk, simd::wide};
 use quarterturn_core::HostBuffer;
 use rayon::prelude::*;
 
@@ -13,6 +13,11 @@ pub(crate) const PIECE: usize = 1 << 14;
 
 /// Accumulators of a sum: four of the widest vectors, enough to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
+
+/// From the number of a piece and what it reads, its results. (A pointer: see [`crate::jobs`].)
+type OfPiece<'a> = &'a (dyn Fn(usize, &[f32], &mut [f32]) + Sync);
+/// As [`OfPiece`], from two inputs.
+type OfPieces<'a> = &'a (dyn Fn(usize, &[f32], &[f32], &mut [f32]) + Sync);
 
 /// `value` where `condition` holds, else 0; without a branch, as [`select`].
 #[inline(always)]
@@ -30,13 +35,7 @@ pub(crate) fn select(condition: bool, a: u32, b: u32) -> u32 {
 
 /// Calls `f(i, x_i, y_i)` for the pieces `x_i` of `x_len` and `y_i` of `y_len` elements; many pieces go to one job if
 /// they are small.
-pub(crate) fn for_each_piece(
-    x: &[f32],
-    x_len: usize,
-    y: &mut [f32],
-    y_len: usize,
-    f: impl Fn(usize, &[f32], &mut [f32]) + Sync + Send,
-) {
+pub(crate) fn for_each_piece(x: &[f32], x_len: usize, y: &mut [f32], y_len: usize, f: OfPiece) {
     if x.is_empty() || y.is_empty() {
         return;
     }
@@ -62,7 +61,7 @@ pub(crate) fn for_each_piece2(
     b_len: usize,
     y: &mut [f32],
     y_len: usize,
-    f: impl Fn(usize, &[f32], &[f32], &mut [f32]) + Sync + Send,
+    f: OfPieces,
 ) {
     if a.is_empty() || b.is_empty() || y.is_empty() {
         return;
@@ -83,11 +82,11 @@ pub(crate) fn for_each_piece2(
 
 /// Calls `f(start, part)` for the parts of `y`, of which each begins at `start`: for operations that find themselves what
 /// they read.
-pub(crate) fn for_each_part(y: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync + Send) {
+pub(crate) fn for_each_part(y: &mut [f32], f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
     if y.len() <= PIECE {
         f(0, y);
     } else {
-        y.par_chunks_mut(PIECE).enumerate().for_each(|(i, part)| f(i * PIECE, part));
+        for_each_chunk(y, PIECE, 1, &|i, part| f(i * PIECE, part));
     }
 }
 
@@ -101,7 +100,7 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Send) -> HostBuffer
         }
     }
     let mut y = HostBuffer::scratch(x.len());
-    for_each_piece(x, PIECE, &mut y, PIECE, |_, x, y| sweep(x, y, &f));
+    for_each_piece(x, PIECE, &mut y, PIECE, &|_, x, y| sweep(x, y, &f));
     y
 }
 
@@ -115,7 +114,7 @@ pub(crate) fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Sen
         }
     }
     let mut y = HostBuffer::scratch(a.len());
-    for_each_piece2(a, PIECE, b, PIECE, &mut y, PIECE, |_, a, b, y| sweep(a, b, y, &f));
+    for_each_piece2(a, PIECE, b, PIECE, &mut y, PIECE, &|_, a, b, y| sweep(a, b, y, &f));
     y
 }
 

@@ -27,7 +27,7 @@ pub fn transform_plane(x: &Tensor, g: usize) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
             let len = moved.x.len().max(1);
-            for_each_piece(x.f32s(), len, &mut y, len, |_, x, y| moved.copy(x, y));
+            for_each_piece(x.f32s(), len, &mut y, len, &|_, x, y| moved.copy(x, y));
             Tensor::cpu(shape, y)
         }
         Device::Reference => {
@@ -64,7 +64,7 @@ pub fn transform_feature_map(x: &Tensor, g: usize, group: Group) -> Tensor {
             let mut y = HostBuffer::scratch(x.len());
             let plane = moved.x.len();
             let map = (plane * order).max(1);
-            for_each_piece(x.f32s(), map, &mut y, map, |_, x, y| {
+            for_each_piece(x.f32s(), map, &mut y, map, &|_, x, y| {
                 for h in group.elements() {
                     let to = group.product(g, h);
                     moved.copy(&x[h * plane..][..plane], &mut y[to * plane..][..plane]);

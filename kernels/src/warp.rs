@@ -29,7 +29,7 @@ pub fn rotate(x: &Tensor, degrees: &[f32], fill: f32) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
-            for_each_piece(x.f32s(), images.len(), &mut y, images.len(), |n, x, y| {
+            for_each_piece(x.f32s(), images.len(), &mut y, images.len(), &|n, x, y| {
                 let rotation = Rotation::new(degrees[n], images.plane);
                 if let Some(g) = rotation.permutation() {
                     let moved = Moved::new(images.plane, g);
@@ -64,7 +64,7 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
     match dy.device() {
         Device::Cpu => {
             let mut dx = HostBuffer::zeros(dy.len());
-            for_each_piece(dy.f32s(), images.len(), &mut dx, images.len(), |n, dy, dx| {
+            for_each_piece(dy.f32s(), images.len(), &mut dx, images.len(), &|n, dy, dx| {
                 rotate_image_vjp(dy, dx, Rotation::new(degrees[n], images.plane));
             });
             Tensor::cpu(dy.shape(), dx)
@@ -100,7 +100,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
     match x.device() {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(resized.y_shape.len());
-            for_each_piece(x.f32s(), resized.x.len(), &mut y, resized.y.len(), |_, x, y| {
+            for_each_piece(x.f32s(), resized.x.len(), &mut y, resized.y.len(), &|_, x, y| {
                 resize_plane(x, y, &resized);
             });
             Tensor::cpu(resized.y_shape, y)
@@ -127,7 +127,7 @@ pub fn resize_vjp(dy: &Tensor, height: usize, width: usize) -> Tensor {
     match dy.device() {
         Device::Cpu => {
             let mut dx = HostBuffer::zeros(x_shape.len());
-            for_each_piece(dy.f32s(), resized.y.len(), &mut dx, resized.x.len(), |_, dy, dx| {
+            for_each_piece(dy.f32s(), resized.y.len(), &mut dx, resized.x.len(), &|_, dy, dx| {
                 resize_plane_vjp(dy, dx, &resized);
             });
             Tensor::cpu(x_shape, dx)
@@ -157,7 +157,7 @@ pub fn circle_crop(x: &Tensor) -> Tensor {
         Device::Cpu => {
             let mut y = HostBuffer::scratch(x.len());
             let len = plane.len().max(1);
-            for_each_piece(x.f32s(), len, &mut y, len, |_, x, y| {
+            for_each_piece(x.f32s(), len, &mut y, len, &|_, x, y| {
                 for ((y, &x), &inside) in y.iter_mut().zip(x).zip(&inside) {
                     *y = if inside { x } else { 0.0 };
                 }

@@ -11,6 +11,7 @@ use crate::launch;
 use crate::{
     Window, avg_pool, avg_pool_vjp,
     dense::Dense,
+    jobs::{for_each_chunk, map_items_init},
     max_pool, max_pool_vjp,
     plane::{Planes, with_planes},
     pool::Geometry,
@@ -18,7 +19,6 @@ use crate::{
 };
 
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
-use rayon::prelude::*;
 
 /// Max pooling that is exact at every size: [`max_pool`] with stride 1, then [`subsample`] on the grid that
 /// [`choose_grid`] finds for the pooled map. Where the window leaves no row or column over, the result is [`max_pool`]
@@ -153,24 +153,22 @@ impl Pool {
         let sampling = Sampling::by_two([height, pitch], y);
         let (image, map, sampled) = (x.len() / self.batch, height * pitch, y[0] * y[1]);
         let mut results = HostBuffer::scratch(shape.len());
-        let results_of_images = results.par_chunks_exact_mut(shape.len() / self.batch);
+        let images = x.f32s().chunks_exact(image).zip(results.chunks_exact_mut(shape.len() / self.batch));
         // Images are shared out over the cores, and only large ones once more.
         let planes_per_job = (4 * PIECE).div_ceil(self.x.len());
-        let of_image = |maps: &mut HostBuffer, (x, y): (&[f32], &mut [f32])| {
-            let maps_of_planes = maps.par_chunks_exact_mut(map).enumerate();
-            let scores = maps_of_planes.with_min_len(planes_per_job).map_init(
-                || Dense::new(self.x, self.window.kernel_size, self.window.padding, f32::NEG_INFINITY),
-                |dense, (plane, z)| self.score_of_plane(&x[plane * self.x.len()..], dense, z),
-            );
-            let scores: Vec<PlaneScore> = scores.collect();
+        let dense = || Dense::new(self.x, self.window.kernel_size, self.window.padding, f32::NEG_INFINITY);
+        let of_image = |maps: &mut HostBuffer, _: usize, (x, y): (&[f32], &mut [f32])| {
+            let scores = map_items_init(maps.chunks_exact_mut(map), planes_per_job, dense, |dense, plane, z| {
+                self.score_of_plane(&x[plane * self.x.len()..], dense, z)
+            });
             let weights = self.scores.weights(&scores);
-            let planes = maps.par_chunks_exact(map).zip(y.par_chunks_exact_mut(sampled));
-            planes.with_min_len(planes_per_job).for_each(|(z, y)| sampling.gather_plane(&weights, z, y));
+            for_each_chunk(y, sampled, planes_per_job, &|plane, y| {
+                sampling.gather_plane(&weights, &maps[plane * map..][..map], y);
+            });
             weights
         };
         let maps = || HostBuffer::scratch(self.x.count / self.batch * map);
-        let weights: Vec<[f32; 4]> =
-            x.f32s().par_chunks_exact(image).zip(results_of_images).map_init(maps, of_image).collect();
+        let weights = map_items_init(images, 1, maps, of_image);
         let weights = Tensor::cpu([self.batch, 4], weights.into_iter().flatten().collect());
         (Tensor::cpu(shape, results), GridChoice { weights, height, width })
     }
@@ -193,7 +191,7 @@ impl Pool {
         let weights = Weights::of(choice.weights.f32s(), x, self.x.len());
         let mut dx = HostBuffer::scratch(x.len());
         let (x_len, y_len) = (self.x.len(), dy.len() / self.x.count);
-        for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, |plane, x, dy, dx| {
+        for_each_piece2(x.f32s(), x_len, dy.f32s(), y_len, &mut dx, x_len, &|plane, x, dy, dx| {
             let weights = weights.of_plane(plane);
             if weights[0].is_nan() {
                 // As of all grids, with weights that are NaN.

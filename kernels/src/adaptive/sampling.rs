@@ -174,7 +174,7 @@ pub(super) fn gather(op: &str, x: &Tensor, choice: &GridChoice, sampling: Sampli
         Device::Cpu => {
             let weights = Weights::of(choice.weights.f32s(), x, x_len);
             let mut y = HostBuffer::scratch(shape.len());
-            for_each_piece(x.f32s(), x_len, &mut y, y_len, |plane, x, y| {
+            for_each_piece(x.f32s(), x_len, &mut y, y_len, &|plane, x, y| {
                 sampling.gather_plane(weights.of_plane(plane), x, y);
             });
             Tensor::cpu(shape, y)
@@ -207,7 +207,7 @@ pub(super) fn spread(op: &str, y: &Tensor, choice: &GridChoice, sampling: Sampli
         Device::Cpu => {
             let weights = Weights::of(choice.weights.f32s(), y, y_len);
             let mut x = HostBuffer::scratch(shape.len());
-            for_each_piece(y.f32s(), y_len, &mut x, x_len, |plane, y, x| {
+            for_each_piece(y.f32s(), y_len, &mut x, x_len, &|plane, y, x| {
                 sampling.spread_plane(weights.of_plane(plane), y, x);
             });
             Tensor::cpu(shape, x)

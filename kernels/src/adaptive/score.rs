@@ -4,6 +4,7 @@
 use crate::launch;
 use crate::{
     dense::{Totals, View},
+    jobs::collect_init,
     plane::Planes,
     simd::{Isa, Simd, Task, WIDEST, wide},
     sweep::PIECE,
@@ -15,7 +16,6 @@ use quarterturn_core::{
 };
 
 use quarterturn_core::HostBuffer;
-use rayon::prelude::*;
 
 /// The map that is scored, as a function of the planes at hand: their samples, or the greatest of each window.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +160,8 @@ impl Scores {
         };
         let (rows, top, _) = of_map(planes.height, height);
         let (columns, left, _) = of_map(planes.width, width);
-        let plane = |z: &mut Vec<f32>, x: &[f32]| {
+        let plane = |z: &mut Vec<f32>, plane: usize| {
+            let x = &x[plane * planes.len()..][..planes.len()];
             for (x, z) in x.chunks_exact(planes.width).skip(rows.start).zip(z.chunks_exact_mut(pitch).skip(top)) {
                 z[left..][..columns.len()].copy_from_slice(&x[columns.clone()]);
             }
@@ -168,8 +169,7 @@ impl Scores {
         };
         let zeros = || vec![0.0; (top + rows.len()) * pitch];
         let planes_per_job = PIECE.div_ceil(planes.len());
-        let scores = x.par_chunks_exact(planes.len()).with_min_len(planes_per_job).map_init(zeros, plane);
-        let scores: Vec<PlaneScore> = scores.collect();
+        let scores = collect_init(x.len() / planes.len(), planes_per_job, zeros, plane);
         scores.chunks_exact(self.planes).flat_map(|planes| self.weights(planes)).collect()
     }
 

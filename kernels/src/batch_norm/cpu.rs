@@ -2,13 +2,13 @@
 
 use super::{After, Axes, Statistics, moments::Moments};
 use crate::{
+    jobs::{collect, collect_init, map_items, map_items_init},
     order::{passes, positive_part},
     pool::Geometry,
     simd::wide,
     sweep::{LANES, for_each_piece, masked, total},
 };
 use quarterturn_core::{HostBuffer, Tensor};
-use rayon::prelude::*;
 
 /// The vjp on the CPU, of one channel after the other: what its sums have brought into a cache, its sweep still finds there.
 /// `y` is not read where there is pooling.
@@ -22,33 +22,33 @@ pub(crate) fn gradient_by_channel(
 ) -> (HostBuffer, HostBuffer, HostBuffer) {
     let mut dx = HostBuffer::scratch(x.len());
     let dy_axes = Axes { block: gradients[0].dy_block(axes.block), ..axes };
-    let blocks = (axes.by_channel(x), axes.by_channel(y), dy_axes.by_channel(dy), axes.by_channel_mut(&mut dx));
-    let sums: Vec<(f32, f32)> = blocks
-        .into_par_iter()
-        .zip(gradients)
-        .enumerate()
-        .map(|(c, ((x, y, dy, dx), gradient))| {
-            let (start, jobs) = (|n| (n * axes.channels + c) * axes.block, axes.blocks_per_job());
-            let blocks = (x.par_iter(), y.par_iter(), dy.par_iter()).into_par_iter().enumerate().with_min_len(jobs);
-            let sums = blocks.map_init(Vec::new, |scratch, (n, (x, y, dy))| gradient.sums(start(n), x, y, dy, scratch));
-            let sums: Vec<[f64; 2]> = sums.collect();
-            let sums = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-            let through = match statistics {
-                Statistics::Batch => Some(gradient.through_statistics(sums, axes.count())),
-                Statistics::Given => None,
-            };
-            let blocks = (x, y, dy, dx).into_par_iter().enumerate().with_min_len(jobs);
-            blocks.for_each_init(Vec::new, |scratch, (n, (x, y, dy, dx))| {
-                gradient.sweep(start(n), x, y, dy, through, dx, scratch);
-            });
-            gradient.of_parameters(sums)
-        })
-        .collect();
+    let (x, y, dy) = (axes.by_channel(x), axes.by_channel(y), dy_axes.by_channel(dy));
+    let sums = map_items(axes.by_channel_mut(&mut dx).into_iter(), 1, |c, dx| {
+        let (x, y, dy, gradient) = (&x[c], &y[c], &dy[c], &gradients[c]);
+        let (start, jobs) = (|n| (n * axes.channels + c) * axes.block, axes.blocks_per_job());
+        let of_block = |scratch: &mut Vec<f32>, n: usize| gradient.sums(start(n), x[n], y[n], dy[n], scratch);
+        let sums = collect_init(x.len(), jobs, Vec::new, of_block);
+        let sums = sums.iter().fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        let through = match statistics {
+            Statistics::Batch => Some(gradient.through_statistics(sums, axes.count())),
+            Statistics::Given => None,
+        };
+        map_items_init(dx.into_iter(), jobs, Vec::new, |scratch, n, dx| {
+            gradient.sweep(start(n), x[n], y[n], dy[n], through, dx, scratch);
+        });
+        gradient.of_parameters(sums)
+    });
     let (dweight, dbias): (Vec<f32>, Vec<f32>) = sums.into_iter().unzip();
     (dx, dweight.into(), dbias.into())
 }
 
 impl Axes {
+    /// Those of each block.
+    pub(super) fn moments(self, x: &[f32]) -> Vec<Moments> {
+        let block = |i: usize| &x[i * self.block..][..self.block];
+        collect(x.len() / self.block, self.blocks_per_job(), |i| Moments::of(block(i)))
+    }
+
     /// The blocks of each channel.
     fn by_channel(self, x: &[f32]) -> Vec<Vec<&[f32]>> {
         let mut channels = vec![Vec::with_capacity(self.batch); self.channels];
@@ -70,7 +70,7 @@ impl Axes {
     /// `dropout(relu(affine(x)))`, with an affine map for each channel.
     pub(super) fn normalised(self, x: &[f32], affines: &[Affine], after: After) -> HostBuffer {
         let mut y = HostBuffer::scratch(x.len());
-        for_each_piece(x, self.block, &mut y, self.block, |i, x, y| {
+        for_each_piece(x, self.block, &mut y, self.block, &|i, x, y| {
             normalise(x, y, affines[i % self.channels], after, i * self.block);
         });
         y
@@ -80,14 +80,12 @@ impl Axes {
     pub(super) fn pooled(self, x: &[f32], affines: &[Affine], after: After, pool: Geometry) -> HostBuffer {
         let (shrunk, blocks) = (pool.shrunk(self.block), x.len() / self.block);
         let mut y = HostBuffer::scratch(blocks * shrunk);
-        let pieces = (x.par_chunks_exact(self.block), y.par_chunks_exact_mut(shrunk)).into_par_iter();
-        pieces.enumerate().with_min_len(self.blocks_per_job()).for_each_init(
-            || vec![0.0; self.block],
-            |unpooled, (i, (x, y))| {
-                normalise(x, unpooled, affines[i % self.channels], after, i * self.block);
-                pool.maxima(unpooled, y);
-            },
-        );
+        let pieces = x.chunks_exact(self.block).zip(y.chunks_exact_mut(shrunk));
+        let unpooled = || vec![0.0; self.block];
+        map_items_init(pieces, self.blocks_per_job(), unpooled, |unpooled, i, (x, y)| {
+            normalise(x, unpooled, affines[i % self.channels], after, i * self.block);
+            pool.maxima(unpooled, y);
+        });
         y
     }
 }

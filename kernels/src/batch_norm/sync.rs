@@ -6,7 +6,6 @@ use super::{Activation, Axes, BatchNorm, Moments, batch_norm_eval};
 use super::{After, GpuBatchNorm, Statistics};
 use crate::{add, mul};
 use quarterturn_core::{Device, Result, Tensor, common_device};
-use rayon::prelude::*;
 
 /// The sums of one part of a batch: `[n, Σ x of each channel, Σ x² of each channel]`, 1 + 2C numbers, where n is the
 /// number of elements of a channel. Add the results of all parts number by number, and pass the total to
@@ -26,8 +25,7 @@ pub fn batch_norm_sums(x: &Tensor) -> Result<Vec<f64>> {
     assert!(!x.is_empty(), "batch_norm_sums: expected a batch that is not empty, got {:?}", x.shape());
     let of_channels: Vec<[f64; 2]> = match x.device() {
         Device::Cpu => {
-            let blocks = x.f32s().par_chunks_exact(axes.block).with_min_len(axes.blocks_per_job());
-            let moments: Vec<Moments> = blocks.map(Moments::of).collect();
+            let moments = axes.moments(x.f32s());
             (0..axes.channels).map(|c| Moments::of_channel(&moments, c, axes.channels).sums()).collect()
         }
         Device::Reference => {

@@ -83,7 +83,7 @@ pub fn map<const P: usize>(x: &Tensor, f: &Elementwise<P>, parameters: [f64; P])
         Device::Cpu => {
             let (value, numbers) = (f.cpu.map(|[value, _]| value), parameters.map(|p| p as f32));
             let mut y = HostBuffer::scratch(x.len());
-            sweep::for_each_piece(x.f32s(), PIECE, &mut y, PIECE, |_, x, y| match value {
+            sweep::for_each_piece(x.f32s(), PIECE, &mut y, PIECE, &|_, x, y| match value {
                 Some(value) => value(x, y, numbers),
                 None => one_by_one(x, y, f.value, parameters),
             });
@@ -112,7 +112,7 @@ pub fn map_vjp<const P: usize>(x: &Tensor, dy: &Tensor, f: &Elementwise<P>, para
             let mut dx = HostBuffer::scratch(x.len());
             // Slopes lie in the first cache until they are multiplied.
             const BLOCK: usize = 1 << 11;
-            sweep::for_each_piece2(x.f32s(), PIECE, dy.f32s(), PIECE, &mut dx, PIECE, |_, x, dy, dx| {
+            sweep::for_each_piece2(x.f32s(), PIECE, dy.f32s(), PIECE, &mut dx, PIECE, &|_, x, dy, dx| {
                 for ((x, dy), dx) in x.chunks(BLOCK).zip(dy.chunks(BLOCK)).zip(dx.chunks_mut(BLOCK)) {
                     match slope {
                         Some(slope) => slope(x, dx, numbers),

@@ -113,7 +113,7 @@ impl Elementwise2 {
             Device::Cpu => {
                 let fast = self.cpu.map(|sweeps| sweeps[part as usize]);
                 let (slow, mut y) = (self.function(part), HostBuffer::scratch(shape.len()));
-                sweep::for_each_piece2(a.f32s(), PIECE, b.f32s(), PIECE, &mut y, PIECE, |i, a, b, y| {
+                sweep::for_each_piece2(a.f32s(), PIECE, b.f32s(), PIECE, &mut y, PIECE, &|i, a, b, y| {
                     match fast {
                         Some(sweep) => sweep(a, b, y),
                         None => each2(a, b, y, |a, b| slow(f64::from(a), f64::from(b)) as f32),

@@ -9,6 +9,7 @@ use super::{
 use crate::launch;
 use crate::{
     Group, Isa,
+    jobs::collect,
     simd::{Simd, Task},
     sum_axes,
 };
@@ -259,12 +260,11 @@ fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: &[f32]) -> HostBuffer {
     let layout = windows.layout(1, 1);
     let taps: Vec<_> = (0..e.g_out).map(|g| taps_of(e, &windows, &layout, false, 0, g)).collect();
     let parts = e.batch.div_ceil(IMAGES);
-    let partial = (0..e.c_out * parts).into_par_iter().map(|job| {
+    let partial: Vec<Vec<f64>> = collect(e.c_out * parts, 1, |job| {
         let (channel, first) = (job / parts, job % parts * IMAGES);
         let images = first..e.batch.min(first + IMAGES);
         isa.run(OneChannel { e, layout: &layout, taps: &taps, channel, images, x, dy })
     });
-    let partial: Vec<Vec<f64>> = partial.collect();
     let mut dw = HostBuffer::scratch(e.c_out * e.k * e.k);
     for (dw, partial) in dw.chunks_exact_mut(e.k * e.k).zip(partial.chunks_exact(parts)) {
         for (tap, dw) in dw.iter_mut().enumerate() {

@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     Group,
+    jobs::{for_each_chunk, map_items},
     simd::{Isa, Simd, Task, WIDEST},
     sweep::lane_sums,
 };
 use quarterturn_core::HostBuffer;
-use rayon::prelude::*;
 use std::{mem, ops::Range, slice::ChunksMut};
 
 /// Images are summed into at most this many partial gradients, whatever the number of threads.
@@ -136,7 +136,7 @@ impl<const G: usize> Plan<G> {
                 ResultGradient::Given(dy) => (these(x), these(dy), [next(x), next(dy), none, none, none]),
                 ResultGradient::Made { image, reads: [a, b, c], .. } => {
                     let (made, room) = made.of((end - first) * image_y);
-                    made.par_chunks_mut(image_y).enumerate().for_each(|(i, made)| image(first + i, made));
+                    for_each_chunk(made, image_y, 1, &|i, made| image(first + i, made));
                     (these(x), &*made, [next(x), next(a), next(b), next(c), room])
                 }
             };
@@ -145,12 +145,11 @@ impl<const G: usize> Plan<G> {
                     padded.fill(0.0);
                     left.fill(0.0);
                 }
-                let image = |(((x, dy), padded), left)| {
+                let operands = x.chunks(image_x).zip(dy.chunks(image_y));
+                let operands = operands.zip(padded.chunks_mut(*padded_len).zip(left.chunks_mut(left_len)));
+                let of_images = map_items(operands, 1, |_, ((x, dy), (padded, left))| {
                     isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left, wants_sums })
-                };
-                let operands = x.par_chunks(image_x).zip(dy.par_chunks(image_y));
-                let operands = operands.zip(padded.par_chunks_mut(*padded_len)).zip(left.par_chunks_mut(left_len));
-                let of_images: Vec<Vec<f32>> = operands.map(image).collect();
+                });
                 for of_image in of_images {
                     bias.iter_mut().zip(of_image).for_each(|(sum, v)| *sum += v);
                 }
@@ -161,7 +160,7 @@ impl<const G: usize> Plan<G> {
                     jobs.push((rows, tile));
                     rest = after;
                 }
-                jobs.into_par_iter().for_each(|(rows, sums)| {
+                map_items(jobs.into_iter(), 1, |_, (rows, sums)| {
                     let (padded, left, images) = (&padded, &left, end - first);
                     isa.run(OneTile { plan: self, images, padded, left, rows, later, sums });
                 });
@@ -218,17 +217,14 @@ fn over_images<const G: usize>(
     };
     let mut kept = kept.map(|kept| kept.chunks_mut(images * (e.y().len() / e.batch)));
     let parts = (0..e.batch).step_by(images).map(|first| (first, kept.as_mut().and_then(ChunksMut::next)));
-    let partial = parts
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .map(|(first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept));
-    let partial: Vec<(HostBuffer, HostBuffer)> = partial.collect();
+    let partial =
+        map_items(parts, 1, |_, (first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept));
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
     for (s, b) in partial {
         const PIECE: usize = 1 << 14;
-        sums.par_chunks_mut(PIECE).zip(s.par_chunks(PIECE)).for_each(|(sums, s)| {
-            sums.iter_mut().zip(s).for_each(|(sum, v)| *sum += v);
+        for_each_chunk(&mut sums, PIECE, 1, &|i, sums| {
+            sums.iter_mut().zip(&s[i * PIECE..]).for_each(|(sum, v)| *sum += v);
         });
         bias.iter_mut().zip(b.iter()).for_each(|(sum, v)| *sum += v);
     }

@@ -12,9 +12,9 @@
 use super::Extents;
 use crate::{
     Group,
+    jobs::for_each_chunk,
     simd::{Scalar, Simd},
 };
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Products of a term over C4 where a turned input need not give the same bits: 5 instead of the 6 of the real irreps,
@@ -273,7 +273,7 @@ pub(super) fn spread_gradient<const G: usize>(
 ) {
     let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
     let pair = e.g_in * e.k * e.k;
-    dweight.par_chunks_exact_mut(e.c_in * pair).enumerate().for_each(|(o, dweight)| {
+    for_each_chunk(dweight, e.c_in * pair, 1, &|o, dweight| {
         for (c, dweight) in dweight.chunks_exact_mut(pair).enumerate() {
             for (t, tap) in taps.iter().enumerate() {
                 let filters = gradient(o, c, t);

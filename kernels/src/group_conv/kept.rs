@@ -110,7 +110,7 @@ impl FilterCache {
             *self.lock() = Some(entry.clone());
             entry
         });
-        Tensor::cpu(e.y(), entry.plan.over(x.f32s(), &Nothing).0)
+        Tensor::cpu(e.y(), entry.plan.over(x.f32s(), &Nothing))
     }
 
     /// Drops what is kept.

@@ -4,17 +4,21 @@
 
 #[cfg(feature = "gpu")]
 use super::gpu;
-use super::{Conv, Extents, gradient, group_conv, group_conv_dw, group_conv_dx, pass};
+use super::{
+    Conv, Extents, gradient, group_conv, group_conv_dw, group_conv_dx,
+    pass::{self, OfImages},
+};
 use crate::{
     Activation, BatchNorm, Isa, Window,
     batch_norm::{
         After, Axes, Gradient, Moments, Statistics, Through, batch_norm_of_moments, gradient_by_channel, vjp,
     },
-    batch_norm_eval, batch_norm_train, max_pool, max_pool_vjp,
+    batch_norm_eval, batch_norm_train,
+    jobs::collect,
+    max_pool, max_pool_vjp,
     pool::Geometry,
 };
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
-use rayon::prelude::*;
 
 /// A batch norm with given statistics, as in evaluation, and the ReLU after it.
 #[derive(Clone, Copy, Debug)]
@@ -140,10 +144,12 @@ pub fn group_conv_norm_train(
     let (convolved, norm, y) = match common_device("group_conv_norm_train", &operands) {
         Device::Cpu => {
             let epilogue = pass::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
-            let moments = ImageMoments { channel: e.g_out * e.out_height * e.out_width };
+            let channel = e.g_out * e.out_height * e.out_width;
+            let moments = |_, y: &[f32]| -> Vec<Moments> { y.chunks_exact(channel).map(Moments::of).collect() };
+            let moments = OfImages::new(e.batch, [&[]; 2], &moments);
             let isa = Isa::current();
-            let (convolved, moments) = pass::forward_then(&e, conv, isa, x.f32s(), weight.f32s(), epilogue, &moments);
-            let convolved = Tensor::cpu(e.y(), convolved);
+            let convolved = pass::forward_then(&e, conv, isa, x.f32s(), weight.f32s(), epilogue, &moments);
+            let (convolved, moments) = (Tensor::cpu(e.y(), convolved), moments.into_made());
             let windows = pool.map(|window| Geometry::of("group_conv_norm_train", e.y(), window));
             let norm = batch_norm_of_moments(&convolved, &moments.concat(), gamma, beta, eps, activation, windows);
             let y = (pool.is_none() && activation.dropout.is_some()).then(|| norm.y.clone());
@@ -260,9 +266,11 @@ pub fn group_conv_dx_norm(
         return (group_conv_dx(dy, weight, x_shape, conv), None);
     }
     let images = norm.on_images(OP);
-    let (dx, sums) = pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &images);
+    let sums = |n, dx: &[f32]| images.sums_of(n, dx);
+    let sums = OfImages::new(e.batch, [images.x, images.y.unwrap_or_default()], &sums);
+    let dx = pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &sums);
     let dx = Tensor::cpu(x_shape, dx);
-    let sums = NormSums { dy: dx.clone(), of_channels: images.total(&sums) };
+    let sums = NormSums { dy: dx.clone(), of_channels: images.total(&sums.into_made()) };
     (dx, Some(sums))
 }
 
@@ -343,8 +351,7 @@ impl Images<'_> {
     }
 
     fn sums(&self, dy: &[f32]) -> Vec<[f64; 2]> {
-        let images = (0..self.axes.batch).into_par_iter();
-        self.total(&images.map(|n| self.sums_of(n, self.image(n, dy))).collect::<Vec<_>>())
+        self.total(&collect(self.axes.batch, 1, |n| self.sums_of(n, self.image(n, dy))))
     }
 
     /// Gradient of x, of image `n`.
@@ -355,35 +362,6 @@ impl Images<'_> {
         for ((((start, gradient, x, y), dy), &through), dx) in channels {
             gradient.sweep(start, x, y, dy, Some(through), dx, &mut scratch);
         }
-    }
-}
-
-impl pass::Finish for Images<'_> {
-    type Output = Vec<[f64; 2]>;
-
-    fn image(&self, n: usize, dy: &[f32]) -> Vec<[f64; 2]> {
-        self.sums_of(n, dy)
-    }
-
-    fn reads(&self, n: usize) -> [&[f32]; 2] {
-        [self.x, self.y.unwrap_or_default()].map(|all| self.image(n, all))
-    }
-}
-
-/// Moments of each channel, of `channel` elements.
-struct ImageMoments {
-    channel: usize,
-}
-
-impl pass::Finish for ImageMoments {
-    type Output = Vec<Moments>;
-
-    fn image(&self, _: usize, y: &[f32]) -> Vec<Moments> {
-        y.chunks_exact(self.channel).map(Moments::of).collect()
-    }
-
-    fn reads(&self, _: usize) -> [&[f32]; 2] {
-        [&[]; 2]
     }
 }
 

@@ -10,15 +10,15 @@ use super::{
     irrep::{Tap, filters},
     layout::{Layout, Windows},
     panel::{Laid, Product, STRIP, filter_of_entry, multiply, products, step_of_entry},
-    pass::{Finish, Pass, Shared, shares},
+    pass::{Finish, Pass, Shared, share_out, shares},
     tile::{finished, tile_rows, tiles},
 };
 use crate::{
     Group,
+    jobs::{for_each_chunk, map_items},
     simd::{Isa, Simd, Task, WIDEST},
 };
 use quarterturn_core::HostBuffer;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// How much is laid down at a time.
@@ -104,7 +104,7 @@ impl Pass {
             jobs.push((rows, tile));
             rest = after;
         }
-        jobs.into_par_iter().for_each(|(rows, tile)| {
+        map_items(jobs.into_iter(), 1, |_, (rows, tile)| {
             let count = rows.len();
             filters::<G, P>(e, group, self.filter, weight, taps, rows, |term, row, factors| {
                 for entry in 0..P {
@@ -142,8 +142,8 @@ impl<const G: usize, const P: usize> InPanels<G, P> {
         InPanels { pass, isa, shares, packing, layout, padded_image, products, phases }
     }
 
-    /// The results for the images `source`, and what `finish` makes of each image's.
-    pub(super) fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+    /// The results for the images `source`, each image's finished by `finish`.
+    pub(super) fn over_images(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
         let &InPanels { ref pass, isa, shares, packing, ref layout, padded_image, .. } = self;
         let Windows { source: extents, result, .. } = pass.windows;
         let image = pass.cols * pass.planes * extents.0 * extents.1;
@@ -155,37 +155,30 @@ impl<const G: usize, const P: usize> InPanels<G, P> {
         let mut padded = HostBuffer::scratch(together * padded_image);
         for first in (0..batch).step_by(together) {
             let images = together.min(batch - first);
-            let pad = |(padded, source): (&mut [f32], &[f32])| {
+            let source = &source[first * image..];
+            let pad = |i: usize, padded: &mut [f32]| {
                 // Zeros that are there stay there.
                 if first == 0 {
                     padded.fill(0.0);
                 }
-                isa.run(Pad { layout, source, padded });
+                isa.run(Pad { layout, source: &source[i * image..][..image], padded });
             };
-            let source = &source[first * image..];
-            match shares {
-                1 => padded.chunks_exact_mut(padded_image).zip(source.chunks_exact(image)).for_each(pad),
-                _ => padded.par_chunks_exact_mut(padded_image).zip(source.par_chunks_exact(image)).for_each(pad),
-            }
+            // One job for all of them is one for the calling thread.
+            let least = if shares == 1 { images } else { 1 };
+            for_each_chunk(&mut padded[..images * padded_image], padded_image, least, &pad);
             // SAFETY: these images lie apart from others.
             let y = unsafe { shared.add(first * result) };
-            let job = |scratch: &mut Scratch, (phase, vectors)| {
-                isa.run(Job { plan: self, phase, images, vectors, padded: &padded, scratch, y });
-            };
             let jobs = self.jobs(images);
-            if shares == 1 {
+            share_out(shares, jobs.len(), 1, &|run| {
                 let mut scratch = Scratch::default();
-                jobs.into_iter().for_each(|each| job(&mut scratch, each));
-            } else {
-                jobs.into_par_iter().for_each_init(Scratch::default, job);
-            }
+                for (phase, vectors) in &jobs[run] {
+                    let (vectors, scratch) = (vectors.clone(), &mut scratch);
+                    isa.run(Job { plan: self, phase, images, vectors, padded: &padded, scratch, y });
+                }
+            });
         }
-        let finished = |(n, y)| finish.image(n, y);
-        let finished = match shares {
-            1 => y.chunks_exact(result).enumerate().map(finished).collect(),
-            _ => y.par_chunks_exact(result).enumerate().map(finished).collect(),
-        };
-        (y, finished)
+        share_out(shares, batch, 1, &|images| images.for_each(|n| finish.image(n, &y[n * result..][..result])));
+        y
     }
 
     /// For each job a phase and the vectors of [`WIDEST`] locations that it makes there.
@@ -264,7 +257,7 @@ impl<const G: usize, const P: usize> Task for Job<'_, G, P> {
             for (vector, width) in strips() {
                 let panels = &mut panels[vector * panel..][..width * panel];
                 let at = start + vector * S::LANES;
-                S::ISA.run(Pack::<G, P> { plan, phase, images, terms: some.clone(), padded, at, width, panels });
+                S::run(Pack::<G, P> { plan, phase, images, terms: some.clone(), padded, at, width, panels });
             }
             for product in &plan.products {
                 let steps = product.steps * some.len();
@@ -284,7 +277,7 @@ impl<const G: usize, const P: usize> Task for Job<'_, G, P> {
         }
         for (vector, width) in strips() {
             let (sums, at) = (&sums[vector * sum..][..width * sum], start + vector * S::LANES);
-            S::ISA.run(Store::<G, P> { plan, phase, images, at, width, sums, y });
+            S::run(Store::<G, P> { plan, phase, images, at, width, sums, y });
         }
     }
 }
@@ -423,11 +416,11 @@ mod tests {
                     };
                     let mut pass = Pass::forward(&e, conv, exact, epilogue(e.c_out));
                     pass.packing = packing;
-                    let mut all = vec![Plan::new(pass, &e, conv, isa, weight.f32s()).over(x.f32s(), &Nothing).0];
+                    let mut all = vec![Plan::new(pass, &e, conv, isa, weight.f32s()).over(x.f32s(), &Nothing)];
                     if e.g_in == e.g_out {
                         let mut pass = Pass::adjoint(&e, conv, false, epilogue(e.c_in));
                         pass.packing = packing;
-                        all.push(Plan::new(pass, &e, conv, isa, weight.f32s()).over(dy.f32s(), &Nothing).0);
+                        all.push(Plan::new(pass, &e, conv, isa, weight.f32s()).over(dy.f32s(), &Nothing));
                     }
                     all
                 };

@@ -189,10 +189,13 @@ pub(super) fn multiply<S: Simd>(panel: &[f32], matrix: &[f32], sums: &mut [f32],
 
 #[inline(always)]
 fn multiply_rows<S: Simd, const M: usize>(panel: &[f32], matrix: &[f32], sums: &mut [f32], width: usize) {
-    assert!(M <= tile_rows::<1>(S::REGISTERS));
+    // `const`: what is never run is not compiled.
+    if const { M > tile_rows::<1>(S::REGISTERS) } {
+        unreachable!("a tile of {M} rows");
+    }
     match width {
-        1 => S::ISA.run(Multiply::<M, 1> { panel, matrix, sums }),
-        STRIP => S::ISA.run(Multiply::<M, STRIP> { panel, matrix, sums }),
+        1 => S::run(Multiply::<M, 1> { panel, matrix, sums }),
+        STRIP => S::run(Multiply::<M, STRIP> { panel, matrix, sums }),
         width => unreachable!("a strip of {width} vectors"),
     }
 }

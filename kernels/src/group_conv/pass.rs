@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     Group,
+    jobs::{for_each_run, map_items},
     simd::{Isa, Simd, Task, WIDEST},
 };
 use quarterturn_core::HostBuffer;
-use rayon::prelude::*;
+use std::{ops::Range, sync::OnceLock};
 
 /// Shares of the images or bands that each thread gets, so that one that is late leaves some to the others.
 const SHARES: usize = 8;
@@ -26,6 +27,14 @@ pub(super) fn shares(e: &Extents, conv: Conv) -> usize {
     match e.batch * e.out_height * e.out_width * of_pixel {
         few if few < ALONE => 1,
         _ => rayon::current_num_threads(),
+    }
+}
+
+/// Calls `job` with runs of `0..count`, each of `least` or more, on as many threads as [`shares`] says.
+pub(super) fn share_out(shares: usize, count: usize, least: usize, job: &(dyn Fn(Range<usize>) + Sync)) {
+    match shares {
+        1 => job(0..count),
+        _ => for_each_run(count, least, job),
     }
 }
 
@@ -51,32 +60,32 @@ pub(super) fn forward_plan(e: &Extents, conv: Conv, isa: Isa, weight: &[f32], ep
 
 /// What [`forward_plan`] says, of `x`.
 pub(super) fn forward(e: &Extents, conv: Conv, isa: Isa, x: &[f32], weight: &[f32], epilogue: Epilogue) -> HostBuffer {
-    forward_plan(e, conv, isa, weight, epilogue).over(x, &Nothing).0
+    forward_plan(e, conv, isa, weight, epilogue).over(x, &Nothing)
 }
 
-/// As [`forward`], up to rounding, in the fewest products; and what `finish` makes of each image's results.
-pub(super) fn forward_then<F: Finish>(
+/// As [`forward`], up to rounding, in the fewest products; each image's results are finished by `finish`.
+pub(super) fn forward_then(
     e: &Extents,
     conv: Conv,
     isa: Isa,
     x: &[f32],
     weight: &[f32],
     epilogue: Epilogue,
-    finish: &F,
-) -> (HostBuffer, Vec<F::Output>) {
+    finish: &dyn Finish,
+) -> HostBuffer {
     Plan::new(Pass::forward(e, conv, false, epilogue), e, conv, isa, weight).over(x, finish)
 }
 
 /// Gradient of the input of a plain or group convolution: the same sum with the adjoint filter over `dy`, its samples
-/// spread out by the stride; in the fewest products. And what `finish` makes of each image of it.
-pub(super) fn dx_then<F: Finish>(
+/// spread out by the stride; in the fewest products. Each image of it is finished by `finish`.
+pub(super) fn dx_then(
     e: &Extents,
     conv: Conv,
     isa: Isa,
     dy: &[f32],
     weight: &[f32],
-    finish: &F,
-) -> (HostBuffer, Vec<F::Output>) {
+    finish: &dyn Finish,
+) -> HostBuffer {
     let pass = Pass::adjoint(e, conv, false, Epilogue::bias(e.c_in, None));
     Plan::new(pass, e, conv, isa, weight).over(dy, finish)
 }
@@ -91,14 +100,14 @@ pub(super) fn transposed(
     weight: &[f32],
     epilogue: Epilogue,
 ) -> HostBuffer {
-    Plan::new(Pass::adjoint(e, conv, true, epilogue), e, conv, isa, weight).over(x, &Nothing).0
+    Plan::new(Pass::adjoint(e, conv, true, epilogue), e, conv, isa, weight).over(x, &Nothing)
 }
 
-/// What else is to be made of each image's results, while they are in a cache.
+/// What else is to be made of each image's results, while they are in a cache. (Not a type parameter of plans, which would all
+/// be compiled again for each.)
 pub(super) trait Finish: Sync {
-    type Output: Send;
-    /// Of image `n`, whose results are `y`.
-    fn image(&self, n: usize, y: &[f32]) -> Self::Output;
+    /// Makes and keeps it, of image `n`, whose results are `y`.
+    fn image(&self, n: usize, y: &[f32]);
     /// What [`Finish::image`] reads besides: it is fetched while sums are made.
     fn reads(&self, n: usize) -> [&[f32]; 2];
 }
@@ -107,10 +116,42 @@ pub(super) trait Finish: Sync {
 pub(super) struct Nothing;
 
 impl Finish for Nothing {
-    type Output = ();
     fn image(&self, _: usize, _: &[f32]) {}
     fn reads(&self, _: usize) -> [&[f32]; 2] {
         [&[]; 2]
+    }
+}
+
+/// What `make` makes of each image.
+pub(super) struct OfImages<'a, T> {
+    make: &'a (dyn Fn(usize, &[f32]) -> T + Sync),
+    /// What that reads besides, as much of each for every image.
+    reads: [&'a [f32]; 2],
+    made: Vec<OnceLock<T>>,
+}
+
+impl<'a, T> OfImages<'a, T> {
+    pub(super) fn new(batch: usize, reads: [&'a [f32]; 2], make: &'a (dyn Fn(usize, &[f32]) -> T + Sync)) -> Self {
+        OfImages { make, reads, made: (0..batch).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Of the images that a plan went over.
+    pub(super) fn into_made(self) -> Vec<T> {
+        self.made.into_iter().filter_map(OnceLock::into_inner).collect()
+    }
+}
+
+impl<T: Send + Sync> Finish for OfImages<'_, T> {
+    fn image(&self, n: usize, y: &[f32]) {
+        // Each image is finished once.
+        let _ = self.made[n].set((self.make)(n, y));
+    }
+
+    fn reads(&self, n: usize) -> [&[f32]; 2] {
+        self.reads.map(|all| {
+            let image = all.len() / self.made.len();
+            &all[n * image..][..image]
+        })
     }
 }
 
@@ -220,7 +261,7 @@ impl Pass {
             jobs.push((rows, tile));
             rest = after;
         }
-        jobs.into_par_iter().for_each(|(rows, tile)| {
+        map_items(jobs.into_iter(), 1, |_, (rows, tile)| {
             let count = rows.len();
             filters::<G, P>(e, group, self.filter, weight, &taps, rows, |term, row, factors| {
                 tile[(term * count + row) * P..][..P].copy_from_slice(&factors);
@@ -303,8 +344,8 @@ impl Plan {
         }
     }
 
-    /// The results for the images `source`, and what `finish` makes of each image's.
-    pub(super) fn over<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+    /// The results for the images `source`, each image's finished by `finish`.
+    pub(super) fn over(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
         match self {
             Plan::Z2(plan) => plan.over_images(source, finish),
             Plan::P4(plan) => plan.over_images(source, finish),
@@ -328,7 +369,7 @@ impl<const G: usize, const P: usize> PlanOf<G, P> {
         }
     }
 
-    fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+    fn over_images(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
         match self {
             PlanOf::Tiles(plan) => plan.over_images(source, finish),
             PlanOf::Panels(plan) => plan.over_images(source, finish),
@@ -359,17 +400,14 @@ impl<const G: usize, const P: usize> InTiles<G, P> {
         let phases = (0..step * step).map(|i| (i / step, i % step));
         let phases = match pass.apart {
             1 => phases.map(|at| pass.phase::<G, P>(e, group, isa, weight, &layout, zeros, at)).collect(),
-            _ => phases
-                .flat_map(|at| group.elements().map(move |g| (at, g)))
-                .collect::<Vec<_>>()
-                .into_par_iter()
-                .map(|(at, g)| pass.phase_of_element::<G>(e, group, isa, weight, &layout, at, g))
-                .collect(),
+            _ => map_items(phases.flat_map(|at| group.elements().map(move |g| (at, g))), 1, |_, (at, g)| {
+                pass.phase_of_element::<G>(e, group, isa, weight, &layout, at, g)
+            }),
         };
         InTiles { pass, isa, shares, layout, zeros, phases, most_rows: tile_rows::<P>(isa.registers()) }
     }
 
-    fn over_images<F: Finish>(&self, source: &[f32], finish: &F) -> (HostBuffer, Vec<F::Output>) {
+    fn over_images(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
         let InTiles { pass, layout, .. } = self;
         let Windows { source: extents, result, .. } = pass.windows;
         let image = pass.cols * pass.planes * extents.0 * extents.1;
@@ -390,20 +428,20 @@ impl<const G: usize, const P: usize> InTiles<G, P> {
             // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
             let y = unsafe { shared.add(n * result) };
             self.isa.run(OneBand::<G, P> { plan: self, source, later, band, scratch, y });
-            // SAFETY: no other job writes to this image's results.
-            (layout.bands() == 1).then(|| finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) }))
+            if layout.bands() == 1 {
+                // SAFETY: no other job writes to this image's results.
+                finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) });
+            }
         };
-        let finished: Vec<_> = if self.shares == 1 {
+        let run = |jobs: Range<usize>| {
             let mut scratch = Scratch::new(self);
-            (0..jobs).map(|i| job(&mut scratch, i)).collect()
-        } else {
-            (0..jobs).into_par_iter().with_min_len(share).map_init(|| Scratch::new(self), job).collect()
+            jobs.for_each(|i| job(&mut scratch, i));
         };
-        let mut finished: Vec<F::Output> = finished.into_iter().flatten().collect();
+        share_out(self.shares, jobs, share, &run);
         if layout.bands() > 1 {
-            finished = y.par_chunks_exact(result).enumerate().map(|(n, y)| finish.image(n, y)).collect();
+            for_each_run(batch, 1, &|images| images.for_each(|n| finish.image(n, &y[n * result..][..result])));
         }
-        (y, finished)
+        y
     }
 
     /// Locations that are summed for `rows` rows of the result: whole vectors.

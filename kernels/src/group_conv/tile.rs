@@ -163,8 +163,11 @@ pub(super) unsafe fn sums<S: Simd, const G: usize, const P: usize>(operands: Sum
 /// As [`sums`].
 #[inline(always)]
 unsafe fn tile<S: Simd, const G: usize, const P: usize, const M: usize>(operands: Sums<G>) {
-    assert!(M <= tile_rows::<P>(S::REGISTERS));
-    if G == 1 {
+    // `const`: what is never run is not compiled.
+    if const { M > tile_rows::<P>(S::REGISTERS) } {
+        unreachable!("a tile of {M} rows");
+    }
+    if const { G == 1 } {
         // SAFETY: the caller's.
         unsafe { tile_of::<S, G, P, M, 2>(operands) }
     } else {
@@ -190,12 +193,13 @@ unsafe fn tile_of<S: Simd, const G: usize, const P: usize, const M: usize, const
         let requests = &mut requests;
         let sums_of = Accumulate { offsets, filters, padded, start, last, next_plane, requests, sums: &mut sums };
         // Where only the first half of the last vector has results, the second half keeps what it had.
-        match V == 1 && locations - start <= S::LANES / 2 {
-            true => S::ISA.run_half(sums_of),
-            false => S::ISA.run(sums_of),
+        if const { V == 1 } && locations - start <= S::LANES / 2 {
+            S::run_half(sums_of);
+        } else {
+            S::run(sums_of);
         }
         for (v, sums) in sums.iter().enumerate() {
-            S::ISA.run(Store::<G, P> { sums, at: start + v * S::LANES, results: &results });
+            S::run(Store::<G, P> { sums, at: start + v * S::LANES, results: &results });
         }
     }
 }
@@ -385,16 +389,24 @@ pub(super) unsafe fn correlations<S: Simd, const G: usize>(rows: usize, c: Corre
 /// As [`correlations`].
 #[inline(always)]
 unsafe fn correlation<S: Simd, const G: usize, const M: usize>(c: Correlation<G>, sums: &mut [f32]) {
-    assert!(M <= correlation_rows::<S, G>());
+    // `const`: what is never run is not compiled.
+    if const { M > correlation_rows::<S, G>() } {
+        unreachable!("a tile of {M} rows");
+    }
     // SAFETY: the caller's.
     unsafe {
-        match (S::LANES, G) {
-            (16, 1) => correlation_of::<S, G, M, 1, 4>(c, sums),
-            (16, _) => correlation_of::<S, G, M, 1, 1>(c, sums),
-            (8, 1) => correlation_of::<S, G, M, 2, 2>(c, sums),
-            (8, _) => correlation_of::<S, G, M, 2, 1>(c, sums),
-            (_, 1) => correlation_of::<S, G, M, 4, 2>(c, sums),
-            (_, _) => correlation_of::<S, G, M, 4, 1>(c, sums),
+        if const { S::LANES == 16 && G == 1 } {
+            correlation_of::<S, G, M, 1, 4>(c, sums);
+        } else if const { S::LANES == 16 } {
+            correlation_of::<S, G, M, 1, 1>(c, sums);
+        } else if const { S::LANES == 8 && G == 1 } {
+            correlation_of::<S, G, M, 2, 2>(c, sums);
+        } else if const { S::LANES == 8 } {
+            correlation_of::<S, G, M, 2, 1>(c, sums);
+        } else if const { G == 1 } {
+            correlation_of::<S, G, M, 4, 2>(c, sums);
+        } else {
+            correlation_of::<S, G, M, 4, 1>(c, sums);
         }
     }
 }
@@ -413,7 +425,7 @@ unsafe fn correlation_of<S: Simd, const G: usize, const M: usize, const H: usize
     for (offsets, sums) in c.offsets.chunks(T).zip(sums.chunks_mut(T * M * G)) {
         // Where terms are missing, the last one is summed again, and forgotten.
         let offsets = std::array::from_fn(|t| offsets[t.min(offsets.len() - 1)]);
-        S::ISA.run(Correlate::<G, M, H, T> { c: &c, offsets, requests: &mut requests, sums });
+        S::run(Correlate::<G, M, H, T> { c: &c, offsets, requests: &mut requests, sums });
     }
 }
 
