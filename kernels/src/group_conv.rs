@@ -29,6 +29,8 @@ mod transposed;
 
 use crate::{Group, Isa, filter_orbit};
 pub use depthwise::*;
+#[cfg(feature = "gpu")]
+pub use gpu::{TensorCoreUse, tensor_core_use};
 use gradient::ResultGradient;
 pub use kept::*;
 pub use norm::*;

@@ -1,6 +1,6 @@
 //! Which GPU to use, and opening it.
 
-use super::{Gpu, failure::Failure, from_wgpu, profile::Profile};
+use super::{Gpu, MatrixUnits, TensorCores, failure::Failure, from_wgpu, profile::Profile};
 use crate::{Error, Result};
 use std::{env, fmt, sync::Arc};
 
@@ -22,6 +22,8 @@ pub struct GpuOptions {
     /// Time every kernel: see [`Gpu::take_times`]. The runtime then waits for each batch of launches, so everything is
     /// slower.
     pub profile: bool,
+    /// Whether convolutions may use units for small matrix products (CUDA: tensor cores), where the GPU has some.
+    pub tensor_cores: TensorCores,
 }
 
 /// An adapter: a GPU as one of its drivers offers it.
@@ -91,22 +93,40 @@ impl Gpu {
             required_features: features,
             ..Default::default()
         };
-        let (device, queue) = adapter
-            .request_device(&descriptor)
-            .await
-            .map_err(|e| Error::Gpu(format!("{description} cannot be opened: {e}")))?;
+        let mut units = MatrixUnits::of(&adapter).filter(|_| options.tensor_cores != TensorCores::Off);
+        let mut opened = match units {
+            Some(_) => adapter.request_device(&with_matrix_units(&descriptor)).await,
+            None => adapter.request_device(&descriptor).await,
+        };
+        if let (Some(_), Err(error)) = (units, &opened) {
+            log::warn!("{description} cannot be opened with its matrix units, which are not used: {error}");
+            units = None;
+            opened = adapter.request_device(&descriptor).await;
+        }
+        let (device, queue) = opened.map_err(|e| Error::Gpu(format!("{description} cannot be opened: {e}")))?;
 
         let failure = Arc::new(Failure::default());
         let on_error = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error| on_error.record(from_wgpu(error))));
         let on_loss = failure.clone();
         device.set_device_lost_callback(move |_, message| on_loss.lose(&message));
-        Ok(Gpu::new(device, queue, description, failure, options))
+        Ok(Gpu::new(device, queue, description, failure, units, options))
     }
 
     /// Every adapter of this machine, software included.
     pub async fn adapters() -> Vec<AdapterDescription> {
         instance().enumerate_adapters(wgpu::Backends::all()).await.iter().map(AdapterDescription::of).collect()
+    }
+}
+
+/// The same, to use [`MatrixUnits`] as well.
+fn with_matrix_units<'a>(descriptor: &wgpu::DeviceDescriptor<'a>) -> wgpu::DeviceDescriptor<'a> {
+    wgpu::DeviceDescriptor {
+        required_features: descriptor.required_features | MatrixUnits::FEATURES,
+        // SAFETY: this takes note that experimental features may have bugs. The only one that is enabled is that of matrix
+        // units. `Shader::parse` refuses it to every kernel that nobody has vouched for.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        ..descriptor.clone()
     }
 }
 

@@ -24,6 +24,7 @@ mod profile;
 mod readback;
 #[cfg_attr(target_arch = "wasm32", path = "shader_in_browsers.rs")]
 mod shader;
+mod tensor_cores;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -31,6 +32,7 @@ mod waiting;
 pub use adapter::{AdapterDescription, GpuOptions};
 pub use kernel::{Checks, Kernel};
 pub use profile::KernelTime;
+pub use tensor_cores::{MatrixUnits, TensorCores};
 
 use crate::{Error, Result};
 use batch::Batch;
@@ -64,6 +66,9 @@ struct Inner {
     queue: wgpu::Queue,
     description: AdapterDescription,
     limits: wgpu::Limits,
+    /// Its units for matrix products, and what they may be used for.
+    units: Option<MatrixUnits>,
+    tensor_cores: TensorCores,
     memory_limit: u64,
     failure: Arc<Failure>,
     state: Mutex<State>,
@@ -131,6 +136,7 @@ impl Gpu {
         queue: wgpu::Queue,
         description: AdapterDescription,
         failure: Arc<Failure>,
+        units: Option<MatrixUnits>,
         options: &GpuOptions,
     ) -> Self {
         let batch = Batch::new(&device, options.profile);
@@ -140,6 +146,8 @@ impl Gpu {
             limits: device.limits(),
             memory_limit: options.memory_limit.unwrap_or(u64::MAX),
             description,
+            units,
+            tensor_cores: options.tensor_cores,
             failure,
             state: Mutex::new(State {
                 pool: Pool::default(),
@@ -171,6 +179,17 @@ impl Gpu {
     /// The most bytes of `var<workgroup>` (CUDA: shared memory) in a workgroup.
     pub fn workgroup_memory(&self) -> usize {
         self.0.limits.max_compute_workgroup_storage_size as usize
+    }
+
+    /// Its units for small matrix products, if it has any and [`GpuOptions::tensor_cores`] is not `Off`. A test of what they
+    /// compute decides whether convolutions use them: see `tensor_cores` in the crate of kernels.
+    pub fn matrix_units(&self) -> Option<MatrixUnits> {
+        self.0.units
+    }
+
+    /// What [`GpuOptions::tensor_cores`] was.
+    pub fn tensor_cores(&self) -> TensorCores {
+        self.0.tensor_cores
     }
 
     /// A cached value of type `T`, one for each device. `make` computes it at the first call. For properties of a

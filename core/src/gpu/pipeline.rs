@@ -130,7 +130,7 @@ impl Pipelines {
         let module = match self.modules.get(&key.module) {
             Some(module) => module.clone(),
             None => {
-                let shader = Arc::new(Shader::parse(source).map_err(refused)?);
+                let shader = Arc::new(Shader::parse(kernel).map_err(refused)?);
                 let compiled = caught(device, || compile(device, kernel)).map_err(named)?;
                 self.modules.entry(key.module).or_insert(Module { compiled, shader }).clone()
             }

@@ -2,7 +2,7 @@
 //! is an error of that launch, with the kernel's name; from the driver it would be one of the whole batch. Not in
 //! browsers, which check all this themselves.
 
-use super::Kernel;
+use super::{Checks, Kernel};
 use wgpu::naga::{
     AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner,
     back::pipeline_constants::process_overrides,
@@ -25,10 +25,13 @@ pub(super) struct Needs {
 }
 
 impl Shader {
-    pub fn parse(source: &str) -> Result<Self, String> {
+    pub fn parse(kernel: &Kernel) -> Result<Self, String> {
+        let source = kernel.source();
         let module = wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-        // Which capabilities there are, the device knows.
-        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+        // Which capabilities there are, the device knows. But no check holds a cooperative matrix within its buffer.
+        let unsafe_ones =
+            if kernel.checks() == Checks::None { Capabilities::empty() } else { Capabilities::COOPERATIVE_MATRIX };
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all() - unsafe_ones);
         let info = validator.validate(&module).map_err(|error| error.emit_to_string(source))?;
         Ok(Shader { module, info })
     }

@@ -8,7 +8,7 @@ pub(super) struct Shader;
 pub(super) struct Needs;
 
 impl Shader {
-    pub fn parse(_: &str) -> Result<Self, String> {
+    pub fn parse(_: &Kernel) -> Result<Self, String> {
         Ok(Shader)
     }
 

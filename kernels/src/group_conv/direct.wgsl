@@ -40,6 +40,33 @@ fn direct_c1(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     store_vector_c1(spot.goal, 4u * spot.row, sum);
 }
 
+// The sum of a window, by its base and phase, for result channel `row`.
+fn direct_sum_c4(base: vec3i, phase: u32, row: u32) -> vec4f {
+    let origin = origin_of(phase);
+    var sum = vec4f(0.0);
+    for (var c = 0u; c < conv.c_in; c++) {
+        for (var q = 0u; q < tap_count(); q++) {
+            let f = transform_c4(fetch(turned_samples(base, origin, tap_at(q)), c * channel_len()));
+            sum = add_product_c4(sum, f, filter_c4(row, c, entry_places(q, 0u), tap_weight(q, 4u)));
+        }
+    }
+    return sum;
+}
+
+fn direct_sum_d4(base: vec3i, phase: u32, row: u32) -> Spectrum {
+    let origin = origin_of(phase);
+    var sum = Spectrum();
+    for (var c = 0u; c < conv.c_in; c++) {
+        for (var q = 0u; q < tap_count(); q++) {
+            let turned = fetch(turned_samples(base, origin, tap_at(q)), c * channel_len());
+            let mirrored = fetch(mirrored_samples(base, origin, tap_at(q)), c * channel_len());
+            let w = filter_d4(row, c, entry_places(q, 0u), entry_places(q, 4u), tap_weight(q, 8u));
+            sum = add_product_d4(sum, transform_d4(Values(turned, mirrored)), w);
+        }
+    }
+    return sum;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn direct_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) lane: u32) {
@@ -48,16 +75,7 @@ fn direct_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
         return;
     }
     let spot = spot_of(i, conv.c_out);
-    let origin = origin_of(spot.phase);
-    var sum = vec4f(0.0);
-    for (var c = 0u; c < conv.c_in; c++) {
-        for (var q = 0u; q < tap_count(); q++) {
-            let samples = turned_samples(spot.base, origin, tap_at(q));
-            let f = transform_c4(fetch(samples, c * channel_len()));
-            sum = add_product_c4(sum, f, filter_c4(spot.row, c, entry_places(q, 0u), tap_weight(q, 4u)));
-        }
-    }
-    store_c4(spot.goal, spot.row, sum);
+    store_c4(spot.goal, spot.row, direct_sum_c4(spot.base, spot.phase, spot.row));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -68,17 +86,5 @@ fn direct_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
         return;
     }
     let spot = spot_of(i, conv.c_out);
-    let origin = origin_of(spot.phase);
-    var sum = Spectrum();
-    for (var c = 0u; c < conv.c_in; c++) {
-        for (var q = 0u; q < tap_count(); q++) {
-            let turned = turned_samples(spot.base, origin, tap_at(q));
-            let mirrored = mirrored_samples(spot.base, origin, tap_at(q));
-            let channel = c * channel_len();
-            let f = transform_d4(Values(fetch(turned, channel), fetch(mirrored, channel)));
-            let w = filter_d4(spot.row, c, entry_places(q, 0u), entry_places(q, 4u), tap_weight(q, 8u));
-            sum = add_product_d4(sum, f, w);
-        }
-    }
-    store_d4(spot.goal, spot.row, sum);
+    store_d4(spot.goal, spot.row, direct_sum_d4(spot.base, spot.phase, spot.row));
 }

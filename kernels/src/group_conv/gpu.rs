@@ -1,10 +1,13 @@
 //! The GPU path: one launch for a convolution, one for its `dx`, two for its `dw`; see the shaders beside this file.
 
+mod tensor_cores;
+
 use super::{
     Conv, Extents, GivenNorm,
     tiling::{Chunks, Geometry, SPAN, Tiling, channels_per_vector, depth},
 };
 use crate::{Group, filter_orbit, launch};
+pub use tensor_cores::{TensorCoreUse, tensor_core_use};
 use quarterturn_core::{
     Shape, Tensor,
     gpu::{Checks, Gpu, GpuBuffer, Kernel, Size},
@@ -277,6 +280,13 @@ impl Pass {
     }
 
     fn run(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
+        match self.tiles(gpu) {
+            Some(tiles) => self.run_matrices(tiles, gpu, x, weight, epilogue),
+            None => self.run_fp32(gpu, x, weight, epilogue),
+        }
+    }
+
+    fn run_fp32(&self, gpu: &Gpu, x: &GpuBuffer, weight: &GpuBuffer, epilogue: Epilogue) -> GpuBuffer {
         match Tiling::of(&self.geometry(), gpu.workgroup_memory()) {
             Some(tiling) => self.run_tiled(tiling, gpu, x, weight, epilogue),
             None => self.run_direct(gpu, x, weight, epilogue),
@@ -600,10 +610,10 @@ mod tests {
     }
 
     /// Bytes of the workgroup variables that a kernel uses, as naga lays them out. Needs no GPU.
-    fn workgroup_bytes(kernel: &Kernel, overrides: &Overrides) -> u32 {
+    pub(super) fn workgroup_bytes(kernel: &Kernel, overrides: &Overrides) -> u32 {
         use naga::{AddressSpace, ShaderStage, back::pipeline_constants::process_overrides, valid};
         let module = naga::front::wgsl::parse_str(kernel.source()).unwrap();
-        let mut validator = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::default());
+        let mut validator = valid::Validator::new(valid::ValidationFlags::all(), valid::Capabilities::all());
         let info = validator.validate(&module).unwrap();
         let constants = overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
         let entry = Some((ShaderStage::Compute, kernel.name()));
