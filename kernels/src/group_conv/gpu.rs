@@ -7,11 +7,11 @@ use super::{
     tiling::{Chunks, Geometry, SPAN, Tiling, channels_per_vector, depth},
 };
 use crate::{Group, filter_orbit, launch};
-pub use tensor_cores::{TensorCoreUse, tensor_core_use};
 use quarterturn_core::{
     Shape, Tensor,
     gpu::{Checks, Gpu, GpuBuffer, Kernel, Size},
 };
+pub use tensor_cores::{TensorCoreUse, tensor_core_use};
 
 static SHADER: &str = concat!(
     include_str!("../prelude.wgsl"),

@@ -45,12 +45,15 @@ fn exponent_for(bits: u32, growth: i32) -> i32 {
 // Sums over the group: eight times as large at most.
 const GROWTH: i32 = 3;
 
-fn high_half(v: vec4f) -> vec4h {
-    return vec4h(v);
+// Rounded to the eleven bits of a half, ties away from zero; 0 where a half would be subnormal. By bits: compilers take a
+// float that was made a half and a float again for the one it was.
+fn high_part(v: vec4f) -> vec4f {
+    let rounded = bitcast<vec4f>((bitcast<vec4u>(v) + vec4u(0x1000u)) & vec4u(0xffffe000u));
+    return select(rounded, vec4f(0.0), abs(v) < vec4f(0.00006103515625));
 }
 
-fn low_half(v: vec4f, high: vec4h) -> vec4h {
-    return vec4h((v - vec4f(high)) * 2048.0);
+fn low_half(v: vec4f, high: vec4f) -> vec4h {
+    return vec4h((v - high) * 2048.0);
 }
 
 fn magnitude_bits(v: vec4f) -> u32 {
@@ -149,8 +152,9 @@ fn write_filter(value: u32, term: u32, channel: u32, high: f16, low: f16) {
 }
 
 fn write_filters(value: u32, term: u32, channel: u32, filters: vec4f) {
-    let high = high_half(filters);
-    let low = low_half(filters, high);
+    let part = high_part(filters);
+    let high = vec4h(part);
+    let low = low_half(filters, part);
     write_filter(value, term, channel, high.x, low.x);
     write_filter(value + 1u, term, channel, high.y, low.y);
     write_filter(value + 2u, term, channel, high.z, low.z);
@@ -189,8 +193,8 @@ fn split_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     for (var term = lane; term < padded_terms(); term += WORKGROUP) {
         let w = select(vec4f(0.0), filter_c4_of(term, channel) * factor, factor > 0.0);
         write_filters(0u, term, channel, w);
-        let high = high_half(-w);
-        write_filter(4u, term, channel, high.w, low_half(-w, high).w);
+        let part = high_part(w);
+        write_filter(4u, term, channel, -f16(part.w), -low_half(w, part).w);
     }
 }
 

@@ -5,7 +5,8 @@
 @compute @workgroup_size(THREADS)
 fn matrices_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) lane: u32) {
-    let index = linear_group(group, groups);
+    // As linear_group: of a function, naga does not see that all lanes get the same.
+    let index = group.y * groups.x + group.x;
     if (index >= conv.workgroups) {
         return;
     }
@@ -108,7 +109,8 @@ fn matrices_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
 @compute @workgroup_size(THREADS)
 fn matrices_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) lane: u32) {
-    let index = linear_group(group, groups);
+    // As linear_group: of a function, naga does not see that all lanes get the same.
+    let index = group.y * groups.x + group.x;
     if (index >= conv.workgroups) {
         return;
     }

@@ -21,6 +21,7 @@ override PITCH: u32 = 40;
 // Room for left factors, for places of samples, and for the results of all subgroups. (Arrays are sized by names only.)
 override LEFTS: u32 = 2560;
 override PLACES: u32 = 288;
+override MIRRORED_PLACES: u32 = 288;
 override RESULTS: u32 = 512;
 // Terms after which a unit's sum is added to one of floats: a multiple of each CHUNK.
 const RUN: u32 = 64u;
@@ -34,7 +35,7 @@ const RUN: u32 = 64u;
 var<workgroup> lefts: array<f16, LEFTS>;
 // Where the samples of a tap are in the first source channel, by tap and window; or NOTHING.
 var<workgroup> turned_at: array<vec4u, PLACES>;
-var<workgroup> mirrored_at: array<vec4u, PLACES>;
+var<workgroup> mirrored_at: array<vec4u, MIRRORED_PLACES>;
 // The largest samples that windows meet, and the exponents that follow.
 var<workgroup> window_peaks: array<atomic<u32>, LOCATIONS>;
 var<workgroup> exponents: array<i32, LOCATIONS>;
@@ -106,13 +107,14 @@ fn low_at(value: u32, k: u32) -> u32 {
 fn lay_down(value: u32, k: u32, window: u32, spectrum: vec4f) {
     let exponent = exponents[window];
     let v = select(spectrum * factor_of(exponent), vec4f(0.0), exponent == UNFIT);
-    let high = high_half(v);
+    let part = high_part(v);
+    let high = vec4h(part);
     lefts[high_at(value, k) + window] = high.x;
     lefts[high_at(value + 1u, k) + window] = high.y;
     lefts[high_at(value + 2u, k) + window] = high.z;
     lefts[high_at(value + 3u, k) + window] = high.w;
     if (SPLIT) {
-        let low = low_half(v, high);
+        let low = low_half(v, part);
         lefts[low_at(value, k) + window] = low.x;
         lefts[low_at(value + 1u, k) + window] = low.y;
         lefts[low_at(value + 2u, k) + window] = low.z;

@@ -117,7 +117,9 @@ fn probe(gpu: &Gpu, units: MatrixUnits) -> Result<Option<String>> {
         let error = got.iter().zip(&plain).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
         // Of NaN this is false too.
         if !(error <= largest * if split { 2e-6 } else { 2e-3 }) {
-            return Ok(Some(format!("convolutions on {group} differ from fp32 by {error:e}, the largest is {largest:e}")));
+            return Ok(Some(format!(
+                "convolutions on {group} differ from fp32 by {error:e}, the largest is {largest:e}"
+            )));
         }
         for g in group.elements().skip(1) {
             let turned = on_units(&transform_feature_map(&x, g, group)).to_vec()?;
@@ -195,11 +197,15 @@ impl Tiles {
         ROWS * self.cols * self.size() * self.size()
     }
 
+    /// Places of samples in the rotations, and in the reflections: arrays have at least one.
+    fn places(self) -> [usize; 2] {
+        let places = self.locations() * self.taps;
+        [places, if self.group == Group::D4 { places } else { 1 }]
+    }
+
     /// Bytes of workgroup memory.
     fn memory(self) -> usize {
-        let tables = if self.group == Group::D4 { 2 } else { 1 };
-        let places = 16 * tables * self.locations() * self.taps;
-        2 * self.lefts() + places + 4 * self.results() + 8 * self.locations()
+        2 * self.lefts() + 16 * self.places().iter().sum::<usize>() + 4 * self.results() + 8 * self.locations()
     }
 
     /// Result channels, filled up to those of all workgroups.
@@ -296,7 +302,8 @@ impl Pass {
             ("LOCATIONS", tiles.locations() as f64),
             ("PITCH", tiles.pitch() as f64),
             ("LEFTS", tiles.lefts() as f64),
-            ("PLACES", (tiles.locations() * tiles.taps) as f64),
+            ("PLACES", tiles.places()[0] as f64),
+            ("MIRRORED_PLACES", tiles.places()[1] as f64),
             ("RESULTS", tiles.results() as f64),
             ("RELU", f64::from(u8::from(epilogue.norm.is_some_and(|norm| norm.relu)))),
         ]);

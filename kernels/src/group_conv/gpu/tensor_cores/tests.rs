@@ -1,11 +1,11 @@
 use super::*;
 use crate::{
-    GivenNorm, group_conv, group_conv_dx, group_conv_norm,
+    GivenNorm, group_conv,
     group_conv::{
         Extents,
         tests::{Case, close, operands, random},
     },
-    transform_plane, transposed_group_conv,
+    group_conv_dx, group_conv_norm, transform_plane, transposed_group_conv,
 };
 use quarterturn_core::{gpu::GpuOptions, testing, window_residual};
 use std::{
@@ -84,7 +84,8 @@ fn wide_convolutions_use_the_units() {
         [(Group::C4, 16, 16, 3), (Group::C4, 15, 16, 1), (Group::D4, 16, 15, 1), (Group::C1, 16, 16, 1)]
     {
         let (x, weight, _, conv) = operands((group, false, 1, c_in, c_out, 5, 5, 3, 1, 1, 1), &device);
-        let own = Gpu::open(&GpuOptions { adapter: Some(gpu.adapter().name.clone()), ..GpuOptions::default() }).unwrap();
+        let own =
+            Gpu::open(&GpuOptions { adapter: Some(gpu.adapter().name.clone()), ..GpuOptions::default() }).unwrap();
         assert_eq!(*tensor_core_use(&own), TensorCoreUse::Accurate);
         let there = [x, weight].map(|t| t.to_device(&Device::Gpu(own.clone())).unwrap());
         let before = own.statistics().launches;
@@ -98,7 +99,8 @@ fn wide_convolutions_use_the_units() {
 fn what_is_not_there_is_said() {
     let Some(shared) = testing::gpu() else { return };
     let name = Some(shared.adapter().name.clone());
-    let off = Gpu::open(&GpuOptions { adapter: name, tensor_cores: TensorCores::Off, ..GpuOptions::default() }).unwrap();
+    let off =
+        Gpu::open(&GpuOptions { adapter: name, tensor_cores: TensorCores::Off, ..GpuOptions::default() }).unwrap();
     assert_eq!(off.matrix_units(), None);
     assert_eq!(tensor_core_use(&off).to_string(), "fp32: tensor cores are switched off");
     // Whatever this adapter has, the answer says what is used.
@@ -121,13 +123,14 @@ fn the_units_agree_with_the_reference() {
     }
 }
 
-/// And so does their fast mode, less accurately.
+/// Where the size is exact, and elsewhere not: so the comparison can fail. The fast mode keeps bits too.
 #[test]
 fn every_turn_keeps_every_bit() {
     for wanted in [TensorCores::Accurate, TensorCores::Fast] {
         let Some(gpu) = gpu(wanted) else { return };
         let device = Device::Gpu(gpu);
-        for &(group, lift, n, c_in, c_out, size, _, k, stride, padding, dilation) in SHAPES {
+        let some = if wanted == TensorCores::Fast { 5 } else { 1 };
+        for &(group, lift, n, c_in, c_out, size, _, k, stride, padding, dilation) in SHAPES.iter().step_by(some) {
             let window = dilation * (k - 1) + 1;
             let exact = size + (stride - (size + 2 * padding - window) % stride) % stride;
             for size in [size, exact] {
@@ -164,7 +167,10 @@ fn what_the_adjoint_makes_keeps_every_bit() {
             let got = group_conv_dx(&turned, &weight, x_shape, conv).to_vec().unwrap();
             assert!(got == transform_feature_map(&dx, g, group).to_vec().unwrap(), "dx on {group}, element {g}");
             let got = transposed_group_conv(&turned, &weight, Some(&bias), conv, 0).to_vec().unwrap();
-            assert!(got == transform_feature_map(&up, g, group).to_vec().unwrap(), "transposed on {group}, element {g}");
+            assert!(
+                got == transform_feature_map(&up, g, group).to_vec().unwrap(),
+                "transposed on {group}, element {g}"
+            );
         }
     }
 }
@@ -206,7 +212,9 @@ fn nothing_is_lost_where_halves_end() {
         let two = |exponent: i32| 2f32.powi(exponent);
         let plain = both(&pass, &gpu, &x, &weight)[1].clone();
         // Powers of two change exponents only.
-        for (of_x, of_weight) in [(40, -40), (-40, 40), (-40, 20), (100, -90), (-100, 80), (-60, -40), (117, -60), (60, 50)] {
+        for (of_x, of_weight) in
+            [(40, -40), (-40, 40), (-40, 20), (100, -90), (-100, 80), (-60, -40), (117, -60), (60, 50)]
+        {
             let got = both(&pass, &gpu, &scaled(&x, two(of_x)), &scaled(&weight, two(of_weight)))[1].clone();
             let wanted: Vec<f32> = plain.iter().map(|v| v * two(of_x + of_weight)).collect();
             assert!(got == wanted, "{group}: 2^{of_x}, 2^{of_weight}");
@@ -214,7 +222,7 @@ fn nothing_is_lost_where_halves_end() {
         // Close to the largest float sums may overflow: then in fp32.
         let [fp32, got] = both(&pass, &gpu, &scaled(&x, two(125)), &scaled(&weight, two(-20)));
         assert!(got == fp32, "{group}: close to the largest float");
-        // Windows beside one huge sample are as accurate as without it. And zeros stay zeros.
+        // Windows beside a huge sample are as without it. And zeros stay zeros.
         let mut values = x.to_vec().unwrap();
         values[0] = two(60);
         let huge = Tensor::from_vec(x.shape(), values, &device).unwrap();
@@ -250,7 +258,10 @@ fn what_is_not_finite_is_as_in_fp32() {
                         assert!(*b == plain[i], "{group} {bad}: {b} at {i}, should be {}", plain[i]);
                     } else {
                         spoilt += 1;
-                        assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{group} {bad}: {a}, {b} at {i}");
+                        assert!(
+                            a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+                            "{group} {bad}: {a}, {b} at {i}"
+                        );
                     }
                 }
                 assert!(spoilt > 0 && spoilt < got.len(), "{group} {bad}: {spoilt}");
@@ -309,10 +320,13 @@ fn a_norm_and_a_relu_follow() {
 #[test]
 fn the_stated_workgroup_memory_is_right() {
     for (size, subgroup) in [(8, 8), (16, 32), (16, 64)] {
-        for (group, split, k) in [(Group::C4, true, 3), (Group::C4, false, 1), (Group::D4, true, 3), (Group::D4, false, 2)] {
+        for (group, split, k) in
+            [(Group::C4, true, 3), (Group::C4, false, 1), (Group::D4, true, 3), (Group::D4, false, 2)]
+        {
             let shape = Shape::from([1, 17, group.order(), 6, 6]);
             let conv = Conv::new(group);
-            let pass = Pass::forward(&Extents::new("test", shape, Shape::from([70, 17, group.order(), k, k]), conv), conv);
+            let pass =
+                Pass::forward(&Extents::new("test", shape, Shape::from([70, 17, group.order(), k, k]), conv), conv);
             let tiles = Tiles::of(&pass, MatrixUnits { size, subgroup }, split, 49_152).unwrap();
             let (kernel, overrides) = pass.product(tiles, Epilogue::default());
             let bytes = super::super::tests::workgroup_bytes(&kernel, &overrides);
