@@ -27,6 +27,7 @@ pack() {
     take() { cp "$2" "$stage/$1" && strip "$stage/$1"; }
     while read -r name path; do take "test-$name" "$path"; done < <(
         executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive)
+    while read -r name path; do take test-kernels "$path"; done < <(executables test -p quarterturn-kernels --features gpu --lib)
     while read -r name path; do take test-core "$path"; done < <(executables test -p quarterturn-core --features gpu --lib)
     while read -r name path; do take "bench-$name" "$path"; done < <(executables bench --bench kernels --bench train_step)
     cargo build --profile "$profile" --example fig6
@@ -39,7 +40,7 @@ pack() {
     local former=examples/results/runs/fig6-h100
     [ ! -d "$store" ] || former=$store
     cp "$former"/{settings.json,results.jsonl} "$stage/former/"
-    for name in test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step fig6; do
+    for name in test-kernels test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step fig6; do
         [ -x "$stage/$name" ] || { echo "$name was not built"; exit 1; }
     done
     git rev-parse HEAD >"$stage/commit"
@@ -75,7 +76,8 @@ run() {
     export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp} REQUIRE_GPU=1
     { echo "commit $(cat commit)"; nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader || true; } \
         2>/dev/null | tee "$out/summary"
-    # Exactness first: nothing else is worth anything without it.
+    # Exactness first: nothing else is worth anything without it. Of that, tensor cores first: they are tried out the least.
+    REQUIRE_TENSOR_CORES=1 step tensor_cores 90 '^test .* ok$' ./test-kernels tensor_cores
     step exactness 60 '^test .* ok$' ./test-exactness
     step adaptive 60 '^test .* ok$' ./test-adaptive
     step gpu_training 30 '^test .* ok$' ./test-gpu_training

@@ -2,6 +2,7 @@
 //!
 //! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/{cpu,gpu}`.
 //! Throughput counts the multiply-adds of the dense sum, whatever a kernel really does, so that kernels compare;
+//! `/gpu_fp16x3` and `/gpu_fp16x1` are those of a GPU's tensor cores, `/gpu` is fp32 on the same GPU.
 //! "direct" is the dense convolution with expanded filters. `transposed_conv/…/14x14_28x28` and `separable_conv/…` have the
 //! same roof: of a separable convolution, multiply-adds are counted per channel over space, then at 1×1, and it takes 14 of
 //! them for each byte of its map and its result. (The part over space alone is bound by memory: see `sweeps`.)
@@ -9,6 +10,11 @@
 mod support;
 
 use criterion::Criterion;
+#[cfg(feature = "gpu")]
+use quarterturn::{
+    core::gpu::TensorCores,
+    kernels::{TensorCoreUse, tensor_core_use},
+};
 use quarterturn::{
     core::{Device, Shape, Tensor},
     kernels::{
@@ -45,6 +51,9 @@ fn main() {
 const LARGE: (Group, usize, usize, usize) = (Group::C4, 64, 56, 64);
 
 fn measure_on(device: &Device, criterion: &mut Criterion) {
+    #[cfg(feature = "gpu")]
+    on_tensor_cores(device, criterion);
+    let device = &in_fp32(device);
     let mut report = support::Report::new(device);
     let large = (!matches!(device, Device::Cpu)).then_some(LARGE);
     for (group, channels, extent, batch) in SIZES.into_iter().chain(WIDE).chain(large) {
@@ -73,6 +82,42 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
     transposed(device, criterion, &mut report);
     separable(device, criterion, &mut report);
     report.print();
+}
+
+/// The same GPU without tensor cores: what the ids that end in `/gpu` are measured on.
+fn in_fp32(device: &Device) -> Device {
+    #[cfg(feature = "gpu")]
+    if let Device::Gpu(gpu) = device {
+        return Device::Gpu(support::reopened(gpu, TensorCores::Off));
+    }
+    device.clone()
+}
+
+/// [`LARGE`] with three products of halves, and with one.
+#[cfg(feature = "gpu")]
+fn on_tensor_cores(device: &Device, criterion: &mut Criterion) {
+    let Device::Gpu(gpu) = device else { return };
+    for (wanted, name) in [(TensorCores::Accurate, "gpu_fp16x3"), (TensorCores::Fast, "gpu_fp16x1")] {
+        let gpu = support::reopened(gpu, wanted);
+        if let TensorCoreUse::None(why) = &*tensor_core_use(&gpu) {
+            eprintln!("note: the ids that end in /{name} are left out: {why}");
+            continue;
+        }
+        let device = Device::Gpu(gpu);
+        let mut report = support::Report::new(&device);
+        let (group, channels, extent, batch) = LARGE;
+        let (g, conv) = (group.order(), Conv { padding: 1, ..Conv::new(group) });
+        let x = random([batch, channels, g, extent, extent], 1, &device);
+        let weight = random([channels, channels, g, 3, 3], 2, &device);
+        let flops = 2.0 * (x.len() * channels * g * 9) as f64;
+        let size = format!("{channels}x{channels}_k3_{extent}x{extent}_n{batch}/{name}");
+        let mut measure = |what: &str, run: &dyn Fn()| {
+            report.measure(criterion, &format!("group_conv/{group}/{what}/{size}"), flops, run);
+        };
+        measure("forward", &|| drop(group_conv(&x, &weight, None, conv)));
+        measure("grad_input", &|| drop(group_conv_dx(&x, &weight, x.shape(), conv)));
+        report.print();
+    }
 }
 
 /// 32 channels of p4, doubled by filters of 4×4: exact, for there is no output padding.

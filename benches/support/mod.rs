@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput};
 #[cfg(feature = "gpu")]
 use quarterturn::{
-    core::gpu::{Gpu, GpuOptions},
+    core::gpu::{Gpu, GpuOptions, TensorCores},
     kernels::gpu_peak_flops,
 };
 use quarterturn::{
@@ -40,6 +40,15 @@ fn devices() -> Vec<Device> {
         Err(error) => eprintln!("note: {error}: the ids that end in /gpu are left out"),
     }
     vec![Device::Cpu]
+}
+
+/// The same GPU opened once more, with this use of tensor cores.
+#[cfg(feature = "gpu")]
+#[allow(dead_code, reason = "only one bench asks for it")]
+pub fn reopened(gpu: &Gpu, tensor_cores: TensorCores) -> Gpu {
+    let adapter = Some(gpu.adapter().name.clone());
+    Gpu::open(&GpuOptions { adapter, profile: profiled(), tensor_cores, ..GpuOptions::default() })
+        .expect("it was opened before")
 }
 
 fn choose_isa() {

@@ -273,7 +273,9 @@ fn controls() -> Vec<Layer> {
 /// Every layer. Channels choose tiles: of four vectors and of five, in one row and in several, with a rest and without.
 fn layers(extra: usize) -> Vec<Layer> {
     let mut layers = layers_with_stride(extra);
-    for (group, widths) in [(Group::C4, [(3, 4), (10, 10), (9, 33)]), (Group::D4, [(3, 4), (7, 7), (9, 17)])] {
+    for (group, widths) in
+        [(Group::C4, [(3, 4), (10, 10), (9, 33), (16, 17)]), (Group::D4, [(3, 4), (7, 7), (9, 17), (16, 16)])]
+    {
         let same = Conv { padding: 1, ..Conv::new(group) };
         for (c_in, c_out) in widths {
             layers.push(conv(group, false, c_in, c_out, 7, 3, same, false));

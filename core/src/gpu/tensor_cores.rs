@@ -9,8 +9,8 @@ pub enum TensorCores {
     /// Three products of halves stand for one of floats. The error is at most that of fp32.
     #[default]
     Accurate,
-    /// One product of halves: a relative error of about 2⁻¹¹ for each factor, as with TF32. It is as exact under turns. Only forward passes and gradients of
-    /// inputs use it, not those of weights.
+    /// One product of halves: factors are rounded to 11 bits, as with TF32. It is as exact under turns. Forward passes and
+    /// gradients of inputs use it, those of weights do not.
     Fast,
     /// Not at all.
     Off,
