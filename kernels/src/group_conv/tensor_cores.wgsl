@@ -21,7 +21,7 @@ override PITCH: u32 = 40;
 // Room for left factors, for places of samples, and for the results of all subgroups. (Arrays are sized by names only.)
 override LEFTS: u32 = 2560;
 override PLACES: u32 = 288;
-override MIRRORED_PLACES: u32 = 288;
+override MIRRORED_PLACES: u32 = 144;
 override RESULTS: u32 = 512;
 // Terms after which a unit's sum is added to one of floats: a multiple of each CHUNK.
 const RUN: u32 = 64u;
