@@ -182,7 +182,7 @@ impl Gpu {
     }
 
     /// Its units for small matrix products, if it has any and [`GpuOptions::tensor_cores`] is not `Off`. A test of what they
-    /// compute decides whether convolutions use them: see `tensor_cores` in the crate of kernels.
+    /// compute decides whether convolutions use them: see `tensor_core_use` in the crate of kernels.
     pub fn matrix_units(&self) -> Option<MatrixUnits> {
         self.0.units
     }
