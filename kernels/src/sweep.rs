@@ -10,6 +10,13 @@ use rayon::prelude::*;
 
 /// Elements that are worth handing to another core.
 pub(crate) const PIECE: usize = 1 << 14;
+/// Elements that are worth waking another core for. It is awake when one of rayon's threads calls.
+const WAKING: usize = 1 << 17;
+
+/// Whether so many elements are shared out.
+fn is_shared_out(elements: usize) -> bool {
+    elements > if rayon::current_thread_index().is_some() { PIECE } else { WAKING }
+}
 
 /// Accumulators of a sum: four of the widest vectors, enough to hide the latency of an addition.
 pub(crate) const LANES: usize = 64;
@@ -39,7 +46,7 @@ pub(crate) fn for_each_piece(x: &[f32], x_len: usize, y: &mut [f32], y_len: usiz
     if x.is_empty() || y.is_empty() {
         return;
     }
-    if x.len().max(y.len()) <= PIECE {
+    if !is_shared_out(x.len().max(y.len())) {
         for (i, (x, y)) in x.chunks(x_len).zip(y.chunks_mut(y_len)).enumerate() {
             f(i, x, y);
         }
@@ -66,7 +73,7 @@ pub(crate) fn for_each_piece2(
     if a.is_empty() || b.is_empty() || y.is_empty() {
         return;
     }
-    if a.len().max(b.len()).max(y.len()) <= PIECE {
+    if !is_shared_out(a.len().max(b.len()).max(y.len())) {
         for (i, ((a, b), y)) in a.chunks(a_len).zip(b.chunks(b_len)).zip(y.chunks_mut(y_len)).enumerate() {
             f(i, a, b, y);
         }
@@ -163,4 +170,15 @@ pub(crate) fn total(lanes: &[f32]) -> f64 {
     }
     let [a, b, c, d, e, f, g, h] = sums;
     ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_wake_a_core_takes_more_than_to_hand_it_something() {
+        assert_eq!([PIECE + 1, WAKING + 1].map(is_shared_out), [false, true]);
+        assert_eq!(rayon::scope(|_| [PIECE, PIECE + 1].map(is_shared_out)), [false, true]);
+    }
 }

@@ -20,12 +20,15 @@ const SHARES: usize = 8;
 /// Fewer multiplications than these are done by the calling thread alone: to wake another would take as long. (The shapes of
 /// this crate's tests are small, and are to be shared out too.)
 const ALONE: usize = if cfg!(test) { 1 << 12 } else { 1 << 20 };
+/// As [`ALONE`], called from a thread that is not one of rayon's: it would be put to sleep, and woken at the end.
+const ALONE_OUTSIDE: usize = if cfg!(test) { 1 << 12 } else { 1 << 24 };
 
 /// Among how many threads the work is shared out.
 pub(super) fn shares(e: &Extents, conv: Conv) -> usize {
     let of_pixel = e.c_in * e.c_out * conv.products(e.g_in, e.k)[1];
+    let alone = if rayon::current_thread_index().is_some() { ALONE } else { ALONE_OUTSIDE };
     match e.batch * e.out_height * e.out_width * of_pixel {
-        few if few < ALONE => 1,
+        few if few < alone => 1,
         _ => rayon::current_num_threads(),
     }
 }
@@ -453,14 +456,14 @@ impl<const G: usize, const P: usize> InTiles<G, P> {
 /// What one band needs besides its operands.
 struct Scratch {
     padded: HostBuffer,
-    /// The band whose zeros `padded` holds.
-    band: usize,
+    /// The band whose zeros `padded` holds, if any.
+    band: Option<usize>,
 }
 
 impl Scratch {
     fn new<const G: usize, const P: usize>(plan: &InTiles<G, P>) -> Self {
         let locations = plan.locations(plan.layout.band(0).len(), WIDEST);
-        Scratch { padded: HostBuffer::zeros(plan.zeros + locations.max(WIDEST) + 2 * WIDEST), band: 0 }
+        Scratch { padded: HostBuffer::scratch(plan.zeros + locations.max(WIDEST) + 2 * WIDEST), band: None }
     }
 }
 
@@ -500,9 +503,9 @@ impl<const G: usize, const P: usize> Task for OneBand<'_, G, P> {
     fn run<S: Simd>(self) {
         let OneBand { plan, source, later, band, scratch, y } = self;
         let InTiles { pass, layout, phases, .. } = plan;
-        if scratch.band != band {
+        if scratch.band != Some(band) {
             scratch.padded.fill(0.0);
-            scratch.band = band;
+            scratch.band = Some(band);
         }
         let band = layout.band(band);
         layout.pad(source, band.clone(), &mut scratch.padded);

@@ -146,6 +146,8 @@ pub struct Trace {
     /// Choices that adaptive layers share, and the extents of the maps that they are made for.
     grids: BTreeMap<String, [usize; 2]>,
     lone_norm: Option<String>,
+    /// Multiplications of the layers so far.
+    work: u64,
     /// What a summary says of each layer, if there is to be one.
     pub(super) rows: Option<Vec<LayerSummary>>,
 }
@@ -164,8 +166,14 @@ impl Trace {
             axes: vec![],
             grids: BTreeMap::new(),
             lone_norm: None,
+            work: 0,
             rows: None,
         }
+    }
+
+    /// How many multiplications the layers take that it has come through.
+    pub(crate) fn work(&self) -> u64 {
+        self.work
     }
 
     /// The same walk, with a summary of each layer.
@@ -208,6 +216,7 @@ impl Trace {
         let (windows, breaking, unknown) = (self.windows.len(), self.breaking.len(), self.unknown.len());
         let inner = self.rows.as_ref().map(Vec::len);
         let y = self.judged(module, x)?;
+        self.work += module.multiply_adds(x, y).computed;
         let Some(rows) = &mut self.rows else { return Ok(y) };
         // What a chain is, its layers say.
         if kind == CHAIN {

@@ -13,6 +13,10 @@ use std::{collections::BTreeMap, str::FromStr};
 /// A network's settings by name, as a checkpoint stores them.
 pub type Config = BTreeMap<String, String>;
 
+/// Fewer multiplications than these are done by the calling thread alone: half a millisecond, or less. To wake the threads that share
+/// the work, and to be woken by them, takes up to a tenth of that.
+const ALONE: u64 = 1 << 24;
+
 /// Computes on one of the threads that share the work, if it is the CPU's. Otherwise each operation that is shared out would put the
 /// calling thread to sleep and wake it again.
 pub(crate) fn on_workers<T: Send>(device: &Device, compute: impl FnOnce() -> T + Send) -> T {
@@ -80,7 +84,8 @@ pub trait Network: Module {
     /// # Errors
     /// [`Error::Invalid`] if the images do not fit the network or are on another device.
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        on_workers(&self.device(), || self.run(images, Pass::new(Mode::Eval)))
+        let (work, compute) = (self.work(images)?, || self.compute(images, Pass::new(Mode::Eval)));
+        if work < ALONE { compute() } else { on_workers(&self.device(), compute) }
     }
 
     /// As [`Network::predict`], and calls `told` with the name and the output of every layer and block (PyTorch:
@@ -90,12 +95,20 @@ pub trait Network: Module {
     /// # Errors
     /// As [`Network::predict`].
     fn predict_watched(&self, images: &Tensor, told: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
-        self.run(images, Pass::watched(Mode::Eval, told))
+        self.work(images)?;
+        self.compute(images, Pass::watched(Mode::Eval, told))
+    }
+
+    /// How many multiplications these images take, if they fit.
+    #[doc(hidden)]
+    fn work(&self, images: &Tensor) -> Result<u64> {
+        let mut trace = Trace::new(self.group());
+        self.layers().trace(images.shape(), &mut trace)?;
+        Ok(trace.work())
     }
 
     #[doc(hidden)]
-    fn run(&self, images: &Tensor, mut pass: Pass<'_>) -> Result<Tensor> {
-        self.output_shape(images.shape())?;
+    fn compute(&self, images: &Tensor, mut pass: Pass<'_>) -> Result<Tensor> {
         let (here, there) = (self.device(), images.device());
         if !here.same(&there) {
             return Err(Error::Invalid(format!("the network is on {here}, the images are on {there}")));
@@ -181,5 +194,48 @@ pub(crate) fn expect_model(config: &Config, model: &str) -> Result<()> {
     match config.get("model").map_or("nothing", String::as_str) {
         found if found == model => Ok(()),
         found => Err(Error::Checkpoint { name: "model".into(), message: format!("expected {model}, found {found}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Builder, Init, Module, Network, Pass, Sequential, Trace};
+    use quarterturn_autograd::{Param, Var};
+    use quarterturn_core::{Device, Result, Shape, Tensor};
+    use quarterturn_kernels::{Group, Window};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    /// Writes down whether one of the threads that share the work computes it.
+    struct Witness(Arc<AtomicBool>);
+
+    impl Module for Witness {
+        fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+            self.0.store(rayon::current_thread_index().is_some(), Relaxed);
+            x
+        }
+
+        fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+            Ok(x)
+        }
+
+        fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+    }
+
+    #[test]
+    fn little_work_stays_on_the_calling_thread() {
+        let shared = Arc::new(AtomicBool::new(true));
+        let window = Window { kernel_size: 3, stride: 1, padding: 1 };
+        let layers = Builder::new(Group::C4, 1, Init::new(0), &Device::Cpu).conv("conv1", 4, window);
+        let layers = layers.layer("witness", Witness(shared.clone())).conv("conv2", 4, window).build().unwrap();
+        let network = Sequential::new("net", layers);
+        // A pixel takes 4 · 4 · 54 multiplications, and 4 · 18 for the lifting.
+        for (extent, expected) in [(100, false), (150, true), (28, false)] {
+            let image = Tensor::full([1, 1, 1, extent, extent], 0.5, &Device::Cpu).unwrap();
+            network.predict(&image).unwrap();
+            assert_eq!(shared.load(Relaxed), expected, "{extent}");
+        }
     }
 }
