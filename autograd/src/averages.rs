@@ -2,7 +2,7 @@
 
 use crate::{Param, ParamId};
 use quarterturn_core::{Error, Result, Tensor};
-use quarterturn_kernels as kernels;
+use quarterturn_kernels::Updates;
 use std::collections::{HashMap, hash_map::Entry};
 
 /// `mean ← decay·mean + (1 − decay)·value` for every weight and buffer, starting with the first value. The averaged
@@ -52,11 +52,12 @@ impl Averages {
     #[track_caller]
     pub fn update(&mut self, visit: impl FnOnce(&mut dyn FnMut(&str, &mut Param))) {
         assert!(!self.swapped, "Averages::update: the network has the means; swap once more first");
+        let mut updates = Updates::new();
         visit(&mut |_, param| match self.means.entry(param.id()) {
             Entry::Vacant(entry) => {
                 entry.insert(param.value().clone());
             }
-            Entry::Occupied(mut mean) => kernels::average_step(mean.get_mut(), param.value(), self.decay),
+            Entry::Occupied(mut mean) => updates.average(mean.get_mut(), param.value(), self.decay),
         });
     }
 

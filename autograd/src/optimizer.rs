@@ -2,13 +2,13 @@
 
 use crate::{Gradients, Kind, Param, ParamGroup, ParamId};
 use quarterturn_core::{Error, Result, Tensor};
-use quarterturn_kernels::{self as kernels, Adam, Sgd};
+use quarterturn_kernels::{Adam, Sgd, Updates};
 use std::collections::{HashMap, hash_map::Entry};
 
 /// The update rule and its constants, by PyTorch's formulas.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// Stochastic gradient descent, with the L2 penalty added to the gradient: [`kernels::sgd_step`].
+    /// Stochastic gradient descent, with the L2 penalty added to the gradient: [`quarterturn_kernels::sgd_step`].
     Sgd {
         /// Momentum.
         momentum: f64,
@@ -22,7 +22,7 @@ pub enum Rule {
         /// L2 penalty.
         weight_decay: f64,
     },
-    /// Adam, with the L2 penalty added to the gradient: [`kernels::adam_step`].
+    /// Adam, with the L2 penalty added to the gradient: [`quarterturn_kernels::adam_step`].
     Adam {
         /// Decay of the first moment.
         beta1: f64,
@@ -67,20 +67,20 @@ impl Rule {
         self
     }
 
-    /// Step `step` (from 1) of a weight, whose state is in the order of [`Rule::state_names`].
-    fn apply(&self, lr: f64, step: u64, w: &mut Tensor, state: &mut [Tensor], dw: &Tensor) {
+    /// Adds to `updates` step `step` (from 1) of a weight, whose state is in the order of [`Rule::state_names`].
+    fn apply(&self, updates: &mut Updates, lr: f64, step: u64, w: &mut Tensor, state: &mut [Tensor], dw: &Tensor) {
         let nesterov = matches!(self, Rule::Nesterov { .. });
         let decoupled = matches!(self, Rule::AdamW { .. });
         match (*self, state) {
             (Rule::Sgd { momentum, weight_decay } | Rule::Nesterov { momentum, weight_decay }, [velocity]) => {
-                kernels::sgd_step(w, velocity, dw, &Sgd { lr, momentum, weight_decay, nesterov });
+                updates.sgd(w, velocity, dw, &Sgd { lr, momentum, weight_decay, nesterov });
             }
             (
                 Rule::Adam { beta1, beta2, eps, weight_decay } | Rule::AdamW { beta1, beta2, eps, weight_decay },
                 [moment1, moment2],
             ) => {
                 let settings = Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step };
-                kernels::adam_step(w, moment1, moment2, dw, &settings);
+                updates.adam(w, moment1, moment2, dw, &settings);
             }
             _ => unreachable!("the state has one tensor per name"),
         }
@@ -150,9 +150,10 @@ impl Optimizer {
         self.expect_fit(gradients, &mut visit)?;
         self.steps += 1;
         let mut outcome = Ok(());
+        let mut updates = Updates::new();
         visit(&mut |name, param| {
             if outcome.is_ok() {
-                outcome = self.update(name, param, gradients, lr);
+                outcome = self.update(&mut updates, name, param, gradients, lr);
             }
         });
         outcome
@@ -184,7 +185,14 @@ impl Optimizer {
         }
     }
 
-    fn update(&mut self, name: &str, param: &mut Param, gradients: &Gradients, lr: f64) -> Result<()> {
+    fn update(
+        &mut self,
+        updates: &mut Updates,
+        name: &str,
+        param: &mut Param,
+        gradients: &Gradients,
+        lr: f64,
+    ) -> Result<()> {
         if let Some(value) = gradients.buffer(param) {
             param.set(value.clone());
             return Ok(());
@@ -205,7 +213,7 @@ impl Optimizer {
             }
         };
         state.steps += 1;
-        rule.apply(lr, state.steps, param.value_mut(), &mut state.tensors, dw);
+        rule.apply(updates, lr, state.steps, param.value_mut(), &mut state.tensors, dw);
         Ok(())
     }
 

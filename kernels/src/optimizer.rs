@@ -1,13 +1,15 @@
-//! One optimizer step on one parameter, by PyTorch's formulas; and the moving average of a parameter.
+//! One optimizer step on one parameter, by PyTorch's formulas; the moving average of a parameter; and the same for many
+//! parameters, for which a GPU needs fewer launches.
 #[cfg(feature = "gpu")]
-use crate::launch;
+mod together;
+
 use crate::{
     jobs::{for_each_chunk, map_items},
     simd::wide,
     sweep::PIECE,
 };
 #[cfg(feature = "gpu")]
-use quarterturn_core::gpu::{Gpu, GpuBuffer, Size};
+use together::Launches;
 
 use quarterturn_core::{Device, Tensor, common_device};
 
@@ -52,33 +54,195 @@ pub struct Adam {
 /// If shapes or devices differ.
 #[track_caller]
 pub fn sgd_step(w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &Sgd) {
-    assert_same_shapes("sgd_step", &[w, velocity, dw]);
-    let Sgd { lr, momentum, weight_decay, nesterov } = *settings;
-    match common_device("sgd_step", &[w, velocity, dw]) {
-        Device::Cpu => {
-            let factors = [lr, momentum, weight_decay].map(|v| v as f32);
-            let (w, velocity, dw) = (w.f32s_mut(), velocity.f32s_mut(), dw.f32s());
-            if w.len() <= PIECE {
-                sgd_sweep(w, velocity, dw, factors, nesterov);
-            } else {
-                let pieces = w.chunks_mut(PIECE).zip(velocity.chunks_mut(PIECE)).zip(dw.chunks(PIECE));
-                map_items(pieces, 1, |_, ((w, velocity), dw)| sgd_sweep(w, velocity, dw, factors, nesterov));
+    Updates::one_by_one().sgd(w, velocity, dw, settings);
+}
+
+/// A step of Adam. `w` and the moments are updated in place unless they are shared. The moments start with zeros.
+///
+/// # Panics
+/// If shapes or devices differ, or `step` is 0.
+#[track_caller]
+pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw: &Tensor, settings: &Adam) {
+    Updates::one_by_one().adam(w, moment1, moment2, dw, settings);
+}
+
+/// `mean ← decay·mean + (1 − decay)·value`, in place where the mean is not shared.
+///
+/// # Panics
+/// If shapes or devices differ.
+#[track_caller]
+pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
+    Updates::one_by_one().average(mean, value, decay);
+}
+
+/// The steps of many parameters, with the bits of [`sgd_step`], [`adam_step`] and [`average_step`] for each. A GPU gathers up to seven
+/// parameters with the same settings and updates them in one launch, if one launch may have that many buffers (browsers
+/// allow fewer). The last ones are launched when this is dropped; until then, do not use what was to be updated. Other
+/// devices compute at each call.
+///
+/// ```
+/// use quarterturn_core::{Device, Tensor};
+/// use quarterturn_kernels::{Sgd, Updates};
+///
+/// # fn main() -> quarterturn_core::Result<()> {
+/// let of = |value| Tensor::full([2], value, &Device::Cpu);
+/// let (mut weights, mut velocities) = ([of(1.0)?, of(2.0)?], [of(0.0)?, of(0.0)?]);
+/// let settings = Sgd { lr: 0.5, momentum: 0.9, weight_decay: 0.0, nesterov: false };
+/// let mut updates = Updates::new();
+/// for (w, velocity) in weights.iter_mut().zip(&mut velocities) {
+///     updates.sgd(w, velocity, &of(1.0)?, &settings);
+/// }
+/// drop(updates);
+/// assert_eq!(weights[1].to_vec()?, [1.5, 1.5]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Updates {
+    #[cfg(feature = "gpu")]
+    launches: Launches,
+}
+
+impl Updates {
+    /// Nothing to do yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As [`Updates::new`], with a launch for each parameter: to compare with.
+    pub fn one_by_one() -> Self {
+        Updates {
+            #[cfg(feature = "gpu")]
+            launches: Launches::one_by_one(),
+        }
+    }
+
+    /// [`sgd_step`].
+    ///
+    /// # Panics
+    /// As [`sgd_step`].
+    #[track_caller]
+    pub fn sgd(&mut self, w: &mut Tensor, velocity: &mut Tensor, dw: &Tensor, settings: &Sgd) {
+        assert_same_shapes("sgd_step", &[w, velocity, dw]);
+        let Sgd { lr, momentum, weight_decay, nesterov } = *settings;
+        match common_device("sgd_step", &[w, velocity, dw]) {
+            Device::Cpu => {
+                let factors = [lr, momentum, weight_decay].map(|v| v as f32);
+                let (w, velocity, dw) = (w.f32s_mut(), velocity.f32s_mut(), dw.f32s());
+                if w.len() <= PIECE {
+                    sgd_sweep(w, velocity, dw, factors, nesterov);
+                } else {
+                    let pieces = w.chunks_mut(PIECE).zip(velocity.chunks_mut(PIECE)).zip(dw.chunks(PIECE));
+                    map_items(pieces, 1, |_, ((w, velocity), dw)| sgd_sweep(w, velocity, dw, factors, nesterov));
+                }
+            }
+            Device::Reference => {
+                let (mut new_w, mut new_velocity) = (w.f64s().to_vec(), velocity.f64s().to_vec());
+                for (i, dw) in dw.f64s().iter().enumerate() {
+                    let g = dw + weight_decay * new_w[i];
+                    new_velocity[i] = momentum * new_velocity[i] + g;
+                    new_w[i] -= lr * if nesterov { g + momentum * new_velocity[i] } else { new_velocity[i] };
+                }
+                *velocity = Tensor::reference(w.shape(), new_velocity);
+                *w = Tensor::reference(w.shape(), new_w);
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let uniform = [lr, momentum, weight_decay, f64::from(u8::from(nesterov))].map(|v| (v as f32).to_bits());
+                self.launches.update(&gpu, &together::SGD, dw, &mut [w, velocity], &uniform);
             }
         }
-        Device::Reference => {
-            let (mut new_w, mut new_velocity) = (w.f64s().to_vec(), velocity.f64s().to_vec());
-            for (i, dw) in dw.f64s().iter().enumerate() {
-                let g = dw + weight_decay * new_w[i];
-                new_velocity[i] = momentum * new_velocity[i] + g;
-                new_w[i] -= lr * if nesterov { g + momentum * new_velocity[i] } else { new_velocity[i] };
+    }
+
+    /// [`adam_step`].
+    ///
+    /// # Panics
+    /// As [`adam_step`].
+    #[track_caller]
+    pub fn adam(&mut self, w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw: &Tensor, settings: &Adam) {
+        assert_same_shapes("adam_step", &[w, moment1, moment2, dw]);
+        assert!(settings.step > 0, "adam_step: expected steps from 1, got 0");
+        let Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step } = *settings;
+        // One of the two does nothing, to the last bit.
+        let (penalty, shrink) = if decoupled { (0.0, 1.0 - lr * weight_decay) } else { (weight_decay, 1.0) };
+        let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
+        match common_device("adam_step", &[w, moment1, moment2, dw]) {
+            Device::Cpu => {
+                let factors = AdamFactors {
+                    beta1: beta1 as f32,
+                    rest1: (1.0 - beta1) as f32,
+                    beta2: beta2 as f32,
+                    rest2: (1.0 - beta2) as f32,
+                    step_size: (lr / correction1) as f32,
+                    root_correction2: correction2.sqrt() as f32,
+                    eps: eps as f32,
+                    penalty: penalty as f32,
+                    shrink: shrink as f32,
+                };
+                let (w, moment1, moment2, dw) = (w.f32s_mut(), moment1.f32s_mut(), moment2.f32s_mut(), dw.f32s());
+                if w.len() <= PIECE {
+                    adam_sweep(w, moment1, moment2, dw, factors);
+                } else {
+                    let moments = moment1.chunks_mut(PIECE).zip(moment2.chunks_mut(PIECE));
+                    let pieces = w.chunks_mut(PIECE).zip(moments).zip(dw.chunks(PIECE));
+                    map_items(pieces, 1, |_, ((w, (moment1, moment2)), dw)| {
+                        adam_sweep(w, moment1, moment2, dw, factors);
+                    });
+                }
             }
-            *velocity = Tensor::reference(w.shape(), new_velocity);
-            *w = Tensor::reference(w.shape(), new_w);
+            Device::Reference => {
+                let mut new_w = w.f64s().to_vec();
+                let (mut m, mut v) = (moment1.f64s().to_vec(), moment2.f64s().to_vec());
+                for (i, dw) in dw.f64s().iter().enumerate() {
+                    let g = dw + penalty * new_w[i];
+                    m[i] = beta1 * m[i] + (1.0 - beta1) * g;
+                    v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+                    let step = lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);
+                    new_w[i] = shrink * new_w[i] - step;
+                }
+                let shape = w.shape();
+                *w = Tensor::reference(shape, new_w);
+                *moment1 = Tensor::reference(shape, m);
+                *moment2 = Tensor::reference(shape, v);
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                let moments = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr / correction1, correction2.sqrt(), eps];
+                let uniform: Vec<u32> =
+                    moments.into_iter().chain([penalty, shrink]).map(|v| (v as f32).to_bits()).collect();
+                self.launches.update(&gpu, &together::ADAM, dw, &mut [w, moment1, moment2], &uniform);
+            }
         }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            let uniform = [lr, momentum, weight_decay, f64::from(u8::from(nesterov))].map(|v| (v as f32).to_bits());
-            gpu_update(&gpu, "sgd_step", dw, &mut [w, velocity], &uniform);
+    }
+
+    /// [`average_step`].
+    ///
+    /// # Panics
+    /// As [`average_step`].
+    #[track_caller]
+    pub fn average(&mut self, mean: &mut Tensor, value: &Tensor, decay: f64) {
+        assert_same_shapes("average_step", &[mean, value]);
+        let factors = [decay as f32, (1.0 - decay) as f32];
+        match common_device("average_step", &[mean, value]) {
+            Device::Cpu => {
+                let (mean, value) = (mean.f32s_mut(), value.f32s());
+                if mean.len() <= PIECE {
+                    average_sweep(mean, value, factors);
+                } else {
+                    for_each_chunk(mean, PIECE, 1, &|i, mean| {
+                        average_sweep(mean, &value[i * PIECE..][..mean.len()], factors);
+                    });
+                }
+            }
+            Device::Reference => {
+                let next =
+                    mean.f64s().iter().zip(value.f64s()).map(|(mean, value)| decay * mean + (1.0 - decay) * value);
+                *mean = Tensor::reference(mean.shape(), next.collect());
+            }
+            #[cfg(feature = "gpu")]
+            Device::Gpu(gpu) => {
+                self.launches.update(&gpu, &together::AVERAGE, value, &mut [mean], &factors.map(f32::to_bits));
+            }
         }
     }
 }
@@ -90,67 +254,6 @@ wide! {
             let g = dw + weight_decay * *w;
             *v = momentum * *v + g;
             *w -= lr * if nesterov { g + momentum * *v } else { *v };
-        }
-    }
-}
-
-/// A step of Adam. `w` and the moments are updated in place unless they are shared. The moments start with zeros.
-///
-/// # Panics
-/// If shapes or devices differ, or `step` is 0.
-#[track_caller]
-pub fn adam_step(w: &mut Tensor, moment1: &mut Tensor, moment2: &mut Tensor, dw: &Tensor, settings: &Adam) {
-    assert_same_shapes("adam_step", &[w, moment1, moment2, dw]);
-    assert!(settings.step > 0, "adam_step: expected steps from 1, got 0");
-    let Adam { lr, beta1, beta2, eps, weight_decay, decoupled, step } = *settings;
-    // One of the two does nothing, to the last bit.
-    let (penalty, shrink) = if decoupled { (0.0, 1.0 - lr * weight_decay) } else { (weight_decay, 1.0) };
-    let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
-    match common_device("adam_step", &[w, moment1, moment2, dw]) {
-        Device::Cpu => {
-            let factors = AdamFactors {
-                beta1: beta1 as f32,
-                rest1: (1.0 - beta1) as f32,
-                beta2: beta2 as f32,
-                rest2: (1.0 - beta2) as f32,
-                step_size: (lr / correction1) as f32,
-                root_correction2: correction2.sqrt() as f32,
-                eps: eps as f32,
-                penalty: penalty as f32,
-                shrink: shrink as f32,
-            };
-            let (w, moment1, moment2, dw) = (w.f32s_mut(), moment1.f32s_mut(), moment2.f32s_mut(), dw.f32s());
-            if w.len() <= PIECE {
-                adam_sweep(w, moment1, moment2, dw, factors);
-            } else {
-                let moments = moment1.chunks_mut(PIECE).zip(moment2.chunks_mut(PIECE));
-                let pieces = w.chunks_mut(PIECE).zip(moments).zip(dw.chunks(PIECE));
-                map_items(pieces, 1, |_, ((w, (moment1, moment2)), dw)| {
-                    adam_sweep(w, moment1, moment2, dw, factors);
-                });
-            }
-        }
-        Device::Reference => {
-            let mut new_w = w.f64s().to_vec();
-            let (mut m, mut v) = (moment1.f64s().to_vec(), moment2.f64s().to_vec());
-            for (i, dw) in dw.f64s().iter().enumerate() {
-                let g = dw + penalty * new_w[i];
-                m[i] = beta1 * m[i] + (1.0 - beta1) * g;
-                v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
-                let step = lr * (m[i] / correction1) / ((v[i] / correction2).sqrt() + eps);
-                new_w[i] = shrink * new_w[i] - step;
-            }
-            let shape = w.shape();
-            *w = Tensor::reference(shape, new_w);
-            *moment1 = Tensor::reference(shape, m);
-            *moment2 = Tensor::reference(shape, v);
-        }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => {
-            let moments = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, lr / correction1, correction2.sqrt(), eps];
-            let uniform: Vec<u32> =
-                moments.into_iter().chain([penalty, shrink]).map(|v| (v as f32).to_bits()).collect();
-            gpu_update(&gpu, "adam_step", dw, &mut [w, moment1, moment2], &uniform);
         }
     }
 }
@@ -180,34 +283,6 @@ wide! {
     }
 }
 
-/// `mean ← decay·mean + (1 − decay)·value`, in place where the mean is not shared.
-///
-/// # Panics
-/// If shapes or devices differ.
-#[track_caller]
-pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
-    assert_same_shapes("average_step", &[mean, value]);
-    let factors = [decay as f32, (1.0 - decay) as f32];
-    match common_device("average_step", &[mean, value]) {
-        Device::Cpu => {
-            let (mean, value) = (mean.f32s_mut(), value.f32s());
-            if mean.len() <= PIECE {
-                average_sweep(mean, value, factors);
-            } else {
-                for_each_chunk(mean, PIECE, 1, &|i, mean| {
-                    average_sweep(mean, &value[i * PIECE..][..mean.len()], factors);
-                });
-            }
-        }
-        Device::Reference => {
-            let next = mean.f64s().iter().zip(value.f64s()).map(|(mean, value)| decay * mean + (1.0 - decay) * value);
-            *mean = Tensor::reference(mean.shape(), next.collect());
-        }
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu_update(&gpu, "average_step", value, &mut [mean], &factors.map(f32::to_bits)),
-    }
-}
-
 wide! {
     fn average_sweep(mean: &mut [f32], value: &[f32], factors: [f32; 2]) {
         for (mean, value) in mean.iter_mut().zip(value) {
@@ -222,21 +297,6 @@ fn assert_same_shapes(op: &str, tensors: &[&Tensor]) {
     assert!(shapes.iter().all(|s| *s == shapes[0]), "{op}: expected one shape, got {shapes:?}");
 }
 
-#[cfg(feature = "gpu")]
-static SHADER: &str = concat!(include_str!("prelude.wgsl"), include_str!("optimizer.wgsl"));
-
-/// A kernel of this file on the tensors `updated`, in place. A tensor that somebody else holds is copied first.
-#[cfg(feature = "gpu")]
-fn gpu_update(gpu: &Gpu, name: &'static str, dw: &Tensor, updated: &mut [&mut Tensor], uniform: &[u32]) {
-    for tensor in updated.iter_mut() {
-        if !tensor.buffer().is_unique() {
-            **tensor = Tensor::gpu(tensor.shape(), gpu.copy(tensor.buffer()));
-        }
-    }
-    let outputs: Vec<&GpuBuffer> = updated.iter().map(|tensor| tensor.buffer()).collect();
-    gpu.launch(&launch::kernel(name, SHADER), &[], &[dw.buffer()], &outputs, uniform, Size::Threads(dw.len()));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +304,7 @@ mod tests {
         mul,
         parity::{EXTENTS, SHARED_EXTENT, Tolerance, check, random},
     };
+    use quarterturn_core::testing;
 
     fn adam(step: u64) -> Adam {
         Adam { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, decoupled: false, step }
@@ -302,5 +363,82 @@ mod tests {
         assert_eq!(w.f32s().as_ptr(), before);
         assert!(shared.f32s().iter().all(|&v| v == 1.0));
         assert_ne!(m.f32s().as_ptr(), shared.f32s().as_ptr());
+    }
+
+    /// Sixteen weights with their states and gradients: more than two launches take, some of them longer than a workgroup.
+    fn many(device: &Device) -> Vec<[Tensor; 4]> {
+        let of = |n: usize, seed| random([n], seed).to_device(device).unwrap();
+        let lengths = [1, 63, 64, 65, 1000, 2, 10, 10, 200, 64, 128, 7, 1, 90, 3000, 5];
+        let weight = |(k, n): (u32, usize)| {
+            let second = of(n, 4 * k + 3);
+            [of(n, 4 * k), of(n, 4 * k + 1), mul(&second, &second), of(n, 4 * k + 2)]
+        };
+        (0..).zip(lengths).map(weight).collect()
+    }
+
+    #[test]
+    fn together_is_as_one_by_one_in_every_bit() {
+        let values = |tensors: &[[Tensor; 4]]| -> Vec<Vec<u32>> {
+            let bits = |t: &Tensor| t.to_vec().unwrap().into_iter().map(f32::to_bits).collect();
+            tensors.iter().flatten().map(bits).collect()
+        };
+        for device in testing::devices() {
+            for count in [1, 2, 6, 7, 8, 16] {
+                let run = |mut updates: Updates| {
+                    let mut weights = many(&device);
+                    weights.truncate(count);
+                    for [w, m, v, dw] in &mut weights {
+                        updates.adam(w, m, v, dw, &adam(3));
+                    }
+                    for (k, [w, m, _, dw]) in weights.iter_mut().enumerate() {
+                        // Other settings in between.
+                        let settings = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.01, nesterov: k % 5 == 4 };
+                        updates.sgd(w, m, dw, &settings);
+                    }
+                    for [w, _, v, _] in &mut weights {
+                        updates.average(v, w, 0.9);
+                    }
+                    drop(updates);
+                    weights
+                };
+                assert_eq!(values(&run(Updates::new())), values(&run(Updates::one_by_one())), "{device}, {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shared_tensor_keeps_its_values_and_a_weight_may_come_twice() {
+        for device in testing::devices() {
+            let run = |mut updates: Updates| {
+                let mut weights = many(&device);
+                let shared = weights[1].clone();
+                let [w, m, v, dw] = &mut weights[1];
+                updates.adam(w, m, v, dw, &adam(1));
+                updates.adam(w, m, v, dw, &adam(1));
+                drop(updates);
+                [w.to_vec().unwrap(), shared[0].to_vec().unwrap(), shared[1].to_vec().unwrap()]
+            };
+            assert_eq!(run(Updates::new()), run(Updates::one_by_one()), "{device}");
+            assert_eq!(run(Updates::new())[1], many(&device)[1][0].to_vec().unwrap(), "{device}");
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn a_gradient_without_meaning_spoils_its_own_weight_only() {
+        let Some(gpu) = testing::gpu() else { return };
+        let mut weights = many(&Device::Gpu(gpu.clone()));
+        // No launch of this kernel is possible, so its output has no meaning.
+        let impossible = quarterturn_core::gpu::Kernel::new("impossible", "no shader");
+        gpu.launch(&impossible, &[], &[], &[weights[2][3].buffer()], &[], quarterturn_core::gpu::Size::Groups(1));
+        let mut updates = Updates::new();
+        for [w, m, v, dw] in &mut weights {
+            updates.adam(w, m, v, dw, &adam(1));
+        }
+        drop(updates);
+        for (k, [w, m, v, _]) in weights.iter().enumerate() {
+            let failed = [w, m, v].map(|tensor| tensor.to_vec().is_err());
+            assert_eq!(failed, [k == 2; 3], "weight {k}");
+        }
     }
 }

@@ -120,7 +120,9 @@ fn every_shader_compiles_and_is_portable() {
             let order: Vec<u32> = buffers.iter().map(|&(binding, _)| binding).collect();
             assert!(order.is_sorted_by(|a, b| a < b), "{at}: two buffers at one binding, {order:?}");
             assert!(buffers.is_sorted_by_key(|&(_, written)| written), "{at}: inputs come first, {buffers:?}");
-            assert!(buffers.len() <= 8, "{at}: {} storage buffers", buffers.len());
+            // Used only where a device allows as many; it must then do for Metal, too.
+            let most = if name.ends_with("together.wgsl") { 28 } else { 8 };
+            assert!(buffers.len() <= most, "{at}: {} storage buffers", buffers.len());
             assert!(shared <= 16_384, "{at}: {shared} bytes of workgroup memory");
             assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{at}: {:?}", entry.workgroup_size);
         }

@@ -9,7 +9,7 @@ use quarterturn_core::{
 };
 use quarterturn_models::{MnistCnn, MnistCnnConfig, Mode, training::train_step};
 
-/// Steps are recorded without waiting for the GPU, take 97 launches, and once the first ones have
+/// Steps are recorded without waiting for the GPU, take 78 launches, and once the first ones have
 /// filled the pool, ask the driver for no memory.
 #[test]
 fn a_step_waits_for_nothing_and_allocates_nothing() {
@@ -36,8 +36,10 @@ fn a_step_waits_for_nothing_and_allocates_nothing() {
     assert!(after.bytes - before.bytes < 4096, "only the losses, which are kept, need memory");
     let launches = (after.launches - before.launches) / 6;
     // Forward, a layer is convolution, moments, norm and running statistics: 28. Back, it is two for the norm, two for the
-    // weight and, but for the first, one for the input: 34. Pool, mean, maximum, linear layer and loss: 12. Adam: 23.
-    assert_eq!(launches, 97, "launches of a step");
+    // weight and, but for the first, one for the input: 34. Pool, mean, maximum, linear layer and loss: 12. Adam: 23 weights,
+    // seven in a launch.
+    let adam = if gpu.bindings() >= 28 { 4 } else { 23 };
+    assert_eq!(launches, 74 + adam, "launches of a step");
     let last = losses[5].to_vec().unwrap()[0];
     assert!(last.is_finite() && last < first, "the loss went from {first} to {last}");
 }

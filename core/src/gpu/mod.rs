@@ -192,6 +192,11 @@ impl Gpu {
         self.0.tensor_cores
     }
 
+    /// The most buffers of a launch, inputs and outputs together.
+    pub fn bindings(&self) -> usize {
+        self.0.limits.max_storage_buffers_per_shader_stage as usize
+    }
+
     /// A cached value of type `T`, one for each device. `make` computes it at the first call. For properties of a
     /// device that are measured once, such as whether its arithmetic is exact.
     ///

@@ -11,15 +11,21 @@ struct Sgd {
 @group(0) @binding(2) var<storage, read_write> velocity: array<f32>;
 @group(1) @binding(0) var<uniform> sgd: Sgd;
 
+// (w, velocity) after a step.
+fn sgd_of(s: Sgd, dw: f32, w: f32, velocity: f32) -> vec2f {
+    let g = dw + s.weight_decay * w;
+    let v = s.momentum * velocity + g;
+    return vec2f(w - s.lr * select(v, g + s.momentum * v, s.nesterov == 1.0), v);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn sgd_step(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&w)) {
-        let g = dw[i] + sgd.weight_decay * w[i];
-        let v = sgd.momentum * velocity[i] + g;
-        velocity[i] = v;
-        w[i] -= sgd.lr * select(v, g + sgd.momentum * v, sgd.nesterov == 1.0);
+        let next = sgd_of(sgd, dw[i], w[i], velocity[i]);
+        w[i] = next.x;
+        velocity[i] = next.y;
     }
 }
 
@@ -42,17 +48,23 @@ struct Adam {
 @group(0) @binding(3) var<storage, read_write> moment2: array<f32>;
 @group(1) @binding(0) var<uniform> adam: Adam;
 
+// (w, moment1, moment2) after a step.
+fn adam_of(a: Adam, dw: f32, w: f32, moment1: f32, moment2: f32) -> vec3f {
+    let g = dw + a.penalty * w;
+    let m = a.beta1 * moment1 + a.rest1 * g;
+    let v = a.beta2 * moment2 + a.rest2 * g * g;
+    return vec3f(a.shrink * w - a.step_size * m / (sqrt(v) / a.root_correction2 + a.eps), m, v);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn adam_step(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) lane: u32) {
     let i = linear_index(group, groups, lane);
     if (i < arrayLength(&w)) {
-        let g = dw[i] + adam.penalty * w[i];
-        let m = adam.beta1 * moment1[i] + adam.rest1 * g;
-        let v = adam.beta2 * moment2[i] + adam.rest2 * g * g;
-        moment1[i] = m;
-        moment2[i] = v;
-        w[i] = adam.shrink * w[i] - adam.step_size * m / (sqrt(v) / adam.root_correction2 + adam.eps);
+        let next = adam_of(adam, dw[i], w[i], moment1[i], moment2[i]);
+        w[i] = next.x;
+        moment1[i] = next.y;
+        moment2[i] = next.z;
     }
 }
 
