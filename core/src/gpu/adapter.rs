@@ -1,11 +1,13 @@
 //! Which GPU to use, and opening it.
 
-use super::{Gpu, MatrixUnits, TensorCores, failure::Failure, from_wgpu, profile::Profile};
+use super::{Gpu, MatrixUnits, TensorCores, cache::DiskCache, failure::Failure, from_wgpu, profile::Profile};
 use crate::{Error, Result};
-use std::{env, fmt, sync::Arc};
+use std::{env, fmt, path::PathBuf, sync::Arc};
 
 /// The environment variable that chooses the adapter.
 const CHOICE: &str = "QUARTERTURN_GPU";
+/// The environment variable that names a file for compiled pipelines.
+const PIPELINES: &str = "QUARTERTURN_PIPELINE_CACHE";
 
 /// How to open a [`Gpu`].
 #[derive(Clone, Debug, Default)]
@@ -24,6 +26,11 @@ pub struct GpuOptions {
     pub profile: bool,
     /// Whether convolutions may use units for small matrix products (CUDA: tensor cores), where the GPU has some.
     pub tensor_cores: TensorCores,
+    /// A file in which compiled pipelines are kept from one process to the next; none by default. `None` asks the environment variable
+    /// `QUARTERTURN_PIPELINE_CACHE`. The file is read here, and written by [`Gpu::save_pipelines`] and when the last clone of
+    /// this GPU is dropped. It is ignored, and the reason logged, if it is broken or of another adapter or driver, or if the driver
+    /// keeps no pipelines (only Vulkan does). The driver trusts what it holds: name a place where only you can write.
+    pub pipeline_cache: Option<PathBuf>,
 }
 
 /// An adapter: a GPU as one of its drivers offers it.
@@ -83,9 +90,14 @@ impl Gpu {
         let description = AdapterDescription::of(&adapter);
         // All that the adapter has, so that a tensor may be as large as the hardware allows.
         let limits = adapter.limits();
-        let features = if options.profile { Profile::FEATURES } else { wgpu::Features::empty() };
+        let mut features = if options.profile { Profile::FEATURES } else { wgpu::Features::empty() };
         if !adapter.features().contains(features) {
             return Err(Error::Gpu(format!("{description} has no clock to time kernels by")));
+        }
+        let cache = options.pipeline_cache.clone().or_else(|| env::var_os(PIPELINES).map(PathBuf::from));
+        let cache = cache.filter(|path| !path.as_os_str().is_empty());
+        if cache.is_some() {
+            features |= adapter.features() & DiskCache::FEATURES;
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("quarterturn"),
@@ -110,7 +122,8 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| on_error.record(from_wgpu(error))));
         let on_loss = failure.clone();
         device.set_device_lost_callback(move |_, message| on_loss.lose(&message));
-        Ok(Gpu::new(device, queue, description, failure, units, options))
+        let cache = cache.and_then(|path| DiskCache::open(&device, &adapter.get_info(), &path));
+        Ok(Gpu::new(device, queue, description, failure, units, options, cache))
     }
 
     /// Every adapter of this machine, software included.

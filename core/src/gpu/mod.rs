@@ -15,6 +15,7 @@
 
 mod adapter;
 mod batch;
+mod cache;
 mod failure;
 mod flight;
 mod kernel;
@@ -36,6 +37,7 @@ pub use tensor_cores::{MatrixUnits, TensorCores};
 
 use crate::{Error, Result};
 use batch::Batch;
+use cache::DiskCache;
 use failure::{Failure, from_wgpu};
 use flight::{BATCHES_AHEAD, LAUNCHES_PER_BATCH, UPLOADS_PER_BATCH};
 use pipeline::{BindKey, Pipelines, UNIFORM_BYTES};
@@ -124,6 +126,8 @@ pub struct GpuStatistics {
     pub read_backs: u64,
     /// Pipelines compiled.
     pub pipelines: usize,
+    /// Bytes of compiled pipelines that [`GpuOptions::pipeline_cache`] held when this GPU was opened.
+    pub pipelines_read: u64,
     /// Buffers allocated by the driver.
     pub buffers: u64,
     /// Bytes of memory held, in use or pooled for reuse.
@@ -138,9 +142,10 @@ impl Gpu {
         failure: Arc<Failure>,
         units: Option<MatrixUnits>,
         options: &GpuOptions,
+        cache: Option<DiskCache>,
     ) -> Self {
         let batch = Batch::new(&device, options.profile);
-        let pipelines = Pipelines::new(&device);
+        let pipelines = Pipelines::new(&device, cache);
         let uniform_group = pipelines.bind_uniform(&device, batch.uniform_buffer());
         Gpu(Arc::new(Inner {
             limits: device.limits(),
@@ -230,6 +235,7 @@ impl Gpu {
             submissions: self.0.submissions.load(Ordering::Relaxed),
             read_backs: self.0.read_backs.load(Ordering::Relaxed),
             pipelines: state.pipelines.compiled(),
+            pipelines_read: state.pipelines.disk.as_ref().map_or(0, |disk| disk.read),
             buffers: state.pool.made,
             bytes: state.pool.held,
         }

@@ -1,6 +1,7 @@
 //! Shaders, compiled when first launched, and the bind groups of buffers seen before.
 
 use super::{
+    cache::DiskCache,
     caught,
     kernel::{Checks, Kernel},
     shader::{Needs, Shader},
@@ -54,10 +55,12 @@ pub(super) struct Pipelines {
     modules: HashMap<ModuleKey, Module>,
     pipelines: HashMap<PipelineKey, Arc<Compiled>>,
     bind_groups: HashMap<BindKey, wgpu::BindGroup>,
+    /// Where pipelines outlive this process, if they do.
+    pub disk: Option<DiskCache>,
 }
 
 impl Pipelines {
-    pub fn new(device: &wgpu::Device) -> Self {
+    pub fn new(device: &wgpu::Device, disk: Option<DiskCache>) -> Self {
         let uniform_layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some("uniform"),
             entries: &[entry(0, wgpu::BufferBindingType::Uniform)],
@@ -68,6 +71,7 @@ impl Pipelines {
             modules: HashMap::new(),
             pipelines: HashMap::new(),
             bind_groups: HashMap::new(),
+            disk,
         }
     }
 
@@ -147,7 +151,7 @@ impl Pipelines {
                     constants: overrides,
                     zero_initialize_workgroup_memory: kernel.checks() == Checks::All,
                 },
-                cache: None,
+                cache: self.disk.as_ref().map(|disk| &disk.cache),
             })
         });
         let compiled = Arc::new(Compiled { pipeline: pipeline.map_err(named)?, needs });

@@ -1,5 +1,6 @@
 //! The runtime on whatever adapter the tests have.
 
+mod cache;
 mod errors;
 mod flight;
 
