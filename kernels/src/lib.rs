@@ -84,6 +84,8 @@ mod strided;
 mod subgroup;
 mod sweep;
 mod transform;
+#[cfg(feature = "gpu")]
+mod variants;
 mod warp;
 
 pub use adaptive::*;
@@ -119,4 +121,6 @@ pub use softmax::*;
 pub use spatial_mean::*;
 pub use subgroup::*;
 pub use transform::*;
+#[cfg(feature = "gpu")]
+pub use variants::Variants;
 pub use warp::*;

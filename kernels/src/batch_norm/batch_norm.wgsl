@@ -165,12 +165,17 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
             }
         }
     }
-    let sum = sum_lanes(lane, vec3f(deviations, squares, 0.0));
+    store_moments(index, lane, centre_of_channel, vec2f(count, rest), sum_lanes(lane, vec3f(deviations, squares, 0.0)));
+}
+
+// What `moments` knows of a piece: its count and mean − centre, up to what the sums of deviations and squares from these make good.
+fn store_moments(index: u32, lane: u32, centre_of_channel: f32, first: vec2f, sum: vec3f) {
     if (lane == 0u) {
+        let count = first.x;
         let off = sum.x / count;
         let shrunk = off * axes.shrink;
         let about_mean = positive_part(sum.y - count * shrunk * shrunk);
-        moments_y[index] = vec4f(count, rest + off, about_mean, centre_of_channel);
+        moments_y[index] = vec4f(count, first.y + off, about_mean, centre_of_channel);
     }
 }
 
@@ -234,14 +239,16 @@ fn moments_of(channel: u32, lane: u32) -> vec3f {
     return lanes[0];
 }
 
-// y = dropout(relu((x − mean) / √(var + eps) · weight + bias)) by the batch's own statistics, and those.
-@compute @workgroup_size(LANES)
-fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                   @builtin(local_invocation_index) lane: u32) {
-    let piece = piece_of(linear_group(group, groups));
-    if (piece.channel >= axes.channels) {
-        return;
-    }
+// z = ((x − centre) − rest) · slope + shift
+struct Affine {
+    centre: f32,
+    rest: f32,
+    slope: f32,
+    shift: f32,
+}
+
+// Of a piece's channel, by the batch's own statistics, which its first piece stores.
+fn affine_of_batch(piece: Piece, lane: u32) -> Affine {
     let moments = moments_of(piece.channel, lane);
     let centre_of_channel = pieces[piece.channel * axes.pieces].w;
     let rest = moments.y;
@@ -253,14 +260,26 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
         batch_parts[axes.channels + piece.channel] = rest;
     }
     let slope = slope_weight[piece.channel] * inverse_deviation(var_of_channel);
-    let shift = shift_bias[piece.channel];
+    return Affine(centre_of_channel, rest, slope, shift_bias[piece.channel]);
+}
+
+// y = dropout(relu((x − mean) / √(var + eps) · weight + bias)) by the batch's own statistics, and those.
+@compute @workgroup_size(LANES)
+fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                   @builtin(local_invocation_index) lane: u32) {
+    let piece = piece_of(linear_group(group, groups));
+    if (piece.channel >= axes.channels) {
+        return;
+    }
+    let affine = affine_of_batch(piece, lane);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         draw(lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                batch_y[i] = activated(fma((x[i] - centre_of_channel) - rest, slope, shift), i, round, lane);
+                let z = fma((x[i] - affine.centre) - affine.rest, affine.slope, affine.shift);
+                batch_y[i] = activated(z, i, round, lane);
             }
         }
     }
@@ -314,6 +333,15 @@ fn dz(i: u32) -> f32 {
 @group(0) @binding(5) var<storage, read> factor: array<f32>;
 @group(0) @binding(6) var<storage, read_write> gradient_sums_y: array<vec4f>;
 
+// A channel's centre and rest.
+fn mean_parts_of(channel: u32) -> vec2f {
+    var rest = 0.0;
+    if (arrayLength(&centre) > axes.channels) {
+        rest = centre[axes.channels + channel];
+    }
+    return vec2f(centre[channel], rest);
+}
+
 // Σ dz and Σ dz·(x − mean) of each piece of each channel; behind them, of each channel, centre, 1/√(var + eps), weight and rest.
 @compute @workgroup_size(LANES)
 fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -323,11 +351,7 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
     if (piece.channel >= axes.channels) {
         return;
     }
-    let centre_of_channel = centre[piece.channel];
-    var rest = 0.0;
-    if (arrayLength(&centre) > axes.channels) {
-        rest = centre[axes.channels + piece.channel];
-    }
+    let parts = mean_parts_of(piece.channel);
     var total = vec3f(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
@@ -335,17 +359,21 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
             let i = element(round, lane);
             if (i != NOTHING) {
                 let d = dz(i);
-                total = fma(vec3f(d), vec3f(1.0, (x[i] - centre_of_channel) - rest, 0.0), total);
+                total = fma(vec3f(d), vec3f(1.0, (x[i] - parts.x) - parts.y, 0.0), total);
             }
         }
     }
-    let sum = sum_lanes(lane, total);
+    store_gradient_sums(index, piece, lane, parts, sum_lanes(lane, total));
+}
+
+// A piece's sums; with the first, what `gradient` needs of the channel.
+fn store_gradient_sums(index: u32, piece: Piece, lane: u32, mean_parts: vec2f, sum: vec3f) {
     if (lane == 0u) {
         gradient_sums_y[index] = vec4f(sum, 0.0);
         if (piece.number == 0u) {
             let inverse = inverse_deviation(spread[piece.channel]);
             gradient_sums_y[axes.channels * axes.pieces + piece.channel] =
-                vec4f(centre_of_channel, inverse, factor[piece.channel], rest);
+                vec4f(mean_parts.x, inverse, factor[piece.channel], mean_parts.y);
         }
     }
 }
@@ -355,14 +383,17 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
 
-// dx = weight/√(var + eps) · (dz − (Σ dz/n + slope·(x − mean))), without the inner bracket by given statistics; and the sums.
-@compute @workgroup_size(LANES)
-fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-            @builtin(local_invocation_index) lane: u32) {
-    let piece = piece_of(linear_group(group, groups));
-    if (piece.channel >= axes.channels) {
-        return;
-    }
+// dx = scale·(dz − (dz_mean + slope·(x − mean)))
+struct Backward {
+    centre: f32,
+    rest: f32,
+    scale: f32,
+    dz_mean: f32,
+    slope: f32,
+}
+
+// Of a piece's channel; its first piece stores the gradients of weight and bias.
+fn backward_of(piece: Piece, lane: u32) -> Backward {
     var total = vec3f(0.0);
     for (var p = lane; p < axes.pieces; p += LANES) {
         total += sums[piece.channel * axes.pieces + p].xyz;
@@ -375,15 +406,25 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
         dbias[piece.channel] = sum.x;
     }
     let part = 1.0 / f32(axes.count);
-    let dz_mean = sum.x * part;
-    let slope = sum.y * inverse * inverse * part;
+    return Backward(channel.x, channel.w, channel.z * inverse, sum.x * part, sum.y * inverse * inverse * part);
+}
+
+// dx = weight/√(var + eps) · (dz − (Σ dz/n + slope·(x − mean))), without the inner bracket by given statistics; and the sums.
+@compute @workgroup_size(LANES)
+fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) lane: u32) {
+    let piece = piece_of(linear_group(group, groups));
+    if (piece.channel >= axes.channels) {
+        return;
+    }
+    let back = backward_of(piece, lane);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         for (var round = 0u; round < 8u; round++) {
             let i = element(round, lane);
             if (i != NOTHING) {
-                let through_statistics = fma(slope, (x[i] - channel.x) - channel.w, dz_mean);
-                dx[i] = channel.z * inverse * (dz(i) - select(0.0, through_statistics, axes.training == 1u));
+                let through_statistics = fma(back.slope, (x[i] - back.centre) - back.rest, back.dz_mean);
+                dx[i] = back.scale * (dz(i) - select(0.0, through_statistics, axes.training == 1u));
             }
         }
     }

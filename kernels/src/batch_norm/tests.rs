@@ -298,3 +298,41 @@ fn dropout_without_relu_is_refused() {
     let dropout = Some((0.5, Stream::new(1, 1, 1)));
     batch_norm_train(&x, &weight, &bias, EPS, Activation { relu: false, dropout });
 }
+
+/// Given statistics, whatever is made of an element has the same bits whether four are read at a time or one; sums agree up to rounding.
+#[cfg(feature = "gpu")]
+#[test]
+fn quads_make_of_each_element_the_same_bits() {
+    use crate::Variants;
+    use quarterturn_core::gpu::{Gpu, GpuOptions};
+
+    let Some(quads) = quarterturn_core::testing::gpu() else { return };
+    let single =
+        Gpu::open(&GpuOptions { adapter: Some(quads.adapter().name.clone()), ..GpuOptions::default() }).unwrap();
+    Variants { norm_quads: false }.choose(&single).unwrap();
+    assert!(Variants::default().choose(&single).is_err(), "the first choice holds");
+    let of_quads: [&[usize]; 5] =
+        [&[2, 3, 4, 1, 1], &[3, 2, 4, 3, 3], &[5, 3, 1, 2, 6], &[2, 10, 4, 28, 28], &[40, 2, 8, 9, 7]];
+    for (dims, activation) in of_quads.into_iter().flat_map(|dims| activations().map(|a| (dims, a))) {
+        let (x, weight, bias) = operands(dims);
+        let (dy, mean) = (random(x.shape(), 4), random([dims[1]], 7));
+        let var = add(&mul(&mean, &mean), &Tensor::full([dims[1]], 0.5, &Device::Reference).unwrap());
+        let on = |gpu: &Gpu| {
+            let there = |t: &Tensor| t.to_device(&Device::Gpu(gpu.clone())).unwrap();
+            let [x, weight, bias, mean, var, dy] = [&x, &weight, &bias, &mean, &var, &dy].map(there);
+            let y = batch_norm_eval(&x, &weight, &bias, &mean, &var, EPS, activation);
+            let (dx, dweight, dbias) = batch_norm_eval_vjp(&x, &y, &weight, &bias, &mean, &var, EPS, activation, &dy);
+            let forward = batch_norm_train(&x, &weight, &bias, EPS, activation);
+            let alike = [y, dx].map(|t| t.to_vec().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>());
+            (alike, [dweight, dbias, forward.mean, forward.var, forward.y].map(|t| t.to_f64().unwrap()))
+        };
+        let ((alike, sums), (alike_single, sums_single)) = (on(&quads), on(&single));
+        assert_eq!(alike, alike_single, "{dims:?} {activation:?}");
+        for (a, b) in sums.iter().zip(&sums_single) {
+            let largest = b.iter().fold(1e-30, |max: f64, v| max.max(v.abs()));
+            for (a, b) in a.iter().zip(b) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{dims:?} {activation:?}: {a} and {b}");
+            }
+        }
+    }
+}
