@@ -8,7 +8,8 @@
 #
 # Each step has a limit of time and a log of its own in OUT, written as it comes; OUT/summary says how each ended. A step that
 # measures nothing, or runs no test, says so. Copy OUT/bench-*.log into benches/results under a date.
-# PROFILE=dev packs what is built already, to try the script out; QUARTERTURN_GPU=software runs it on the CPU.
+# PROFILE=dev packs what is built already, to try the script out; QUARTERTURN_GPU=software runs it on the CPU, where benches run
+# everything once and time nothing. Where Python has PyTorch with CUDA, the same networks are timed with it on the same card.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-release}
@@ -29,7 +30,7 @@ pack() {
         executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive)
     while read -r name path; do take test-kernels "$path"; done < <(executables test -p quarterturn-kernels --features gpu --lib)
     while read -r name path; do take test-core "$path"; done < <(executables test -p quarterturn-core --features gpu --lib)
-    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench --bench kernels --bench train_step)
+    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench --bench kernels --bench train_step --bench gpu_variants --bench first_step)
     cargo build --profile "$profile" --example fig6
     local built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
     take fig6 "$built/examples/fig6"
@@ -40,9 +41,10 @@ pack() {
     local former=examples/results/runs/fig6-h100
     [ ! -d "$store" ] || former=$store
     cp "$former"/{settings.json,results.jsonl} "$stage/former/"
-    for name in test-kernels test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step fig6; do
+    for name in test-kernels test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step bench-gpu_variants bench-first_step fig6; do
         [ -x "$stage/$name" ] || { echo "$name was not built"; exit 1; }
     done
+    cp benches/peers/p4cnn_torch.py "$stage/"
     git rev-parse HEAD >"$stage/commit"
     tar -cJf "$dir/gpu-session.tar.xz" -C "$stage" .
     cp "$0" "$dir/gpu-session.sh" 2>/dev/null || true
@@ -82,9 +84,20 @@ run() {
     step adaptive 60 '^test .* ok$' ./test-adaptive
     step gpu_training 30 '^test .* ok$' ./test-gpu_training
     step core 30 '^test .* ok$' ./test-core gpu
-    # Short measurements of everything: a tenth of the usual time each.
-    step bench-kernels $((seconds / 6)) 'time: ' ./bench-kernels --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 gpu
-    step bench-train_step $((seconds / 6)) 'time: ' ./bench-train_step --bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 gpu
+    # Short measurements of everything: a tenth of the usual time each. A software adapter runs everything once.
+    local found='time: ' options=(--bench --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10)
+    [ "${QUARTERTURN_GPU:-}" != software ] || { found='^Success' options=(--test); }
+    step bench-train_step $((seconds / 6)) "$found" ./bench-train_step "${options[@]}" gpu
+    step bench-kernels $((seconds / 6)) "$found" ./bench-kernels "${options[@]}" gpu
+    step bench-gpu_variants $((seconds / 10)) "$found" ./bench-gpu_variants "${options[@]}" gpu
+    # Without the driver's own files.
+    step bench-first_step $((seconds / 15)) ' reads ' env __GL_SHADER_DISK_CACHE=0 MESA_SHADER_CACHE_DISABLE=1 ./bench-first_step
+    if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        step peers $((seconds / 4)) ' ms$' python3 p4cnn_torch.py --only p4cnn z2cnn p4mcnn --seconds 0.3
+        step peers-resnets $((seconds / 10)) ' ms$' python3 p4cnn_torch.py --only p4resnet44_32 p4resnet18_224 --no-compile --seconds 0.3
+    else
+        echo "peers: Python has no PyTorch with CUDA, left out" | tee -a "$out/summary"
+    fi
     # One process fills the GPU. It stops cleanly when told, and what is under way goes on next time.
     mkdir -p "$out/fig6"
     cp former/* "$out/fig6/"

@@ -2,9 +2,10 @@
 //! training step (SGD with momentum) and an evaluation of p4-ResNet-18 at 224² and of p4-ResNet-44 at 32² with 8, 16 and
 //! 32 channels: `cargo bench --bench train_step`.
 //!
-//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`, and
-//! `{train_step,evaluate}/{p4resnet18_224/n4,p4mresnet18_225/n4,p4resnet44_32/n32}/{cpu,gpu}`. Operations are those of the dense
-//! convolutions, three passes for a step.
+//! Ids are `train_step/{p4cnn,z2cnn,p4mcnn}/n{128,256}/{cpu,gpu}`, `evaluate/{…}/n512/{cpu,gpu}`, and of the ResNets
+//! `{train_step,evaluate}/{p4resnet18_224/n4,p4mresnet18_225/n4,p4resnet44_32/n32}/cpu` and
+//! `{train_step,evaluate}/{p4resnet18_224/n64,p4mresnet18_225/n32,p4resnet44_32/n128}/gpu`, which fill a GPU. Operations are those of
+//! the dense convolutions, three passes for a step. Where a GPU is not timed, a ResNet gets a batch of one, under the same id.
 
 mod support;
 
@@ -47,11 +48,13 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
         );
     }
     let narrow44 = ResNetConfig { widths: vec![8, 16, 32], ..ResNetConfig::resnet44(Group::C4) };
-    for (name, config, batch, extent) in [
-        ("p4resnet18_224", ResNetConfig::resnet18(Group::C4), 4, 224),
-        ("p4mresnet18_225", ResNetConfig::resnet18(Group::D4), 4, 225),
-        ("p4resnet44_32", narrow44, 32, 32),
+    let on_cpu = matches!(device, Device::Cpu);
+    for (name, config, batches, extent) in [
+        ("p4resnet18_224", ResNetConfig::resnet18(Group::C4), [4, 64], 224),
+        ("p4mresnet18_225", ResNetConfig::resnet18(Group::D4), [4, 32], 225),
+        ("p4resnet44_32", narrow44, [32, 128], 32),
     ] {
+        let batch = batches[usize::from(!on_cpu)];
         let mut network = ResNet::new(config, Init::kaiming(1), device).expect("the paper's settings");
         let id = format!("train_step/{name}/n{batch}/{end}");
         measure_step(criterion, &mut report, &id, &mut network, Optimizer::sgd(0.9, 1e-4), (batch, extent), device);
@@ -59,6 +62,12 @@ fn measure_on(device: &Device, criterion: &mut Criterion) {
         measure_evaluation(criterion, &mut report, &id, &network, (batch, extent), device);
     }
     report.print();
+}
+
+/// What is computed where nothing is timed.
+fn shown(batch: usize, extent: usize, device: &Device) -> usize {
+    let software = support::untimed() && !matches!(device, Device::Cpu);
+    if software && extent > EXTENT { 1 } else { batch }
 }
 
 fn measure_step(
@@ -70,6 +79,7 @@ fn measure_step(
     (batch, extent): (usize, usize),
     device: &Device,
 ) {
+    let batch = shown(batch, extent, device);
     let (images, labels) = batch_of(batch, network.in_channels(), extent, device);
     let mut step = 0;
     let flops = 3.0 * batch as f64 * dense_flops(network, extent);
@@ -88,6 +98,7 @@ fn measure_evaluation(
     (batch, extent): (usize, usize),
     device: &Device,
 ) {
+    let batch = shown(batch, extent, device);
     let (images, labels) = batch_of(batch, network.in_channels(), extent, device);
     let flops = batch as f64 * dense_flops(network, extent);
     let mut tally = Tally::new(1);
