@@ -30,7 +30,7 @@ pack() {
         executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive)
     while read -r name path; do take test-kernels "$path"; done < <(executables test -p quarterturn-kernels --features gpu --lib)
     while read -r name path; do take test-core "$path"; done < <(executables test -p quarterturn-core --features gpu --lib)
-    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench --bench kernels --bench train_step --bench gpu_variants --bench first_step)
+    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench -p quarterturn --bench kernels --bench train_step --bench gpu_variants --bench first_step)
     cargo build --profile "$profile" --example fig6
     local built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
     take fig6 "$built/examples/fig6"

@@ -20,7 +20,7 @@ fn main() {
 
 #[cfg(feature = "gpu")]
 mod measured {
-    use super::support::{self, Report, random, untimed};
+    use super::support::{self, Report, random, suffix, untimed};
     use criterion::Criterion;
     use quarterturn::{
         autograd::{Kind, Optimizer},
@@ -37,24 +37,22 @@ mod measured {
     const EPS: f64 = 1e-5;
 
     pub fn main() {
-        let mut criterion = Criterion::default().configure_from_args();
-        for device in support::devices() {
-            let Device::Gpu(gpu) = &device else { continue };
+        support::on_every_device(|device, criterion| {
+            let Device::Gpu(gpu) = device else { return };
             // Of its own, for a GPU's first choice holds.
             let options = GpuOptions { adapter: Some(gpu.adapter().name.clone()), ..GpuOptions::default() };
             let single = Gpu::open(&options).expect("it was opened before");
             Variants { norm_quads: false }.choose(&single).expect("nothing has run there");
             for (device, name) in [(device.clone(), "quads"), (Device::Gpu(single), "single")] {
                 let mut report = Report::new(&device);
-                norms(&device, name, &mut criterion, &mut report);
-                steps(&device, name, &mut criterion, &mut report);
+                norms(&device, name, criterion, &mut report);
+                steps(&device, name, criterion, &mut report);
                 report.print();
             }
-            let mut report = Report::new(&device);
-            updates(&device, &mut criterion, &mut report);
+            let mut report = Report::new(device);
+            updates(device, criterion, &mut report);
             report.print();
-        }
-        criterion.final_summary();
+        });
     }
 
     fn norms(device: &Device, name: &str, criterion: &mut Criterion, report: &mut Report) {
@@ -69,14 +67,15 @@ mod measured {
             let activation = Activation { relu: true, dropout: Some((0.3, Stream::new(1, 5, 0))) };
             let forward = batch_norm_train(&x, &weight, &bias, EPS, activation);
             let elements = x.len() as f64;
-            report.measure(criterion, &format!("norm/train/{size}/{name}/gpu"), 2.0 * elements, || {
+            let id = |pass| format!("norm/{pass}/{size}/{name}/{}", suffix(device));
+            report.measure(criterion, &id("train"), 2.0 * elements, || {
                 drop(batch_norm_train(&x, &weight, &bias, EPS, activation));
             });
-            report.measure(criterion, &format!("norm/train_vjp/{size}/{name}/gpu"), 4.0 * elements, || {
+            report.measure(criterion, &id("train_vjp"), 4.0 * elements, || {
                 drop(batch_norm_train_vjp(&x, &forward, &weight, &bias, EPS, activation, &dy));
             });
             let relu = Activation { relu: true, dropout: None };
-            report.measure(criterion, &format!("norm/eval/{size}/{name}/gpu"), 2.0 * elements, || {
+            report.measure(criterion, &id("eval"), 2.0 * elements, || {
                 drop(batch_norm_eval(&x, &weight, &bias, &forward.mean, &forward.var, EPS, relu));
             });
         }
@@ -90,7 +89,7 @@ mod measured {
                 let labels = (0..batch).map(|i| (i % 10) as f32).collect();
                 let labels = Tensor::from_vec([batch], labels, device).expect("the device holds the labels");
                 let mut step = 0;
-                report.measure(criterion, &format!("train_step/{id}/{name}/gpu"), batch as f64, || {
+                report.measure(criterion, &format!("train_step/{id}/{name}/{}", suffix(device)), batch as f64, || {
                     let mode = Mode::Train { seed: 1, step };
                     train_step(network, &mut optimizer, 0.01, mode, &images, &labels).expect("the images fit");
                     step += 1;
@@ -128,14 +127,14 @@ mod measured {
                 Adam { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-5, decoupled: false, step: 10 };
             let sgd = Sgd { lr: 1e-3, momentum: 0.9, weight_decay: 1e-4, nesterov: false };
             for (way, updates) in [("together", Updates::new as fn() -> Updates), ("each", Updates::one_by_one)] {
-                let id = format!("update/adam/{network_name}/{way}/gpu");
+                let id = format!("update/adam/{network_name}/{way}/{}", suffix(device));
                 report.measure(criterion, &id, 7.0 * elements as f64, || {
                     let mut updates = updates();
                     for [w, m, v, dw] in &mut weights {
                         updates.adam(w, m, v, dw, &adam);
                     }
                 });
-                let id = format!("update/sgd/{network_name}/{way}/gpu");
+                let id = format!("update/sgd/{network_name}/{way}/{}", suffix(device));
                 report.measure(criterion, &id, 5.0 * elements as f64, || {
                     let mut updates = updates();
                     for [w, m, _, dw] in &mut weights {
