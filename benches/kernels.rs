@@ -1,6 +1,6 @@
 //! Group convolutions against the device's multiply-add peak: `cargo bench --bench kernels`.
 //!
-//! Ids are `group_conv/{p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/{cpu,gpu}`.
+//! Ids are `group_conv/{z2,p4,p4m}/{forward,grad_input,grad_weight}[/direct]/{cin}x{cout}_k3_{h}x{w}_n{batch}/{cpu,gpu}`.
 //! Throughput counts the multiply-adds of the dense sum, whatever a kernel really does, so that kernels compare;
 //! `/gpu_fp16x3` and `/gpu_fp16x1` are those of a GPU's tensor cores, `/gpu` is fp32 on the same GPU.
 //! "direct" is the dense convolution with expanded filters. `transposed_conv/…/14x14_28x28` and `separable_conv/…` have the
@@ -24,13 +24,16 @@ use quarterturn::{
 };
 use support::random;
 
-/// Layers of ResNet-18, of p4m at 225² and p4 at 224², as (group, channels in and out, extent, batch).
-const WIDE: [(Group, usize, usize, usize); 5] = [
+/// Layers of ResNet-18, of p4m at 225², p4 at 224² and z2 at 112², as (group, channels in and out, extent, batch).
+const WIDE: [(Group, usize, usize, usize); 8] = [
+    (Group::D4, 23, 57, 4),
     (Group::D4, 45, 29, 4),
     (Group::D4, 91, 15, 4),
     (Group::D4, 181, 8, 4),
+    (Group::C4, 64, 28, 4),
     (Group::C4, 128, 14, 4),
     (Group::C4, 256, 8, 4),
+    (Group::C1, 128, 14, 4),
 ];
 
 /// (group, channels in and out, extent, batch)

@@ -149,6 +149,7 @@ class ResNet(nn.Module):
 
 
 RESNET18 = [(2, 32, 1), (2, 64, 2), (2, 128, 2), (2, 256, 2)]
+P4M_RESNET18 = [(2, 23, 1), (2, 45, 2), (2, 91, 2), (2, 181, 2)]
 RESNET44 = [(7, 8, 1), (7, 16, 2), (7, 32, 2)]
 # name: (build, image shape, batches of the training step, batch of the evaluation)
 NETWORKS = {
@@ -156,6 +157,7 @@ NETWORKS = {
     "z2cnn": (lambda: MnistCnn("z2", 20), (1, 28, 28), (128, 256), 512),
     "p4mcnn": (lambda: MnistCnn("p4m", 7), (1, 28, 28), (128, 256), 512),
     "p4resnet18_224": (lambda: ResNet("p4", 7, RESNET18, 1000), (3, 224, 224), (4,), 4),
+    "p4mresnet18_225": (lambda: ResNet("p4m", 7, P4M_RESNET18, 1000), (3, 225, 225), (4,), 4),
     "p4resnet44_32": (lambda: ResNet("p4", 3, RESNET44, 10), (3, 32, 32), (32,), 32),
 }
 # What fills a GPU, in place of these.

@@ -14,6 +14,7 @@ mod depthwise;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod gradient;
+mod gradient_panels;
 mod irrep;
 mod kept;
 mod layout;
@@ -279,11 +280,13 @@ mod tests {
         (Group::D4, false, 1, 2, 2, 5, 8, 5, 1, 2, 1),
         // Wide enough for panels on the CPU.
         (Group::C1, false, 3, 5, 64, 9, 8, 3, 1, 1, 1),
+        (Group::C1, false, 2, 17, 129, 6, 5, 3, 1, 1, 1),
         (Group::C4, true, 2, 3, 32, 9, 9, 7, 2, 3, 1),
         (Group::C4, false, 3, 17, 33, 5, 5, 3, 1, 1, 1),
         (Group::C4, false, 2, 17, 33, 7, 7, 3, 2, 1, 1),
         (Group::D4, false, 3, 13, 14, 5, 5, 3, 1, 1, 1),
         (Group::D4, false, 2, 12, 13, 8, 8, 3, 2, 1, 1),
+        (Group::D4, false, 2, 17, 46, 3, 3, 3, 1, 1, 1),
         // Taps apart: by less than the stride, more, and so much that only few windows fit.
         (Group::C1, false, 2, 3, 5, 9, 8, 3, 1, 2, 2),
         (Group::C1, false, 1, 2, 2, 11, 10, 2, 3, 1, 4),
@@ -341,9 +344,10 @@ mod tests {
             (Group::C4, 7, 3, 7, 10, 2),
             (Group::D4, 3, 2, 4, 9, 1),
             (Group::C4, 2, 8, 3, 65, 2),
-            (Group::C1, 5, 5, 64, 7, 1),
+            (Group::C1, 5, 17, 129, 7, 1),
             (Group::C4, 5, 17, 33, 5, 1),
             (Group::D4, 3, 12, 13, 9, 2),
+            (Group::D4, 3, 17, 46, 3, 1),
         ] {
             let (x, weight, _, conv) =
                 operands((group, false, n, c_in, c_out, extent, extent, 3, stride, 1, 1), &Device::Cpu);

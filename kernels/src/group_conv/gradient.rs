@@ -1,7 +1,7 @@
 //! Weight gradient on the CPU: dψ̃ = Σ dŷ · F̂ᵀ over all locations of all images, for every pair of channels and every tap.
 
 use super::{
-    Conv, Extents,
+    Conv, Extents, gradient_panels,
     irrep::{spread_gradient, taps, transform},
     layout::{Layout, Windows},
     tile::{Correlation, LANES, Later, correlations, gradient_tile, tiles},
@@ -206,6 +206,9 @@ fn over_images<const G: usize>(
     mut dy: ResultGradient,
 ) -> (HostBuffer, HostBuffer) {
     let taps = taps(e, conv.group);
+    if gradient_panels::pay(e, conv) {
+        return gradient_panels::dw::<G>(e, conv, isa, &taps, x, dy, gradient_panels::FLOATS);
+    }
     let plan = Plan::<G>::new(e, conv, isa, &taps);
     // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the
     // same bits.
@@ -284,7 +287,7 @@ impl<const G: usize> Task for Prepare<'_, G> {
 
 /// The first lanes of a slice, and zeros behind its end.
 #[inline(always)]
-fn load_padded<S: Simd>(from: &[f32]) -> S::V {
+pub(super) fn load_padded<S: Simd>(from: &[f32]) -> S::V {
     if from.len() >= S::LANES {
         // SAFETY: just asked.
         return unsafe { S::load(from.as_ptr()) };

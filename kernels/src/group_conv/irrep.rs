@@ -271,17 +271,37 @@ pub(super) fn spread_gradient<const G: usize>(
     gradient: impl Fn(usize, usize, usize) -> [f32; G] + Sync,
     dweight: &mut [f32],
 ) {
-    let offsets = psi_offsets::<G>(e, group, Filter::Forward, taps);
+    let offsets = weight_offsets::<G>(e, group, taps);
     let pair = e.g_in * e.k * e.k;
     for_each_chunk(dweight, e.c_in * pair, 1, &|o, dweight| {
         for (c, dweight) in dweight.chunks_exact_mut(pair).enumerate() {
             for (t, tap) in taps.iter().enumerate() {
-                let filters = gradient(o, c, t);
-                let values = std::array::from_fn(|i| filters[filter_of_value::<G>(i)] * scale::<G>(i));
-                for (d, value) in inverse::<Scalar, G>(values).into_iter().enumerate() {
-                    dweight[offsets[t][d]] += value * tap.share;
+                let values = psi_of_gradient::<Scalar, G>(gradient(o, c, t), tap);
+                for (d, value) in values.into_iter().enumerate() {
+                    dweight[offsets[t][d]] += value;
                 }
             }
         }
     });
+}
+
+/// Where [`psi_of_gradient`] belongs: `[tap][d]`, in the weight of one pair of channels.
+pub(super) fn weight_offsets<const G: usize>(e: &Extents, group: Group, taps: &[Tap]) -> Vec<[usize; G]> {
+    psi_offsets::<G>(e, group, Filter::Forward, taps)
+}
+
+/// Gradients of ψ_q[d] for all d, from those of ψ̃ at a tap.
+#[inline(always)]
+pub(super) fn psi_of_gradient<S: Simd, const G: usize>(filters: [S::V; G], tap: &Tap) -> [S::V; G] {
+    // What leaves the sign of a zero alone.
+    let zero = S::splat(-0.0);
+    let mut values = filters;
+    for i in 0..G {
+        values[i] = S::mul_add(filters[filter_of_value::<G>(i)], S::splat(scale::<G>(i)), zero);
+    }
+    let mut psi = inverse::<S, G>(values);
+    for value in &mut psi {
+        *value = S::mul_add(*value, S::splat(tap.share), zero);
+    }
+    psi
 }

@@ -394,14 +394,16 @@ mod tests {
         }
     }
 
-    /// (group, lifting, batch, input channels, extent): whole images, alone or several together, and bands.
-    const CASES: [(Group, bool, usize, usize, usize); 6] = [
-        (Group::C1, false, 2, 3, 7),
-        (Group::C4, false, 3, 3, 9),
-        (Group::C4, true, 5, 1, 14),
-        (Group::C4, false, 33, 2, 6),
-        (Group::C4, false, 1, 8, 65),
-        (Group::D4, false, 1, 2, 6),
+    /// (group, lifting, batch, input channels, output channels, extent): whole images, alone or several together, bands,
+    /// and panels.
+    const CASES: [(Group, bool, usize, usize, usize, usize); 7] = [
+        (Group::C1, false, 2, 3, 5, 7),
+        (Group::C4, false, 3, 3, 5, 9),
+        (Group::C4, true, 5, 1, 5, 14),
+        (Group::C4, false, 33, 2, 5, 6),
+        (Group::C4, false, 1, 8, 5, 65),
+        (Group::D4, false, 1, 2, 5, 6),
+        (Group::C4, false, 2, 17, 33, 4),
     ];
 
     fn tails() -> impl Iterator<Item = (Activation, Option<Window>)> {
@@ -511,14 +513,14 @@ mod tests {
     #[test]
     fn a_norm_of_the_batch_is_the_norm_with_any_number_of_threads() {
         for device in devices_and_reference() {
-            for ((group, lifting, n, c_in, extent), tail) in
+            for ((group, lifting, n, c_in, c_out, extent), tail) in
                 CASES.iter().flat_map(|&case| tails().map(move |t| (case, t)))
             {
                 let g_in = if lifting { 1 } else { group.order() };
                 let x = random(Shape::from([n, c_in, g_in, extent, extent]), 1, &device);
-                let weight = random(Shape::from([5, c_in, g_in, 3, 3]), 2, &device);
-                let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([5]), stream, &device));
-                let next = random(Shape::from([3, 5, group.order(), 3, 3]), 6, &device);
+                let weight = random(Shape::from([c_out, c_in, g_in, 3, 3]), 2, &device);
+                let [bias, gamma, beta] = [3, 4, 5].map(|stream| random(Shape::from([c_out]), stream, &device));
+                let next = random(Shape::from([3, c_out, group.order(), 3, 3]), 6, &device);
                 let (weights, conv) = ([weight, bias, gamma, beta, next], Conv { padding: 1, ..Conv::new(group) });
                 let on = |threads: usize| {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -191,10 +191,10 @@ impl<const G: usize, const P: usize> InPanels<G, P> {
     }
 }
 
-struct Pad<'a> {
-    layout: &'a Layout,
-    source: &'a [f32],
-    padded: &'a mut [f32],
+pub(super) struct Pad<'a> {
+    pub layout: &'a Layout,
+    pub source: &'a [f32],
+    pub padded: &'a mut [f32],
 }
 
 impl Task for Pad<'_> {
@@ -285,7 +285,12 @@ impl<const G: usize, const P: usize> Task for Job<'_, G, P> {
 /// Of `runs` runs of locations in a row, each of `run`, those that the `lanes` lanes from `at` on have: lanes, number of the
 /// run, first location in it.
 #[inline(always)]
-fn pieces(at: usize, lanes: usize, run: usize, runs: usize) -> impl Iterator<Item = (Range<usize>, usize, usize)> {
+pub(super) fn pieces(
+    at: usize,
+    lanes: usize,
+    run: usize,
+    runs: usize,
+) -> impl Iterator<Item = (Range<usize>, usize, usize)> {
     let (mut index, mut place, mut lane) = (at / run, at % run, 0);
     std::iter::from_fn(move || {
         if lane >= lanes || index >= runs {

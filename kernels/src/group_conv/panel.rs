@@ -247,3 +247,92 @@ impl<const M: usize, const V: usize> Task for Multiply<'_, M, V> {
         }
     }
 }
+
+/// Correlation of [`correlate`].
+pub(super) struct Correlation<'a> {
+    pub locations: usize,
+    /// `[row][location]`, `row` floats from one row to the next.
+    pub panel: &'a [f32],
+    pub row: usize,
+    /// `[location][channel]`, `strip` floats from one location to the next.
+    pub left: &'a [f32],
+    pub strip: usize,
+    /// `[row][channel]`, `lanes` floats from one row to the next.
+    pub sums: &'a mut [f32],
+    pub lanes: usize,
+}
+
+/// The adjoint of [`multiply`] in the matrix: `sums[row] += Σ_location panel[row] · left`, of some rows and vectors of channels.
+#[inline(always)]
+pub(super) fn correlate<S: Simd>(rows: usize, vectors: usize, operands: Correlation) {
+    match rows {
+        1 => correlate_rows::<S, 1>(vectors, operands),
+        2 => correlate_rows::<S, 2>(vectors, operands),
+        3 => correlate_rows::<S, 3>(vectors, operands),
+        4 => correlate_rows::<S, 4>(vectors, operands),
+        5 => correlate_rows::<S, 5>(vectors, operands),
+        6 => correlate_rows::<S, 6>(vectors, operands),
+        7 => correlate_rows::<S, 7>(vectors, operands),
+        8 => correlate_rows::<S, 8>(vectors, operands),
+        9 => correlate_rows::<S, 9>(vectors, operands),
+        10 => correlate_rows::<S, 10>(vectors, operands),
+        11 => correlate_rows::<S, 11>(vectors, operands),
+        12 => correlate_rows::<S, 12>(vectors, operands),
+        rows => unreachable!("a tile of {rows} rows"),
+    }
+}
+
+#[inline(always)]
+fn correlate_rows<S: Simd, const M: usize>(vectors: usize, operands: Correlation) {
+    // As in `multiply_rows`.
+    if const { M > tile_rows::<1>(S::REGISTERS) } {
+        unreachable!("a tile of {M} rows");
+    }
+    match vectors {
+        1 => S::run(Correlate::<M, 1>(operands)),
+        STRIP => S::run(Correlate::<M, STRIP>(operands)),
+        vectors => unreachable!("a strip of {vectors} vectors"),
+    }
+}
+
+/// [`correlate`] for `M` rows and `V` vectors. A function of its own, or else what surrounds it takes registers from the loop.
+struct Correlate<'a, const M: usize, const V: usize>(Correlation<'a>);
+
+impl<const M: usize, const V: usize> Task for Correlate<'_, M, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Correlation { locations, panel, row, left, strip, sums, lanes } = self.0;
+        let reach = |rows: usize, step: usize, last: usize| (rows - 1) * step + last;
+        assert!(locations > 0 && panel.len() >= reach(M, row, locations));
+        assert!(left.len() >= reach(locations, strip, V * S::LANES) && sums.len() >= reach(M, lanes, V * S::LANES));
+        let (mut panel, mut left) = (panel.as_ptr(), left.as_ptr());
+        let mut acc = [[S::splat(0.0); V]; M];
+        for _ in 0..locations {
+            let mut values = [S::splat(0.0); V];
+            for v in 0..V {
+                // SAFETY: a location among those that are asserted above.
+                values[v] = unsafe { S::load(left.add(v * S::LANES)) };
+            }
+            for m in 0..M {
+                // SAFETY: as above.
+                let sample = S::splat(unsafe { *panel.add(m * row) });
+                for v in 0..V {
+                    acc[m][v] = S::mul_add(sample, values[v], acc[m][v]);
+                }
+            }
+            // The last step may lie outside.
+            (panel, left) = (panel.wrapping_add(1), left.wrapping_add(strip));
+        }
+        for m in 0..M {
+            for v in 0..V {
+                // SAFETY: asserted above.
+                unsafe {
+                    let to = sums.as_mut_ptr().add(m * lanes + v * S::LANES);
+                    S::store(to, S::add(S::load(to), acc[m][v]));
+                }
+            }
+        }
+    }
+}
