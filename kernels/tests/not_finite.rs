@@ -422,3 +422,23 @@ fn convolutions() {
         }
     }
 }
+
+/// Wide enough for panels on the CPU.
+#[test]
+fn wide_convolutions() {
+    for (group, c_out) in [(Group::C1, 129), (Group::C4, 33), (Group::D4, 46)] {
+        let (g, conv) = (group.order(), Conv { padding: 1, ..Conv::new(group) });
+        let (x, weight, y) = ([1, 17, g, 2, 2], [c_out, 17, g, 3, 3], [1, c_out, g, 2, 2]);
+        let (x_shape, weight_shape) = (Shape::from(x), Shape::from(weight));
+        for row in [
+            row("group_conv", &[&x, &weight], move |t| vec![group_conv(&t[0], &t[1], None, conv)]),
+            row("group_conv_dx", &[&y, &weight], move |t| vec![group_conv_dx(&t[0], &t[1], x_shape, conv)]),
+            row("group_conv_dw", &[&x, &y], move |t| {
+                let (dw, db) = group_conv_dw(&t[0], &t[1], weight_shape, conv);
+                vec![dw, db]
+            }),
+        ] {
+            row.mixed().check();
+        }
+    }
+}
