@@ -124,7 +124,7 @@ impl Images {
         };
         if args.no_circle_crop && args.format != Some(Format::Pcam) {
             let why = "--no-circle-crop: only the images of --format pcam are cropped to a circle";
-            return Err(Error::Invalid(why.into()).into());
+            return Err(Error::Invalid(why.into()));
         }
         let circle_crop = !args.no_circle_crop;
         let (Some(folder), Some(format)) = (&args.data, args.format) else {

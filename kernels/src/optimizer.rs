@@ -75,10 +75,10 @@ pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
     Updates::one_by_one().average(mean, value, decay);
 }
 
-/// The steps of many parameters, with the bits of [`sgd_step`], [`adam_step`] and [`average_step`] for each. A GPU gathers up to seven
-/// parameters with the same settings and updates them in one launch, if one launch may have that many buffers (browsers
-/// allow fewer). The last ones are launched when this is dropped; until then, do not use what was to be updated. Other
-/// devices compute at each call.
+/// The steps of many parameters, with the bits of [`sgd_step`], [`adam_step`] and [`average_step`] for each. A GPU
+/// gathers up to seven parameters with the same settings and updates them in one launch, if one launch may have that many
+/// buffers (browsers allow fewer). The last ones are launched by [`Updates::finish`], or when this is dropped. Until then,
+/// do not use what was to be updated. Other devices compute at each call.
 ///
 /// ```
 /// use quarterturn_core::{Device, Tensor};
@@ -92,7 +92,7 @@ pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
 /// for (w, velocity) in weights.iter_mut().zip(&mut velocities) {
 ///     updates.sgd(w, velocity, &of(1.0)?, &settings);
 /// }
-/// drop(updates);
+/// updates.finish();
 /// assert_eq!(weights[1].to_vec()?, [1.5, 1.5]);
 /// # Ok(())
 /// # }
@@ -116,6 +116,9 @@ impl Updates {
             launches: Launches::one_by_one(),
         }
     }
+
+    /// Launches what waits, as dropping does.
+    pub fn finish(self) {}
 
     /// [`sgd_step`].
     ///
@@ -398,7 +401,7 @@ mod tests {
                     for [w, _, v, _] in &mut weights {
                         updates.average(v, w, 0.9);
                     }
-                    drop(updates);
+                    updates.finish();
                     weights
                 };
                 assert_eq!(values(&run(Updates::new())), values(&run(Updates::one_by_one())), "{device}, {count}");
@@ -415,7 +418,7 @@ mod tests {
                 let [w, m, v, dw] = &mut weights[1];
                 updates.adam(w, m, v, dw, &adam(1));
                 updates.adam(w, m, v, dw, &adam(1));
-                drop(updates);
+                updates.finish();
                 [w.to_vec().unwrap(), shared[0].to_vec().unwrap(), shared[1].to_vec().unwrap()]
             };
             assert_eq!(run(Updates::new()), run(Updates::one_by_one()), "{device}");
@@ -435,7 +438,7 @@ mod tests {
         for [w, m, v, dw] in &mut weights {
             updates.adam(w, m, v, dw, &adam(1));
         }
-        drop(updates);
+        updates.finish();
         for (k, [w, m, v, _]) in weights.iter().enumerate() {
             let failed = [w, m, v].map(|tensor| tensor.to_vec().is_err());
             assert_eq!(failed, [k == 2; 3], "weight {k}");
