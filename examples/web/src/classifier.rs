@@ -40,7 +40,7 @@ impl Classifier {
         let Some([size, width]) = preparation.size() else {
             return Err(unfit(format!("images of no certain size: {preparation}")));
         };
-        let turned_between = |steps: &[Step]| matches!(steps, [Step::Resize(_), Step::CircleCrop { radius: None }]);
+        let turned_between = |steps: &[Step]| matches!(steps, [Step::Resize(_), Step::CircleCrop { radius: None, .. }]);
         if size != width || pipeline.normalization.mean.len() != 1 || !turned_between(preparation.split().1) {
             return Err(unfit(format!("expected square images of one channel, cropped last: {preparation}")));
         }
