@@ -34,7 +34,7 @@ fn matrices_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
             workgroupBarrier();
             for (var k = 0u; k < CHUNK; k += SIZE) {
                 let at = (first + k) * channels + area.vector * SIZE + share.channel;
-                // An irrep of dimension one.
+                // The first irrep of dimension one.
                 let f0 = coopLoad<Left>(&lefts[high_at(0u, k) + share.window], PITCH);
                 let w0 = coopLoadT<Right>(&filters[high_filters(0u) + at], channels);
                 m0 = coopMultiplyAdd(f0, w0, m0);
@@ -44,7 +44,7 @@ fn matrices_c4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
                     x0 = coopMultiplyAdd(f0, v0, x0);
                     x0 = coopMultiplyAdd(g0, w0, x0);
                 }
-                // The next.
+                // The second.
                 let f1 = coopLoad<Left>(&lefts[high_at(1u, k) + share.window], PITCH);
                 let w1 = coopLoadT<Right>(&filters[high_filters(1u) + at], channels);
                 m1 = coopMultiplyAdd(f1, w1, m1);
@@ -150,7 +150,7 @@ fn matrices_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
             workgroupBarrier();
             for (var k = 0u; k < CHUNK; k += SIZE) {
                 let at = (first + k) * channels + area.vector * SIZE + share.channel;
-                // An irrep of dimension one.
+                // The first irrep of dimension one.
                 let f0 = coopLoad<Left>(&lefts[high_at(0u, k) + share.window], PITCH);
                 let w0 = coopLoadT<Right>(&filters[high_filters(0u) + at], channels);
                 m0 = coopMultiplyAdd(f0, w0, m0);
@@ -160,7 +160,7 @@ fn matrices_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
                     x0 = coopMultiplyAdd(f0, v0, x0);
                     x0 = coopMultiplyAdd(g0, w0, x0);
                 }
-                // The next.
+                // The second.
                 let f1 = coopLoad<Left>(&lefts[high_at(1u, k) + share.window], PITCH);
                 let w1 = coopLoadT<Right>(&filters[high_filters(1u) + at], channels);
                 m1 = coopMultiplyAdd(f1, w1, m1);
@@ -170,7 +170,7 @@ fn matrices_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
                     x1 = coopMultiplyAdd(f1, v1, x1);
                     x1 = coopMultiplyAdd(g1, w1, x1);
                 }
-                // The next.
+                // The third.
                 let f2 = coopLoad<Left>(&lefts[high_at(2u, k) + share.window], PITCH);
                 let w2 = coopLoadT<Right>(&filters[high_filters(2u) + at], channels);
                 m2 = coopMultiplyAdd(f2, w2, m2);
@@ -180,7 +180,7 @@ fn matrices_d4(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) gro
                     x2 = coopMultiplyAdd(f2, v2, x2);
                     x2 = coopMultiplyAdd(g2, w2, x2);
                 }
-                // The next.
+                // The fourth.
                 let f3 = coopLoad<Left>(&lefts[high_at(3u, k) + share.window], PITCH);
                 let w3 = coopLoadT<Right>(&filters[high_filters(3u) + at], channels);
                 m3 = coopMultiplyAdd(f3, w3, m3);
