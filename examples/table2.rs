@@ -528,8 +528,9 @@ impl<'a> Bench<'a> {
         let validation = if validation > 0 { format!(", {validation} to validate on") } else { String::new() };
         let seeds = if *seeds == 1 { format!("seed {seed}") } else { format!("{seeds} seeds") };
         format!(
-            "{}: {train} images to train on{validation}, {test} to test on  ·  {}, {seeds}, {} protocol  ·  {}",
+            "{}: {train} images to train on{validation}, {test}{} to test on  ·  {}, {seeds}, {} protocol  ·  {}",
             self.name,
+            if self.args.images.held_out.is_some() { " of them held out" } else { "" },
             say::counted(self.plan.epochs.into(), "epoch"),
             setting.protocol,
             devices

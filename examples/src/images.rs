@@ -39,6 +39,10 @@ pub struct ImageArgs {
     /// Test images, drawn by the seed, and as many to validate on where that is done [default: all; textures 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub test: Option<u64>,
+    /// Test on N of the training images instead, drawn by the seed and left out of training: to choose a setting such as --lr
+    /// without looking at the test images
+    #[arg(long, value_name = "N", conflicts_with = "test", value_parser = clap::value_parser!(u64).range(1..))]
+    pub held_out: Option<u64>,
     /// Of --format pcam: whole tiles. By default what lies outside of the inscribed circle is replaced by the mean colour, as
     /// the paper says; its code does so on request
     #[arg(long, requires = "data")]
@@ -126,28 +130,34 @@ impl Images {
             let why = "--no-circle-crop: only the images of --format pcam are cropped to a circle";
             return Err(Error::Invalid(why.into()));
         }
-        let circle_crop = !args.no_circle_crop;
-        let (Some(folder), Some(format)) = (&args.data, args.format) else {
-            let draw = |which: usize, split, n: u64| textures::generate(TEXTURES[which], split, n as usize, size);
-            let train = Arc::new(draw(0, Split::Train, args.train.unwrap_or(1000))?);
-            let test = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
-            return Ok(Images {
-                name: "built-in textures".into(),
-                train,
-                test,
-                validation: None,
-                format: None,
-                circle_crop,
-            });
+        let (parts, mut name): (Parts, String) = match (&args.data, args.format) {
+            (Some(folder), Some(format)) => {
+                let parts = load(folder, format)?;
+                let name = parts.0.name().to_string();
+                (parts, name)
+            }
+            _ => {
+                let draw = |which: usize, split, n: u64| textures::generate(TEXTURES[which], split, n as usize, size);
+                let n = args.train.unwrap_or(1000).saturating_add(args.held_out.unwrap_or(0));
+                let train: Arc<dyn Samples> = Arc::new(draw(0, Split::Train, n)?);
+                let test: Arc<dyn Samples> = Arc::new(draw(1, Split::Test, args.test.unwrap_or(200))?);
+                ((train, test, None), "built-in textures".into())
+            }
         };
-        let (train, test, validation) = load(folder, format)?;
-        let mut name = train.name().to_string();
         if args.no_circle_crop {
             name += ", whole tiles";
         }
-        let (train, test) = (part(train, args.train)?, part(test, args.test)?);
-        let validation = validation.map(|whole| part(whole, args.test)).transpose()?;
-        Ok(Images { name, train, test, validation, format: Some(format), circle_crop })
+        let (mut train, mut test, mut validation) = parts;
+        if let Some(n) = args.held_out {
+            let (held_out, others) = Part::split(train, n as usize, seed)?;
+            (train, test) = (Arc::new(others), Arc::new(held_out));
+            name += ", images held out of the training set to test on";
+        }
+        if args.format.is_some() {
+            (train, test) = (part(train, args.train)?, part(test, args.test)?);
+            validation = validation.map(|whole| part(whole, args.test)).transpose()?;
+        }
+        Ok(Images { name, train, test, validation, format: args.format, circle_crop: !args.no_circle_crop })
     }
 
     /// What other images would almost surely not have: their numbers, labels, and the pixels of a few from each part.
@@ -194,5 +204,35 @@ impl Images {
             Some(Format::Flowers) => Recipe::flowers(size),
             Some(Format::Pcam) => Recipe::pcam(size, self.circle_crop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_held_out_are_training_images_that_are_not_trained_on() {
+        let args = |train, held_out| ImageArgs {
+            data: None,
+            format: None,
+            train: Some(train),
+            test: None,
+            held_out,
+            no_circle_crop: false,
+        };
+        let pixels = |part: &Arc<dyn Samples>| -> Vec<Vec<u8>> {
+            (0..part.len()).map(|i| part.decode(i).unwrap().pixels().to_vec()).collect()
+        };
+        let whole = pixels(&Images::open(&args(30, None), 16, 3).unwrap().train);
+        let images = Images::open(&args(20, Some(10)), 16, 3).unwrap();
+        let (train, held_out) = (pixels(&images.train), pixels(&images.test));
+        assert_eq!([train.len(), held_out.len()], [20, 10]);
+        let mut both = [train, held_out].concat();
+        let mut all = whole;
+        both.sort();
+        all.sort();
+        assert!(both == all, "each training image is on one side");
+        assert!(images.name.contains("held out"));
     }
 }
