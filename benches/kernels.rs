@@ -119,6 +119,7 @@ fn on_tensor_cores(device: &Device, criterion: &mut Criterion) {
         };
         measure("forward", &|| drop(group_conv(&x, &weight, None, conv)));
         measure("grad_input", &|| drop(group_conv_dx(&x, &weight, x.shape(), conv)));
+        measure("grad_weight", &|| drop(group_conv_dw(&x, &x, weight.shape(), conv)));
         report.print();
     }
 }

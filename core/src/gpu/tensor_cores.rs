@@ -9,8 +9,7 @@ pub enum TensorCores {
     /// Three products of halves stand for one of floats. The error is at most that of fp32.
     #[default]
     Accurate,
-    /// One product of halves: factors are rounded to 11 bits, as with TF32. It is as exact under turns. Forward passes and
-    /// gradients of inputs use it, those of weights do not.
+    /// One product of halves: factors are rounded to 11 bits, as with TF32. It is as exact under turns.
     Fast,
     /// Not at all.
     Off,

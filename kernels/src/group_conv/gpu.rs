@@ -1,4 +1,5 @@
-//! The GPU path: one launch for a convolution, one for its `dx`, two for its `dw`; see the shaders beside this file.
+//! The GPU path: one launch for a convolution, one for its `dx`, two for its `dw`; more on tensor cores. See the shaders
+//! beside this file.
 
 mod tensor_cores;
 
@@ -18,6 +19,7 @@ static SHADER: &str = concat!(
     include_str!("spectra.wgsl"),
     include_str!("panels.wgsl"),
     include_str!("convolve.wgsl"),
+    include_str!("runs.wgsl"),
     include_str!("weight_gradient.wgsl"),
 );
 
@@ -349,11 +351,11 @@ impl Pass {
         (kernel.workgroup(chunks.threads() as u32, chunks.memory(self.group) as u32), overrides)
     }
 
-    /// The second: a sum per lane, and dψ of the taps at hand.
-    fn fold_kernel(&self) -> (Kernel, Overrides) {
+    /// The second: a sum per lane, and dψ of the taps at hand. Runs are of `depth` source channels.
+    fn fold_kernel(&self, depth: usize) -> (Kernel, Overrides) {
         let taps = if self.lifting() { self.taps() } else { 1 };
         let mut overrides = self.overrides();
-        overrides.extend([("DEPTH", depth(self.group, self.c_in) as f64), ("FOLDED", taps as f64)]);
+        overrides.extend([("DEPTH", depth as f64), ("FOLDED", taps as f64)]);
         let vectors = if self.group == Group::C1 { 64 } else { 64 + 2 * taps };
         let kernel = unchecked(Kernels::of(self.group).fold);
         (kernel.workgroup(64, 16 * vectors as u32), overrides)
@@ -361,9 +363,17 @@ impl Pass {
 
     /// The gradients of weight and bias, of these lengths.
     fn weight_gradient(&self, gpu: &Gpu, x: &GpuBuffer, dy: &GpuBuffer, lengths: [usize; 2]) -> [GpuBuffer; 2] {
+        match self.cut(gpu) {
+            Some(cut) => self.weight_gradient_matrices(cut, gpu, x, dy, lengths),
+            None => self.weight_gradient_fp32(gpu, x, dy, lengths),
+        }
+    }
+
+    fn weight_gradient_fp32(&self, gpu: &Gpu, x: &GpuBuffer, dy: &GpuBuffer, lengths: [usize; 2]) -> [GpuBuffer; 2] {
         let chunks = self.chunks();
         let cut = [chunks.bands, chunks.chunk, chunks.chunks];
-        let terms = (self.runs() + 1) * depth(self.group, self.c_in);
+        let depth = depth(self.group, self.c_in);
+        let terms = (self.runs() + 1) * depth;
         let vectors = chunks.chunks * self.rows() * terms * Kernels::of(self.group).vectors;
         let partials = gpu.output(4 * vectors);
         let (kernel, overrides) = self.partial_kernel(chunks);
@@ -371,14 +381,25 @@ impl Pass {
         let strips = (1, self.grid()[1]);
         let uniform = self.uniform(strips, [chunks.parts, workgroups], 0.0, cut);
         gpu.launch(&kernel, &overrides, &[x, dy], &[&partials], &uniform, Size::Groups(workgroups));
+        self.fold(gpu, &partials, depth, chunks.chunks, lengths)
+    }
 
+    /// The second pass, of the partial sums of so many chunks.
+    fn fold(
+        &self,
+        gpu: &Gpu,
+        partials: &GpuBuffer,
+        depth: usize,
+        chunks: usize,
+        lengths: [usize; 2],
+    ) -> [GpuBuffer; 2] {
         let gradients = lengths.map(|len| gpu.output(len));
-        let (kernel, overrides) = self.fold_kernel();
+        let (kernel, overrides) = self.fold_kernel(depth);
         let shares = if self.lifting() { 1 } else { self.taps() };
         let workgroups = self.rows() * (self.c_in + 1) * shares;
-        let uniform = self.uniform(strips, [chunks.parts, workgroups], 0.0, cut);
+        let uniform = self.uniform((1, self.grid()[1]), [1, workgroups], 0.0, [0, 0, chunks]);
         let [dweight, dbias] = &gradients;
-        gpu.launch(&kernel, &overrides, &[&partials], &[dweight, dbias], &uniform, Size::Groups(workgroups));
+        gpu.launch(&kernel, &overrides, &[partials], &[dweight, dbias], &uniform, Size::Groups(workgroups));
         gradients
     }
 }
@@ -645,7 +666,7 @@ mod tests {
                 pass.conv_kernel(small, Epilogue::default()),
                 pass.conv_kernel(large, Epilogue::default()),
                 pass.partial_kernel(pass.chunks()),
-                pass.fold_kernel(),
+                pass.fold_kernel(depth(group, c_in)),
             ];
             for (kernel, overrides) in kernels {
                 let bytes = workgroup_bytes(&kernel, &overrides);

@@ -1,4 +1,4 @@
-// Matrices of 8 × 8, as the adapter's units multiply them.
+// Matrices of 8 × 8, as the adapter's units multiply them. gpu/tensor_cores.rs makes 16 × 16 of it.
 enable f16;
 enable wgpu_cooperative_matrix;
 

@@ -23,7 +23,7 @@ const STRIPS: [usize; 5] = [64, 32, 16, 8, 4];
 const SAMPLES_MEMORY: usize = LEAST_MEMORY / 2;
 /// Invocations that keep a large GPU busy, and windows that a workgroup of the weight gradient should sum at least, for
 /// its start and end to be worth it.
-const BUSY: usize = 1 << 16;
+pub(super) const BUSY: usize = 1 << 16;
 const SHORTEST_CHUNK: usize = 64;
 /// Runs, and vectors of result channels, that a workgroup of the weight gradient has at most: 256 invocations fetch them.
 const UNITS: usize = 256 / SPAN;

@@ -1,34 +1,18 @@
 // The gradient of the weight: dψ̃ = Σ F̂ᵀ·dŷ over all windows, in two passes.
 //
 // In the first, a workgroup sums a chunk of the windows for LEFT_CHANNELS vectors of result channels and RUNS runs of
-// terms: the panels' steps are windows, the left factors dŷ, the right ones F̂. In the second, a workgroup adds up the
-// chunks of one filter, in an order that depends on their number alone, and transforms back. The bias is one more run,
-// whose source is constantly 1.
+// terms: the panels' steps are windows, the left factors dŷ, the right ones F̂. (gradient_halves.wgsl is another first
+// pass.) In the second, a workgroup adds up the chunks of one filter, in an order that depends on their number alone, and
+// transforms back.
 
-// Vectors of result channels, and runs, that a workgroup makes, and source channels of a run.
+// Vectors of result channels, and runs, that a workgroup makes.
 override LEFT_CHANNELS: u32 = 10;
 override RUNS: u32 = 8;
-override DEPTH: u32 = 5;
 // Invocations that share the channels of a run while panels are filled.
 override SPLIT: u32 = 1;
 // Taps that a workgroup of the second pass folds.
 override FOLDED: u32 = 9;
 
-// Some source channels under one tap. A term of a run is a channel.
-struct Run {
-    first: u32,
-    tap: vec2u,
-}
-
-fn run_count() -> u32 {
-    return (conv.c_in + DEPTH - 1u) / DEPTH * tap_count();
-}
-
-fn run_at(index: u32) -> Run {
-    return Run(index / tap_count() * DEPTH, tap_at(index % tap_count()));
-}
-
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> partials_y: array<vec4f>;
 
 // Where the windows of some steps are, with the first sample of their dy, or NOTHING: of these steps and, beside them,
@@ -66,14 +50,6 @@ fn find_step(share: Share, step: u32, order: u32, lane: u32) {
     }
 }
 
-// dy of one result channel and plane, `goal` being where that of the first is; zero where there is none, so that all
-// steps can be summed.
-fn dy_at(goal: u32, channel: u32, plane: u32, order: u32) -> f32 {
-    let exists = goal != NOTHING && channel < conv.c_out;
-    let at = select(0u, goal + (channel * order + plane) * conv.out_height * conv.out_width, exists);
-    return select(0.0, dy[at], exists);
-}
-
 fn dy_c1(goal: u32, channel: u32) -> vec4f {
     return vec4f(
         dy_at(goal, channel, 0u, 1u),
@@ -83,25 +59,8 @@ fn dy_c1(goal: u32, channel: u32) -> vec4f {
     );
 }
 
-fn dy_quarter(goal: u32, channel: u32, first: u32, order: u32) -> vec4f {
-    return vec4f(
-        dy_at(goal, channel, first, order),
-        dy_at(goal, channel, first + 1u, order),
-        dy_at(goal, channel, first + 2u, order),
-        dy_at(goal, channel, first + 3u, order),
-    );
-}
-
-fn dy_values(goal: u32, channel: u32) -> Values {
-    return Values(dy_quarter(goal, channel, 0u, 8u), dy_quarter(goal, channel, 4u, 8u));
-}
-
 // ---- The panels: windows vary fastest, so that neighbours fetch neighbouring samples, while the steps before are
 // summed ----
-
-fn is_bias(index: u32) -> bool {
-    return index == run_count();
-}
 
 // An invocation's share of a step: the channels of run `r` that are SPLIT apart from `part`, at window `i`; and a vector
 // of dy. There are as many invocations as that.
@@ -209,15 +168,6 @@ fn left_place(lane: u32) -> u32 {
 }
 
 // ---- The first pass ----
-
-// Partial sums lie as [chunk, row, term], terms as [run, channel of the run].
-fn term_count() -> u32 {
-    return (run_count() + 1u) * DEPTH;
-}
-
-fn partial_place(chunk: u32, rows: u32, row: u32, term: u32) -> u32 {
-    return (chunk * rows + row) * term_count() + term;
-}
 
 struct Place {
     chunk: u32,

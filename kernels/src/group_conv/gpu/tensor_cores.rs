@@ -1,12 +1,18 @@
-//! Convolutions and their `dx` on units for small matrix products (CUDA: tensor cores), where a test finds them exact.
+//! Convolutions, their `dx` and `dw` on units for small matrix products (CUDA: tensor cores), where a test finds them exact.
+
+mod gradient;
 
 use super::{Epilogue, Overrides, Pass};
 use crate::{Conv, Group, launch, transform_feature_map};
+use gradient::Cut;
 use quarterturn_core::{
     Device, Result, Shape, Stream, Tensor,
     gpu::{Checks, Gpu, GpuBuffer, Kernel, MatrixUnits, Size, TensorCores},
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
 static SHADER_8: &str = concat!(
     include_str!("../matrices_8.wgsl"),
@@ -17,23 +23,21 @@ static SHADER_8: &str = concat!(
     include_str!("../halves.wgsl"),
     include_str!("../tensor_cores.wgsl"),
     include_str!("../matrices.wgsl"),
+    include_str!("../runs.wgsl"),
+    include_str!("../gradient_halves.wgsl"),
+    include_str!("../gradient_matrices.wgsl"),
 );
 
-static SHADER_16: &str = concat!(
-    include_str!("../matrices_16.wgsl"),
-    include_str!("../../prelude.wgsl"),
-    include_str!("../spectra.wgsl"),
-    include_str!("../convolve.wgsl"),
-    include_str!("../direct.wgsl"),
-    include_str!("../halves.wgsl"),
-    include_str!("../tensor_cores.wgsl"),
-    include_str!("../matrices.wgsl"),
-);
+/// The same with matrices of 16 × 16.
+static SHADER_16: LazyLock<String> =
+    LazyLock::new(|| SHADER_8.replace("coop_mat8x8", "coop_mat16x16").replace("SIZE: u32 = 8u", "SIZE: u32 = 16u"));
 
 /// Tiles of windows in a workgroup, and of result channels at most.
 const ROWS: usize = 2;
 const COLS: usize = 4;
-/// Terms that are laid down at a time, by preference. Each divides RUN of the shader, so none changes a bit.
+/// RUN of the shader.
+const RUN: usize = 64;
+/// Terms that are laid down at a time, by preference. Each divides [`RUN`], so none changes a bit.
 const CHUNKS: [usize; 2] = [32, 16];
 /// Channels of source and result from which tiles are full enough.
 const LEAST_CHANNELS: usize = 16;
@@ -59,10 +63,11 @@ impl fmt::Display for TensorCoreUse {
     }
 }
 
-/// What convolutions on p4 and p4m with 16 channels or more, and the gradients of their inputs, are computed with on this
-/// GPU. The first call tests its units for matrix products, if it has any: a convolution on each group must agree with
-/// that in fp32, and its results for all turned inputs must be the turned results, in every bit. Later calls return the
-/// same answer. Units that fail are not used, and a warning is logged.
+/// What convolutions on p4 and p4m with 16 channels or more, and their gradients, are computed with on this GPU. The first
+/// call tests its units for matrix products, if it has any: a convolution on each group must agree with that in fp32, and
+/// its results for all turned inputs must be the turned results, in every bit. The gradient of its weight must agree with
+/// that in fp32, and of whole numbers it must be the same for all turned inputs, in every bit. Later calls return the same
+/// answer. Units that fail are not used, and a warning is logged.
 pub fn tensor_core_use(gpu: &Gpu) -> Arc<TensorCoreUse> {
     let Some(units) = gpu.matrix_units() else {
         let why = match gpu.tensor_cores() {
@@ -90,35 +95,26 @@ pub fn tensor_core_use(gpu: &Gpu) -> Arc<TensorCoreUse> {
 
 /// What is wrong with the units, if anything.
 fn probe(gpu: &Gpu, units: MatrixUnits) -> Result<Option<String>> {
-    let device = Device::Gpu(gpu.clone());
     for group in [Group::C4, Group::D4] {
         let conv = Conv { padding: 1, ..Conv::new(group) };
-        let random = |shape: Shape, stream| {
-            let noise = Stream::new(stream, 0, 0);
-            // Some values are large and some small, as those of trained networks.
-            let value = |i| noise.uniform(2 * i) * if noise.uniform(2 * i + 1) < 0.0 { 0.01 } else { 4.0 };
-            Tensor::from_vec(shape, (0..shape.len() as u64).map(value).collect(), &device)
-        };
-        let x = random(Shape::from([2, 16, group.order(), 7, 7]), 1)?;
-        let weight = random(Shape::from([16, 16, group.order(), 3, 3]), 2)?;
+        let x = noise(Shape::from([2, 16, group.order(), 7, 7]), 1, gpu)?;
+        let weight = noise(Shape::from([16, 16, group.order(), 3, 3]), 2, gpu)?;
         let e = super::Extents::new("tensor_core_use", x.shape(), weight.shape(), conv);
         let pass = Pass::forward(&e, conv);
         let split = gpu.tensor_cores() != TensorCores::Fast;
-        let Some(tiles) = Tiles::of(&pass, units, split, gpu.workgroup_memory()) else {
-            return Ok(Some(format!("{} bytes of workgroup memory are too few", gpu.workgroup_memory())));
+        let memory = gpu.workgroup_memory();
+        let (Some(tiles), Some(cut)) = (Tiles::of(&pass, units, split, memory), Cut::of(&pass, units, split, memory))
+        else {
+            return Ok(Some(format!("{memory} bytes of workgroup memory are too few")));
         };
         let on_units = |x: &Tensor| {
             let y = pass.run_matrices(tiles, gpu, x.buffer(), weight.buffer(), Epilogue::default());
             Tensor::gpu(e.y(), y)
         };
         let y = on_units(&x);
-        let (got, plain) = (y.to_vec()?, pass.run_fp32(gpu, x.buffer(), weight.buffer(), Epilogue::default()).read()?);
-        let largest = plain.iter().fold(0f32, |most, v| most.max(v.abs()));
-        let bound = largest * if split { 2e-6 } else { 2e-3 };
-        // Of NaN, too, this is false.
-        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= bound;
-        if !got.iter().zip(&plain).all(close) {
-            return Ok(Some(format!("convolutions on {group} differ from fp32 by more than {bound:e}")));
+        let plain = pass.run_fp32(gpu, x.buffer(), weight.buffer(), Epilogue::default()).read()?;
+        if !close(&y.to_vec()?, &plain, split) {
+            return Ok(Some(format!("convolutions on {group} differ from fp32")));
         }
         for g in group.elements().skip(1) {
             let turned = on_units(&transform_feature_map(&x, g, group)).to_vec()?;
@@ -126,8 +122,25 @@ fn probe(gpu: &Gpu, units: MatrixUnits) -> Result<Option<String>> {
                 return Ok(Some(format!("convolutions on {group} do not commute with element {g}")));
             }
         }
+        if let Some(wrong) = gradient::probe(gpu, &pass, cut, [x.shape(), weight.shape(), e.y()])? {
+            return Ok(Some(wrong));
+        }
     }
     Ok(None)
+}
+
+/// Some values are large and some small, as those of trained networks.
+fn noise(shape: Shape, stream: u64, gpu: &Gpu) -> Result<Tensor> {
+    let noise = Stream::new(stream, 0, 0);
+    let value = |i| (noise.uniform(2 * i) - 0.5) * if noise.uniform(2 * i + 1) < 0.5 { 0.01 } else { 4.0 };
+    Tensor::from_vec(shape, (0..shape.len() as u64).map(value).collect(), &Device::Gpu(gpu.clone()))
+}
+
+/// Whether results agree with those of fp32. NaN agrees with nothing.
+fn close(got: &[f32], plain: &[f32], split: bool) -> bool {
+    let largest = plain.iter().fold(0f32, |most, v| most.max(v.abs()));
+    let bound = largest * if split { 2e-6 } else { 2e-3 };
+    got.iter().zip(plain).all(|(a, b)| (a - b).abs() <= bound)
 }
 
 /// How a convolution is cut for the units. It changes no bit.
@@ -227,31 +240,35 @@ impl Tiles {
             ("TAPS", self.taps as f64),
         ]
     }
+}
 
-    fn shader(self) -> &'static str {
-        if self.size() == 8 { SHADER_8 } else { SHADER_16 }
-    }
-
-    fn kernel(self, name: &'static str, threads: usize, memory: usize) -> Kernel {
-        // SAFETY: as for `unchecked`. A tile of `lefts` or `results` lies within its subgroup's share; those of the filters
-        // were made for all terms and channels, filled up, that tiles read.
-        let kernel = unsafe { launch::kernel(name, self.shader()).with_checks(Checks::None) };
-        kernel.workgroup(threads as u32, memory as u32)
-    }
+/// A kernel for these units.
+fn kernel(units: MatrixUnits, name: &'static str, threads: usize, memory: usize) -> Kernel {
+    let shader = if units.size == 8 { SHADER_8 } else { &SHADER_16 };
+    // SAFETY: as for `unchecked`. A tile of factors or of `results` lies within its subgroup's share; those of the filters
+    // were made for all terms and channels, filled up, that tiles read.
+    let kernel = unsafe { launch::kernel(name, shader).with_checks(Checks::None) };
+    kernel.workgroup(threads as u32, memory as u32)
 }
 
 impl Pass {
-    /// Its tiles, where this shape is computed on units for matrix products. That depends on the layer, not on the batch.
-    pub(super) fn tiles(&self, gpu: &Gpu) -> Option<Tiles> {
+    /// The units, and whether floats have a low half there, where this shape is computed on them. That depends on the
+    /// layer, not on the batch.
+    fn units(&self, gpu: &Gpu) -> Option<(MatrixUnits, bool)> {
         let units = gpu.matrix_units()?;
         if self.group == Group::C1 || self.c_in.min(self.c_out) < LEAST_CHANNELS {
             return None;
         }
-        let split = match *tensor_core_use(gpu) {
-            TensorCoreUse::Accurate => true,
-            TensorCoreUse::Fast => false,
-            TensorCoreUse::None(_) => return None,
-        };
+        match *tensor_core_use(gpu) {
+            TensorCoreUse::Accurate => Some((units, true)),
+            TensorCoreUse::Fast => Some((units, false)),
+            TensorCoreUse::None(_) => None,
+        }
+    }
+
+    /// Its tiles, if it is computed on the units.
+    pub(super) fn tiles(&self, gpu: &Gpu) -> Option<Tiles> {
+        let (units, split) = self.units(gpu)?;
         Tiles::of(self, units, split, gpu.workgroup_memory())
     }
 
@@ -271,12 +288,13 @@ impl Pass {
         let uniform = self.uniform((1, columns), [tiles.parts, workgroups], eps, [0; 3]);
         let pixels = self.batch * self.source.0 * self.source.1;
         let peaks = gpu.output(pixels);
-        let find = tiles.kernel("find_peaks", 256, 4 * 256);
+        let find = kernel(tiles.units, "find_peaks", 256, 4 * 256);
         gpu.launch(&find, &[], &[x], &[&peaks], &uniform, Size::Groups(pixels.div_ceil(32)));
 
         let filters = gpu.output(tiles.filters());
         let channels = gpu.output(3 * tiles.channels());
-        let make = tiles.kernel(if self.group == Group::D4 { "split_d4" } else { "split_c4" }, 64, 4 * 64);
+        let make = if self.group == Group::D4 { "split_d4" } else { "split_c4" };
+        let make = kernel(tiles.units, make, 64, 4 * 64);
         let mut overrides = self.overrides();
         overrides.extend(tiles.overrides());
         overrides.extend(epilogue.overrides());
@@ -306,7 +324,7 @@ impl Pass {
             ("RESULTS", tiles.results() as f64),
             ("RELU", f64::from(u8::from(epilogue.norm.is_some_and(|norm| norm.relu)))),
         ]);
-        (tiles.kernel(name, tiles.threads(), tiles.memory()), overrides)
+        (kernel(tiles.units, name, tiles.threads(), tiles.memory()), overrides)
     }
 }
 

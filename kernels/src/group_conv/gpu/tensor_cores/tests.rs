@@ -16,7 +16,7 @@ use std::{
 
 /// Widths that are no multiples of a tile, one window, one image, phases without windows, and terms that end in each place
 /// of a chunk.
-const SHAPES: &[Case] = &[
+pub(super) const SHAPES: &[Case] = &[
     (Group::C4, false, 2, 16, 16, 9, 9, 3, 1, 1, 1),
     (Group::C4, false, 1, 17, 25, 6, 6, 3, 1, 1, 1),
     (Group::C4, false, 3, 20, 70, 5, 4, 3, 1, 1, 1),
@@ -33,7 +33,7 @@ const SHAPES: &[Case] = &[
 ];
 
 /// The units that tests run on, in the given use. Without them a test is left out, and a line says so.
-fn gpu(wanted: TensorCores) -> Option<Gpu> {
+pub(super) fn gpu(wanted: TensorCores) -> Option<Gpu> {
     static ACCURATE: OnceLock<Option<Gpu>> = OnceLock::new();
     static FAST: OnceLock<Option<Gpu>> = OnceLock::new();
     let shared = if wanted == TensorCores::Fast { &FAST } else { &ACCURATE };
@@ -65,13 +65,13 @@ fn both(pass: &Pass, gpu: &Gpu, x: &Tensor, weight: &Tensor) -> [Vec<f32>; 2] {
 }
 
 /// Largest |got − expected|, of the largest |expected|.
-fn error(got: &[f32], expected: &[f64]) -> f64 {
+pub(super) fn error(got: &[f32], expected: &[f64]) -> f64 {
     let largest = expected.iter().fold(1e-300f64, |most, v| most.max(v.abs()));
     got.iter().zip(expected).map(|(g, e)| (f64::from(*g) - e).abs()).fold(0.0, f64::max) / largest
 }
 
 /// Equal, or both NaN.
-fn alike(a: f32, b: f32) -> bool {
+pub(super) fn alike(a: f32, b: f32) -> bool {
     a == b || a.is_nan() && b.is_nan()
 }
 
@@ -333,6 +333,12 @@ fn the_stated_workgroup_memory_is_right() {
             let (kernel, overrides) = pass.product(tiles, Epilogue::default());
             let bytes = super::super::tests::workgroup_bytes(&kernel, &overrides);
             assert_eq!(bytes, kernel.workgroup_memory(), "{group} {size} {split} {k}");
+            let other = 24 - size;
+            for (text, there) in [(size, true), (other, false)] {
+                for text in [format!("coop_mat{text}x{text}<"), format!("SIZE: u32 = {text}u")] {
+                    assert_eq!(kernel.source().contains(&text), there, "{text} for tiles of {size}");
+                }
+            }
         }
     }
 }
