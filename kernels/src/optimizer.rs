@@ -97,6 +97,7 @@ pub fn average_step(mean: &mut Tensor, value: &Tensor, decay: f64) {
 /// # Ok(())
 /// # }
 /// ```
+// A lifetime cannot hold callers to that: who lists a network's parameters lends each for one call only.
 #[derive(Debug, Default)]
 pub struct Updates {
     #[cfg(feature = "gpu")]
