@@ -6,8 +6,9 @@
 #   benches/gpu-session.sh run DIR OUT SECONDS there: exactness, benches, the grid of Figures 5 and 6 until the time is over
 #   benches/gpu-session.sh collect OUT         here again: takes the grid's results over into examples/results/runs/fig6-gpu
 #
-# Each step has a limit of time and a log of its own in OUT, written as it comes; OUT/summary says how each ended. A step that
-# measures nothing, or runs no test, says so. Copy OUT/bench-*.log into benches/results under a date.
+# Each step has a limit of time, and none goes on beyond SECONDS. OUT/summary says how each ended; a step that measures nothing,
+# or runs no test, says so. OUT/session.tar.gz has the logs of all and the grid's results. It is written after each step, so that
+# it is there however this ends; collect unpacks it. Copy its bench-*.log into benches/results under a date.
 # PROFILE=dev packs what is built already, to try the script out; QUARTERTURN_GPU=software runs it on the CPU, where benches run
 # everything once and time nothing. Where Python has PyTorch with CUDA, the same networks are timed with it on the same card.
 set -euo pipefail
@@ -17,7 +18,7 @@ store=examples/results/runs/fig6-gpu
 
 # The path of what cargo has built, from its messages: `executables COMMAND…` prints `name path` lines.
 executables() {
-    CARGO_PROFILE_RELEASE_DEBUG=false cargo "$@" --no-run --profile "$profile" 2>&1 | tee /dev/stderr |
+    CARGO_PROFILE_RELEASE_DEBUG=false cargo "$@" --no-run --profile "$profile" 2>&1 | tee -a /dev/stderr |
         sed -nE 's/^ +Executable .*(src|tests|benches)\/([a-z_]+)(\/lib)?\.rs \((.*)\)$/\2 \4/p'
 }
 
@@ -26,11 +27,15 @@ pack() {
     stage=$(mktemp -d)
     mkdir -p "$dir" "$stage/mnist"
     take() { cp "$2" "$stage/$1" && strip "$stage/$1"; }
-    while read -r name path; do take "test-$name" "$path"; done < <(
-        executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive)
-    while read -r name path; do take test-kernels "$path"; done < <(executables test -p quarterturn-kernels --features gpu --lib)
-    while read -r name path; do take test-core "$path"; done < <(executables test -p quarterturn-core --features gpu --lib)
-    while read -r name path; do take "bench-$name" "$path"; done < <(executables bench -p quarterturn --bench kernels --bench train_step --bench gpu_variants --bench first_step)
+    # Of all binaries, so that a build that fails ends this.
+    {
+        executables test -p quarterturn-models --features gpu --test exactness --test gpu_training --test adaptive | sed 's/^/test-/'
+        executables test -p quarterturn-kernels --features gpu --lib | sed 's/^[a-z]*/test-kernels/'
+        executables test -p quarterturn-core --features gpu --lib | sed 's/^[a-z]*/test-core/'
+        executables bench -p quarterturn --bench kernels --bench train_step --bench gpu_variants --bench first_step | sed 's/^/bench-/'
+    } >"$stage/binaries"
+    while read -r name path; do take "$name" "$path"; done <"$stage/binaries"
+    rm "$stage/binaries"
     cargo build --profile "$profile" --example fig6
     local built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
     take fig6 "$built/examples/fig6"
@@ -56,7 +61,9 @@ pack() {
 step() {
     local name=$1 limit=$2 pattern=$3 begun=$SECONDS code=0
     shift 3
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+    [ "$limit" -le $((end - SECONDS)) ] || limit=$((end - SECONDS))
+    [ "$limit" -gt 1 ] || { echo "$name: no time is left" | tee -a "$out/summary"; return; }
+    timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
     local found
     found=$(grep -cE "$pattern" "$out/$name.log" || true)
     local verdict="exit $code"
@@ -64,22 +71,34 @@ step() {
     [ "$code" != 124 ] || verdict="cut off at $limit s"
     [ "$found" -gt 0 ] || verdict="$verdict, NOTHING WAS MEASURED OR TESTED"
     printf '%-22s %4d s  %s (%d lines)\n' "$name" $((SECONDS - begun)) "$verdict" "$found" | tee -a "$out/summary"
+    keep
+}
+
+# What has been found so far, in two files.
+keep() {
+    tar -czf "$goal/session.tar.gz.new" -C "$out" --exclude=fig6/runs . && mv "$goal/session.tar.gz.new" "$goal/session.tar.gz"
+    cp "$out/summary" "$goal/summary"
 }
 
 run() {
     local dir work
     dir=$(cd "$1" && pwd)
     mkdir -p "$2"
-    out=$(cd "$2" && pwd)
+    goal=$(cd "$2" && pwd)
     local seconds=$3
+    end=$seconds
     work=$(mktemp -d)
+    out=$work/out
+    mkdir "$out"
     tar -xJf "$dir/gpu-session.tar.xz" -C "$work"
     cd "$work"
     export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp} REQUIRE_GPU=1
     { echo "commit $(cat commit)"; nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader || true; } \
         2>/dev/null | tee "$out/summary"
     # Exactness first: nothing else is worth anything without it. Of that, tensor cores first: they are tried out the least.
-    REQUIRE_TENSOR_CORES=1 step tensor_cores 90 '^test .* ok$' ./test-kernels tensor_cores
+    local required=1
+    [ "${QUARTERTURN_GPU:-}" != software ] || required=0
+    REQUIRE_TENSOR_CORES=$required step tensor_cores 120 '^test .* ok$' ./test-kernels tensor_cores
     step exactness 60 '^test .* ok$' ./test-exactness
     step adaptive 60 '^test .* ok$' ./test-adaptive
     step gpu_training 30 '^test .* ok$' ./test-gpu_training
@@ -101,16 +120,17 @@ run() {
     # One process fills the GPU. It stops cleanly when told, and what is under way goes on next time.
     mkdir -p "$out/fig6"
     cp former/* "$out/fig6/"
-    local left=$((seconds - SECONDS - 15))
-    [ "$left" -gt 10 ] || left=10
-    step grid "$left" 'finished|stopped' ./fig6 --full --training upright,normal:45:20,normal:45:40 --device gpu \
+    end=$((seconds - 10))
+    step grid "$seconds" 'finished|stopped' ./fig6 --full --training upright,normal:45:20,normal:45:40 --device gpu \
         --data "$work/mnist" --out "$out/fig6"
-    # Networks can be trained again; results are what must come back.
-    rm -rf "$out/fig6/runs"
+    # Of its files, results are what must come back: networks can be trained again.
     echo "$(wc -l <"$out/fig6/results.jsonl") of 120 runs" | tee -a "$out/summary"
+    keep
+    rm -rf "$work"
 }
 
 collect() {
+    tar -xzf "$1/session.tar.gz" -C "$1"
     mkdir -p "$store"
     cp "$1/fig6"/{settings.json,results.jsonl} "$store/"
     echo "$(wc -l <"$store/results.jsonl") runs in $store; draw them with fig6 --merge $store"
