@@ -12,7 +12,10 @@
 # PROFILE=dev packs what is built already, to try the script out; QUARTERTURN_GPU=software runs it on the CPU, where benches run
 # everything once and time nothing. Where Python has PyTorch with CUDA, the same networks are timed with it on the same card.
 set -euo pipefail
+from=$PWD
 cd "$(dirname "$0")/.."
+# A path that is relative to where this was called.
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$from/$1" ;; esac; }
 profile=${PROFILE:-release}
 store=examples/results/runs/fig6-gpu
 
@@ -52,7 +55,7 @@ pack() {
     cp benches/peers/p4cnn_torch.py "$stage/"
     git rev-parse HEAD >"$stage/commit"
     tar -cJf "$dir/gpu-session.tar.xz" -C "$stage" .
-    cp "$0" "$dir/gpu-session.sh" 2>/dev/null || true
+    cp benches/gpu-session.sh "$dir/"
     rm -rf "$stage"
     ls -l "$dir/gpu-session.tar.xz"
 }
@@ -137,8 +140,8 @@ collect() {
 }
 
 case "${1:-} $#" in
-"pack 3") pack "$2" "$3" ;;
-"run 4") run "$2" "$3" "$4" ;;
-"collect 2") collect "$2" ;;
-*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+"pack 3") pack "$(absolute "$2")" "$(absolute "$3")" ;;
+"run 4") run "$(absolute "$2")" "$(absolute "$3")" "$4" ;;
+"collect 2") collect "$(absolute "$2")" ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
