@@ -235,15 +235,21 @@ impl<const G: usize, const P: usize, const M: usize, const V: usize> Task for Ac
             let mut values = [[S::splat(0.0); P]; V];
             for v in 0..V {
                 let at = start + v * S::LANES;
-                // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up.
-                let f = offsets.map(|offset| unsafe { S::load(padded.as_ptr().add(offset + at)) });
+                let mut f = [S::splat(0.0); G];
+                for i in 0..G {
+                    // SAFETY: locations `at .. at + LANES` are below `locations`, rounded up.
+                    f[i] = unsafe { S::load(padded.as_ptr().add(offsets[i] + at)) };
+                }
                 values[v] = value_factors::<S, G, P>(transform::<S, G>(f));
             }
             for m in 0..M {
-                // SAFETY: within the `M · P` filters of this term, of which [`tile_of`] asserts that they are there.
-                let filters = std::array::from_fn(|i| S::splat(unsafe { *filters.add(m * P + i) }));
+                let mut factors = [S::splat(0.0); P];
+                for i in 0..P {
+                    // SAFETY: within the `M · P` filters of this term, of which [`tile_of`] asserts that they are there.
+                    factors[i] = S::splat(unsafe { *filters.add(m * P + i) });
+                }
                 for v in 0..V {
-                    add_products::<S, G, P>(&mut acc[m][v], values[v], filters);
+                    add_products::<S, G, P>(&mut acc[m][v], values[v], factors);
                 }
             }
             // SAFETY: the filters of the next term, or their end.
@@ -267,10 +273,14 @@ pub(super) fn finished<S: Simd, const G: usize, const P: usize>(
     (scale, shift): (f32, f32),
     relu: bool,
 ) -> [S::V; G] {
-    inverse::<S, G>(from_products::<S, G, P>(sums)).map(|y| {
-        let value = S::mul_add(y, S::splat(scale), S::splat(shift));
-        if relu { S::max(S::splat(0.0), value) } else { value }
-    })
+    let mut y = inverse::<S, G>(from_products::<S, G, P>(sums));
+    for i in 0..G {
+        y[i] = S::mul_add(y[i], S::splat(scale), S::splat(shift));
+        if relu {
+            y[i] = S::max(S::splat(0.0), y[i]);
+        }
+    }
+    y
 }
 
 /// Makes results of the sums of the locations from `at` on, and stores each piece of a row to its place. The results' rows
@@ -456,13 +466,19 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Co
                     let at = at + half * S::LANES;
                     let mut values = [[S::splat(0.0); G]; T];
                     for t in 0..T {
-                        // SAFETY: below `locations` beyond an offset: as above.
-                        let f = offsets[t].map(|offset| unsafe { S::load(padded.add(offset + at)) });
+                        let mut f = [S::splat(0.0); G];
+                        for i in 0..G {
+                            // SAFETY: below `locations` beyond an offset: as above.
+                            f[i] = unsafe { S::load(padded.add(offsets[t][i] + at)) };
+                        }
                         values[t] = transform::<S, G>(f);
                     }
                     for m in 0..M {
-                        // SAFETY: below `locations` beyond the start of a result: as above.
-                        let dy = std::array::from_fn(|i| unsafe { S::load(left.add((m * G + i) * left_row + at)) });
+                        let mut dy = [S::splat(0.0); G];
+                        for i in 0..G {
+                            // SAFETY: below `locations` beyond the start of a result: as above.
+                            dy[i] = unsafe { S::load(left.add((m * G + i) * left_row + at)) };
+                        }
                         for t in 0..T {
                             add_product_vjp::<S, G>(&mut acc[t][m][half], values[t], dy);
                         }
@@ -476,11 +492,11 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Co
         for first in (0..T * M * G).step_by(8) {
             let mut vectors = [S::splat(0.0); 8];
             for i in first..(first + 8).min(T * M * G) {
-                let halves = acc[i / (M * G)][i / G % M].map(|half| half[i % G]);
+                let (halves, g) = (&acc[i / (M * G)][i / G % M], i % G);
                 vectors[i - first] = match H {
-                    1 => halves[0],
-                    2 => S::add(halves[0], halves[1 % H]),
-                    _ => S::add(S::add(halves[0], halves[2 % H]), S::add(halves[1 % H], halves[3 % H])),
+                    1 => halves[0][g],
+                    2 => S::add(halves[0][g], halves[1 % H][g]),
+                    _ => S::add(S::add(halves[0][g], halves[2 % H][g]), S::add(halves[1 % H][g], halves[3 % H][g])),
                 };
             }
             let to = first.min(sums.len());
