@@ -181,14 +181,14 @@ def check():
         assert error < 1e-9, f"{name}: {error}"
 
 
-def seconds_per_call(call, seconds, device):
-    """The median over repetitions that fill about `seconds`, after a warm-up."""
+def seconds_per_call(call, args, device):
+    """The median over repetitions that fill about `args.seconds`, after a warm-up."""
     sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    for _ in range(3):
+    for _ in range(min(3, args.least)):
         call()
     sync()
     times, begun = [], time.perf_counter()
-    while time.perf_counter() - begun < seconds or len(times) < 5:
+    while time.perf_counter() - begun < args.seconds or len(times) < args.least:
         start = time.perf_counter()
         call()
         sync()
@@ -253,7 +253,7 @@ def measure(name, device, args, row):
             what = f"{'train_step' if training else 'evaluate'}/{name}/n{batch}"
             try:
                 call = step if training else evaluate
-                row(what, label, seconds_per_call(captured(call) if graph else call, args.seconds, device))
+                row(what, label, seconds_per_call(captured(call) if graph else call, args, device))
             except Exception as error:  # a variant that does not run here is told, and the others go on
                 print(f"{what:<34} {label}: does not run: {type(error).__name__}: {str(error).splitlines()[0]}", file=sys.stderr)
 
@@ -283,7 +283,7 @@ def measure_escnn(device, args, row):
             F.cross_entropy(linear(pooled(y, 4)), labels).backward()
             optimizer.step()
 
-        row(f"train_step/p4cnn/n{batch}", "escnn", seconds_per_call(step, args.seconds, device))
+        row(f"train_step/p4cnn/n{batch}", "escnn", seconds_per_call(step, args, device))
 
 
 def main():
@@ -292,6 +292,7 @@ def main():
     parser.add_argument("--threads", type=int, help="threads on the CPU [default: PyTorch's]")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK", help=", ".join(NETWORKS))
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement [default: 5]")
+    parser.add_argument("--least", type=int, default=5, help="repetitions at least, for large networks [default: 5]")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--csv", help="also write the measurements to this file")
     args = parser.parse_args()

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Group,
-    jobs::{for_each_chunk, map_items},
+    jobs::{for_each_chunk, map_items, map_items_init},
     simd::{Isa, Simd, Task, WIDEST},
     sweep::lane_sums,
 };
@@ -19,8 +19,11 @@ use std::{mem, ops::Range, slice::ChunksMut};
 const PARTIAL_GRADIENTS: usize = 32;
 /// Floats that the partial gradients of a large filter may take together.
 const PARTIAL_FLOATS: usize = 4 << 20;
-/// Locations that are summed in registers: the gradients of a tile of channels there fit the first cache.
-const CHUNK: usize = 272;
+/// Locations that are summed in registers, of all images together: the gradients of a tile of channels there fit the first
+/// cache. Then lanes have to be added up, so the more locations, the better.
+const fn chunk<const G: usize>() -> usize {
+    if G == 1 { 1088 } else { 272 }
+}
 
 /// The gradient of the results.
 pub(super) enum ResultGradient<'a> {
@@ -86,7 +89,7 @@ impl<const G: usize> Plan<G> {
             isa,
             layout,
             offsets: offsets.collect(),
-            together: if layout.bands() > 1 { 1 } else { (CHUNK / locations).max(1) },
+            together: if layout.bands() > 1 { 1 } else { (chunk::<G>() / locations).max(1) },
             padded: planes * layout.plane() + locations + LANES,
             locations,
         }
@@ -103,21 +106,20 @@ impl<const G: usize> Plan<G> {
     }
 
     /// The sums over some images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias. What is made of dy is
-    /// kept in `kept`, if there.
+    /// kept in `kept`, if there; `copies` are overwritten.
     fn partial(
         &self,
         x: &[f32],
         dy: &ResultGradient,
         images: Range<usize>,
         kept: Option<&mut [f32]>,
+        Copies { padded, left }: &mut Copies,
     ) -> (HostBuffer, HostBuffer) {
         let Plan { e, isa, layout, together, padded: padded_len, locations, .. } = self;
         let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
         let left_len = e.c_out * G * locations;
         let mut sums = HostBuffer::zeros(e.c_out * self.filters());
         let mut bias = HostBuffer::zeros(e.c_out);
-        let mut padded = HostBuffer::zeros(together * padded_len);
-        let mut left = HostBuffer::zeros(together * left_len);
         let mut made = match (dy, kept) {
             (_, Some(kept)) => Room::Kept(kept),
             (ResultGradient::Made { .. }, None) => Room::Scratch(HostBuffer::scratch(together * image_y)),
@@ -161,12 +163,28 @@ impl<const G: usize> Plan<G> {
                     rest = after;
                 }
                 map_items(jobs.into_iter(), 1, |_, (rows, sums)| {
-                    let (padded, left, images) = (&padded, &left, end - first);
+                    let images = end - first;
                     isa.run(OneTile { plan: self, images, padded, left, rows, later, sums });
                 });
             }
         }
         (sums, bias)
+    }
+}
+
+/// Copies of the images that are summed together. They are made once for several partial gradients: the zeros around and
+/// between the samples stay in place.
+struct Copies {
+    /// x, in padded planes.
+    padded: HostBuffer,
+    /// dŷ, as [`Prepare`] has it.
+    left: HostBuffer,
+}
+
+impl Copies {
+    fn new<const G: usize>(plan: &Plan<G>) -> Self {
+        let left = plan.e.c_out * G * plan.locations;
+        Copies { padded: HostBuffer::zeros(plan.together * plan.padded), left: HostBuffer::zeros(plan.together * left) }
     }
 }
 
@@ -220,8 +238,12 @@ fn over_images<const G: usize>(
     };
     let mut kept = kept.map(|kept| kept.chunks_mut(images * (e.y().len() / e.batch)));
     let parts = (0..e.batch).step_by(images).map(|first| (first, kept.as_mut().and_then(ChunksMut::next)));
-    let partial =
-        map_items(parts, 1, |_, (first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept));
+    let partial = map_items_init(
+        parts,
+        1,
+        || Copies::new(&plan),
+        |copies, _, (first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept, copies),
+    );
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
     for (s, b) in partial {
@@ -321,7 +343,7 @@ impl<const G: usize> Task for OneTile<'_, G> {
         assert!(*padded_len >= reach && padded.len() >= images * padded_len);
         assert!(left.len() >= images * e.c_out * G * locations && rows.end <= e.c_out);
         let vectors = locations / LANES;
-        let chunks = locations.div_ceil(CHUNK);
+        let chunks = locations.div_ceil(chunk::<G>());
         // An even part of what comes next for every chunk and channel.
         let part = |chunk: usize| chunk * e.c_out + rows.start..chunk * e.c_out + rows.end;
         for chunk in 0..chunks {

@@ -34,13 +34,15 @@ pub(super) struct Packing {
 
 impl Packing {
     /// What pays for sums of `terms` terms in `rows` channels; `None` where laying down costs more than tiles lose. Measured:
-    /// `benches/results/2026-11-27-panels.md`.
+    /// `benches/results/2026-11-27-panels.md`, and for 7 channels of p4m `2026-11-27-cpu.md`.
     pub(super) fn of(group: Group, exact: bool, rows: usize, terms: usize) -> Option<Self> {
         let least = match (group, exact) {
             (Group::C1, _) => 64,
             (Group::C4, true) => 32,
             (Group::C4, false) => 16,
-            (Group::D4, _) => 12,
+            // Seven for predictions of one image. In training such layers take as long in tiles.
+            (Group::D4, true) => 7,
+            (Group::D4, false) => 12,
         };
         // Of few terms, starting and ending the sums costs too much. Panels of this size stay in the second-level cache.
         (rows >= least && terms >= 36).then_some(Packing { terms: 144, vectors: 4, padded: 4 << 20 })
