@@ -21,7 +21,9 @@ use quarterturn_examples::{
     preparation,
     rotations::statistics,
     runner::{Context, Experiment, Finished, Grid, RUN, Report, Run, RunnerArgs, Settings},
-    say, table,
+    say,
+    significance::difference,
+    table,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -250,7 +252,7 @@ fn write_table(bench: &Bench, trials: &[Trial], report: &Report<Tested>, folder:
     let rows = bench.rows(trials, &report.results);
     write_summary(&rows, bench, folder)?;
     let (header, lines) = (columns(&rows), lines(&rows));
-    let (subtitle, notes) = (bench.subtitle(&report.devices()), bench.notes());
+    let (subtitle, notes) = (bench.subtitle(&report.devices()), [bench.notes(), differences(&rows)].concat());
     let markdown = table::markdown(&subtitle, &header, &lines, &notes);
     files::write(&folder.join("table2.md"), markdown.as_bytes())?;
     say::result(format_args!("\n{subtitle}"));
@@ -538,7 +540,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Said under the table.
-    fn notes(&self) -> Vec<&'static str> {
+    fn notes(&self) -> Vec<String> {
         let mut notes = vec![
             "unseen: accuracy over the four quarter turns of the test images, in percent; seen: as they are",
             "± is the standard deviation over seeds, which decide weights, order and augmentation; all runs share the images",
@@ -560,7 +562,7 @@ impl<'a> Bench<'a> {
                  --data DIR --format FORMAT.",
             );
         }
-        notes
+        notes.into_iter().map(String::from).collect()
     }
 }
 
@@ -664,6 +666,25 @@ fn first(images: &Tensor, count: usize) -> Result<Tensor> {
 }
 
 /// The table's columns; the paper's only where it has numbers.
+/// What sets each exact network apart from each other one.
+fn differences(rows: &[Row]) -> Vec<String> {
+    let (exact, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.exact);
+    let name = |row: &Row| format!("{} at {}", row.model, row.subject.size);
+    let mut all = Vec::new();
+    for (a, b) in exact.into_iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
+        if let (Some(unseen), Some(seen)) = (difference(&a.unseen, &b.unseen), difference(&a.seen, &b.seen)) {
+            all.push(format!("{} minus {}, points: unseen {unseen}, seen {seen}", name(a), name(b)));
+        }
+    }
+    if !all.is_empty() {
+        all.push(
+            "differences are of means, with 95% intervals and p by Welch's t-test, not corrected for their number"
+                .into(),
+        );
+    }
+    all
+}
+
 fn columns(rows: &[Row]) -> Vec<&'static str> {
     let mut columns = vec!["network", "input", "turns", "parameters", "seeds", "unseen", "seen"];
     if rows.iter().any(|row| row.paper.is_some()) {

@@ -40,6 +40,13 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
     Some(Welch { t, freedom, p: 2.0 * students.sf(t.abs()), half: students.inverse_cdf(0.975) * error.sqrt() })
 }
 
+/// `mean(a) − mean(b)` with its 95% interval and p, as text: `+1.20 ± 0.45 (p 0.003)`. `None` where [`welch`] is.
+pub fn difference(a: &[f64], b: &[f64]) -> Option<String> {
+    let Welch { half, p, .. } = welch(a, b)?;
+    let p = if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") };
+    Some(format!("{:+.2} ± {half:.2} (p {p})", statistics(a).0 - statistics(b).0))
+}
+
 /// Probability of a ratio of variances as far from 1 or farther, either way, if the true ones are equal and the values normal: the
 /// F-test. `None` with fewer than two values in one, or if one does not vary.
 pub fn variances_differ(a: &[f64], b: &[f64]) -> Option<f64> {

@@ -7,7 +7,7 @@ use quarterturn::{
 };
 use quarterturn_examples::{
     rotations::{Design, Drawn, Protocol, Subject, Turns, statistics},
-    significance::{holm, interval95, variances_differ, welch},
+    significance::{difference, holm, interval95, variances_differ, welch},
 };
 
 /// By Simpson's rule from the density, and t₀.₉₇₅(5) = 2.570582 from printed tables.
@@ -24,6 +24,8 @@ fn welchs_test_and_the_interval_agree_with_integration_by_hand() {
     let shift = mean(&a) - mean(&b) - found.half;
     let at_the_end = welch(&a, &b.map(|v| v + shift)).unwrap();
     assert!((at_the_end.p - 0.05).abs() < 1e-9, "{at_the_end:?}");
+    // 21.0 and 23.5.
+    assert_eq!(difference(&a, &b).as_deref(), Some("-2.50 ± 4.20 (p 0.202)"));
     assert!((interval95(&a).unwrap() - 4.161_379_532_289).abs() < 1e-6);
     assert!(welch(&a[..1], &b).is_none() && welch(&[1.0, 1.0], &[1.0, 1.0]).is_none() && interval95(&a[..1]).is_none());
 }
