@@ -23,7 +23,7 @@ const ENDINGS: [&str; 5] = ["jpg", "jpeg", "png", "tif", "tiff"];
 struct Args {
     #[command(flatten)]
     network: ReaderArgs,
-    /// Images (JPEG, PNG or TIFF), or folders of them
+    /// Images (JPEG, PNG or, with the feature `tiff`, TIFF), or folders of them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// How many classes are named

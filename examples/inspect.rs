@@ -37,7 +37,7 @@ const LEAST: f64 = 560.0;
 struct Args {
     #[command(flatten)]
     network: ReaderArgs,
-    /// An image: JPEG, PNG or TIFF
+    /// An image: JPEG, PNG or (feature `tiff`) TIFF
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
     /// Degrees, counter-clockwise, that the image is turned by for its other maps: 0, 90, 180 or 270

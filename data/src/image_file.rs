@@ -6,6 +6,7 @@
 
 mod jpeg;
 mod png;
+#[cfg(feature = "tiff")]
 mod tiff;
 
 use crate::{Image, guard::guarded, image::MAX_SIDE};
@@ -77,7 +78,7 @@ impl Format {
 /// samples are scaled to 8 bits. The format is recognised by the content, not by the name. The EXIF orientation is
 /// ignored.
 ///
-/// TIFF files (BigTIFF too) may have grey, RGB, CMYK, Y'CbCr or a palette, as unsigned or signed integers or floats.
+/// TIFF files (BigTIFF too) need the feature `tiff`. They may have grey, RGB, CMYK, Y'CbCr or a palette, as unsigned or signed integers or floats.
 /// Samples of more than 8 bits are scaled to 8. The range of unsigned integers is from 0 to the tag MaxSampleValue, or
 /// without that tag to the largest number of this width. The range of signed integers and floats is from the tag
 /// SMinSampleValue to SMaxSampleValue. Without them it is all numbers of this width for integers, and 0 to 1 for
@@ -85,7 +86,7 @@ impl Format {
 /// an error, because almost nothing would be visible in 8 bits.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Corrupt`] if it is no such image, incomplete, damaged, or larger
+/// [`Error::Io`] if the file cannot be read, or is a TIFF file and the feature `tiff` is off; [`Error::Corrupt`] if it is no such image, incomplete, damaged, or larger
 /// than [`MAX_FILE`], [`MAX_SIDE`] by [`MAX_SIDE`] or [`MAX_PIXELS`], with the position in the file. A JPEG file must
 /// be complete: all blocks of each of its scans.
 pub fn read(path: &Path) -> Result<Image> {
@@ -112,12 +113,18 @@ pub fn decode(bytes: &[u8], path: &Path) -> Result<Image> {
     let Some(format) = Format::of(bytes) else {
         return Err(corrupt((0, "not a JPEG, PNG or TIFF file".into())));
     };
-    let decoded = guarded(|| match format {
-        Format::Jpeg => jpeg::decode(bytes),
-        Format::Png => png::decode(bytes),
-        Format::Tiff => tiff::decode(bytes),
-    });
-    image_of(decoded, path)
+    let decoder = match format {
+        Format::Jpeg => jpeg::decode,
+        Format::Png => png::decode,
+        #[cfg(feature = "tiff")]
+        Format::Tiff => tiff::decode,
+        #[cfg(not(feature = "tiff"))]
+        Format::Tiff => {
+            let message = "a TIFF file, and this program was built without the feature `tiff` that reads them";
+            return Err(Error::Io { path: path.into(), message: message.into() });
+        }
+    };
+    image_of(guarded(|| decoder(bytes)), path)
 }
 
 /// What decoding gave, if it came to an end at all.

@@ -56,9 +56,10 @@
 //! # Features
 //! Without any feature, the crate needs only `flate2`, `byteorder` and `rayon`. It then has MNIST, CIFAR, MedMNIST,
 //! RotMNIST, the built-in data sets, images in memory with classes, masks or numbers, and the loader.
-//! - `images`: folders of JPEG, PNG and TIFF files, by class or with masks; Flowers-102.
+//! - `images`: folders of JPEG and PNG files, by class or with masks; Flowers-102.
+//! - `tiff`: TIFF files too, wherever images are read.
 //! - `hdf5`: PatchCamelyon.
-//! - `formats`: both of them.
+//! - `formats`: all of these.
 //! - `download`: fetching data sets over HTTPS.
 
 pub mod amat;

@@ -52,7 +52,7 @@ pub struct ImageArgs {
 /// How a data set lies on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// train/CLASS/*.jpg and test/CLASS/*.jpg (or val), JPEG, PNG or TIFF; prepared as ImageNet
+    /// train/CLASS/*.jpg and test/CLASS/*.jpg (or val), JPEG, PNG or (feature `tiff`) TIFF; prepared as ImageNet
     Imagefolder,
     /// The same, prepared as CIFAR
     CifarFolder,

@@ -1,4 +1,4 @@
-use super::{tiff::tests::rgb as tiff_of, *};
+use super::*;
 use ::image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use std::{fs, io::Cursor, path::PathBuf};
 
@@ -13,14 +13,13 @@ pub(super) fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn files() -> [(Format, Vec<u8>); 3] {
-    let image = picture(19, 12);
-    let tiff = tiff_of(19, 12, image.as_raw());
-    let image = DynamicImage::from(image);
-    [
+fn files() -> Vec<(Format, Vec<u8>)> {
+    let image = DynamicImage::from(picture(19, 12));
+    vec![
         (Format::Jpeg, encoded(&image, ImageFormat::Jpeg)),
         (Format::Png, encoded(&image, ImageFormat::Png)),
-        (Format::Tiff, tiff),
+        #[cfg(feature = "tiff")]
+        (Format::Tiff, tiff::tests::rgb(19, 12, image.as_bytes())),
     ]
 }
 
@@ -176,4 +175,11 @@ fn a_panic_of_a_decoder_is_a_corrupt_file() {
     let panics = || -> Checked<(Size, Vec<u8>)> { panic!("index out of bounds") };
     let message = message(image_of(guarded(panics), Path::new("x.jpg")));
     assert_eq!(message, "the decoder gave up: index out of bounds");
+}
+
+#[cfg(not(feature = "tiff"))]
+#[test]
+fn without_the_feature_a_tiff_file_is_refused_by_its_name() {
+    let refused = parse(b"II*\0\x08\0\0\0").unwrap_err().to_string();
+    assert!(refused.contains("x.jpg") && refused.contains("feature `tiff`"), "{refused}");
 }
