@@ -174,7 +174,13 @@ impl Tested {
             args.pictures.expect_classes(&*samples, checkpoint)?;
             return Ok(Tested { name: samples.name().into(), samples, are_pictures: true });
         }
-        let digits = Digits::open(&args.data)?;
+        let digits = Digits::open(&args.data).map_err(|error| match error {
+            Error::Io { path, message } => {
+                let message = format!("{message}. (A folder of class folders is given as --images)");
+                Error::Io { path, message }
+            }
+            other => other,
+        })?;
         let usual = if matches!(digits, Digits::BuiltIn) { 500 } else { 60_000 };
         let samples = Arc::new(digits.test(args.test.unwrap_or(usual) as usize)?);
         Ok(Tested { name: digits.name().into(), samples, are_pictures: false })

@@ -58,6 +58,10 @@ fn pictures_in_class_folders_are_counted_as_digits_are() {
     let counts: Vec<&str> = csv.lines().skip(1).map(|row| row.split(',').nth(4).unwrap()).collect();
     assert!(counts.len() == 4 && counts.iter().all(|count| *count == counts[0]), "{csv}");
 
+    // `--data`, as `train` has it, is for digits here.
+    let error = String::from_utf8(evaluate(&folder, &["--data", "images"]).stderr).unwrap();
+    assert!(error.contains("MNIST not found") && error.contains("--images"), "{error}");
+
     // Other classes would have other labels; and a file that says nothing of preparation is not guessed at.
     save(&mut network, &notes("resize 28x28; normalize 0.13 0.3", "cat\ndog"));
     let error = String::from_utf8(evaluate(&folder, &["--images", "images"]).stderr).unwrap();
