@@ -7,8 +7,8 @@
 //! (Cohen & Welling 2016, Eqs. 10 and 11). When lifting, the group axis of `x` has length 1 and h runs over one value.
 //! `Reference` evaluates this formula as it stands; `Cpu` and `Gpu` first transform `x` and the filters to the group's
 //! irreps, which takes 2.67× (p4) or 5.33× (p4m) fewer multiplications and commutes with the group to the last bit. On
-//! the CPU a p4 convolution's gradient of the input and [`group_conv_norm_train`] take 3.2× fewer, and commute up to
-//! rounding.
+//! the CPU a p4 convolution's gradient of the input, that of a wide layer's weight and [`group_conv_norm_train`] take 3.2×
+//! fewer, and commute up to rounding.
 
 mod depthwise;
 #[cfg(feature = "gpu")]

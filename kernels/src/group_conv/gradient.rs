@@ -2,7 +2,7 @@
 
 use super::{
     Conv, Extents, gradient_panels,
-    irrep::{spread_gradient, taps, transform},
+    irrep::{GAUSS, spread_gradient, taps, transform},
     layout::{Layout, Windows},
     tile::{Correlation, LANES, Later, correlations, gradient_tile, tiles},
 };
@@ -51,9 +51,9 @@ fn layout(e: &Extents, conv: Conv) -> Layout {
 /// Gradients of weight and bias; that of the bias only where dy is given. It is only made of images that are taken whole.
 pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradient) -> (HostBuffer, HostBuffer) {
     match conv.group {
-        Group::C1 => over_images::<1>(e, conv, isa, x, dy),
-        Group::C4 => over_images::<4>(e, conv, isa, x, dy),
-        Group::D4 => over_images::<8>(e, conv, isa, x, dy),
+        Group::C1 => over_images::<1, 1>(e, conv, isa, x, dy),
+        Group::C4 => over_images::<4, GAUSS>(e, conv, isa, x, dy),
+        Group::D4 => over_images::<8, 8>(e, conv, isa, x, dy),
     }
 }
 
@@ -216,7 +216,7 @@ impl Room<'_> {
     }
 }
 
-fn over_images<const G: usize>(
+fn over_images<const G: usize, const P: usize>(
     e: &Extents,
     conv: Conv,
     isa: Isa,
@@ -225,7 +225,7 @@ fn over_images<const G: usize>(
 ) -> (HostBuffer, HostBuffer) {
     let taps = taps(e, conv.group);
     if gradient_panels::pay(e, conv) {
-        return gradient_panels::dw::<G>(e, conv, isa, &taps, x, dy, gradient_panels::FLOATS);
+        return gradient_panels::dw::<G, P>(e, conv, isa, &taps, x, dy, gradient_panels::FLOATS);
     }
     let plan = Plan::<G>::new(e, conv, isa, &taps);
     // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the

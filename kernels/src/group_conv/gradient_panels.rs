@@ -4,11 +4,14 @@
 //! forward pass has it, and the micro-kernel adds `F̂[term] · dŷ[channel]` over locations. No lanes are left to be added up at the
 //! end, and no partial gradients of several threads: each has its own input channels. Every element is a sum over all
 //! locations in their order, whatever the number of threads and the width of vectors.
+//!
+//! The sums of two complex products have the form of those of the forward pass, with dŷ where it has ψ̃. So on p4 Gauss's three
+//! products do, as there.
 
 use super::{
     Conv, Extents,
     gradient::{ResultGradient, load_padded},
-    irrep::{Tap, psi_of_gradient, transform, weight_offsets},
+    irrep::{Tap, filter_factors, from_products, psi_of_gradient, transform, weight_offsets},
     layout::{Layout, Windows},
     packed::{Pad, pieces},
     panel::{Correlation, Laid, Product, STRIP, correlate, filter_of_entry, products, step_of_entry},
@@ -56,7 +59,7 @@ fn layout(e: &Extents, conv: Conv) -> Layout {
 }
 
 /// What the jobs share.
-struct Plan<const G: usize> {
+struct Plan<const G: usize, const P: usize> {
     e: Extents,
     layout: Layout,
     padded_image: usize,
@@ -71,7 +74,7 @@ struct Plan<const G: usize> {
 
 /// Gradients of weight and bias; that of the bias only where dy is given. dŷ of as many images as take `room` floats is laid
 /// down together.
-pub(super) fn dw<const G: usize>(
+pub(super) fn dw<const G: usize, const P: usize>(
     e: &Extents,
     conv: Conv,
     isa: Isa,
@@ -80,14 +83,14 @@ pub(super) fn dw<const G: usize>(
     dy: ResultGradient,
     room: usize,
 ) -> (HostBuffer, HostBuffer) {
-    let plan = Plan::<G>::new(e, conv, taps);
+    let plan = Plan::<G, P>::new(e, conv, taps);
     let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
-    let left_image = G * plan.lanes * plan.locations();
+    let left_image = P * plan.lanes * plan.locations();
     let together = (room / left_image).clamp(1, e.batch);
     let mut padded = HostBuffer::zeros(together * plan.padded_image);
     let mut left = HostBuffer::scratch(together * left_image);
     let blocks: Vec<Range<usize>> = tiles(e.c_in, (TERMS / taps.len()).max(1)).collect();
-    let sums_of = |block: &Range<usize>| HostBuffer::scratch(block.len() * taps.len() * G * plan.lanes);
+    let sums_of = |block: &Range<usize>| HostBuffer::scratch(block.len() * taps.len() * P * plan.lanes);
     let mut sums: Vec<HostBuffer> = blocks.iter().map(sums_of).collect();
     let mut bias = HostBuffer::zeros(e.c_out);
     let mut source = Source::new(dy, together * image_y);
@@ -156,7 +159,7 @@ impl<'a> Source<'a> {
     }
 }
 
-impl<const G: usize> Plan<G> {
+impl<const G: usize, const P: usize> Plan<G, P> {
     fn new(e: &Extents, conv: Conv, taps: &[Tap]) -> Self {
         let layout = layout(e, conv);
         let place = |c: usize, tap: &Tap, h: usize| {
@@ -170,7 +173,7 @@ impl<const G: usize> Plan<G> {
             padded_image: e.c_in * e.g_in * layout.plane() + layout.locations(e.out_height) + WIDEST,
             lanes: e.c_out.next_multiple_of(WIDEST),
             offsets: terms.map(|(c, tap)| std::array::from_fn(|h| place(c, tap, h))).collect(),
-            products: products::<G, G>(),
+            products: products::<G, P>(),
             chunks: tiles(e.out_height * e.out_width, LOCATIONS).collect(),
         }
     }
@@ -187,24 +190,24 @@ impl<const G: usize> Plan<G> {
 }
 
 /// Lays down dŷ of an image: for each chunk and value, strips of channels, each `[location][channel]`.
-struct LayDown<'a, const G: usize> {
-    plan: &'a Plan<G>,
+struct LayDown<'a, const G: usize, const P: usize> {
+    plan: &'a Plan<G, P>,
     dy: &'a [f32],
     left: &'a mut [f32],
 }
 
-impl<const G: usize> Task for LayDown<'_, G> {
+impl<const G: usize, const P: usize> Task for LayDown<'_, G, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let LayDown { plan, dy, left } = self;
         let (locations, channels) = (plan.locations(), plan.e.c_out);
-        assert!(dy.len() == channels * G * locations && left.len() >= G * plan.lanes * locations);
+        assert!(dy.len() == channels * G * locations && left.len() >= P * plan.lanes * locations);
         // A vector's worth of channels at a time, so that the lines of the result that they share stay in a cache.
         for first in (0..channels).step_by(WIDEST) {
             for chunk in &plan.chunks {
-                let left = &mut left[chunk.start * G * plan.lanes..][..chunk.len() * G * plan.lanes];
+                let left = &mut left[chunk.start * P * plan.lanes..][..chunk.len() * P * plan.lanes];
                 let (width, strip) = plan.strip(first - first % SIDE_BY_SIDE, chunk.len());
                 for at in (0..chunk.len()).step_by(S::LANES) {
                     let lanes = 0..S::LANES.min(chunk.len() - at);
@@ -213,12 +216,12 @@ impl<const G: usize> Task for LayDown<'_, G> {
                         for g in 0..G {
                             samples[g] = load_padded::<S>(&dy[(o * G + g) * locations + chunk.start + at..]);
                         }
-                        let values = transform::<S, G>(samples);
-                        for g in 0..G {
-                            let to = &mut left[g * chunk.len() * plan.lanes + strip + at * width + o % SIDE_BY_SIDE..];
+                        let factors = filter_factors::<S, G, P>(transform::<S, G>(samples));
+                        for p in 0..P {
+                            let to = &mut left[p * chunk.len() * plan.lanes + strip + at * width + o % SIDE_BY_SIDE..];
                             debug_assert!(to.len() > (lanes.len() - 1) * width);
                             // SAFETY: the last location is one of the chunk's, and a strip has `width` channels.
-                            unsafe { S::store_apart(values[g], lanes.clone(), to.as_mut_ptr(), width) };
+                            unsafe { S::store_apart(factors[p], lanes.clone(), to.as_mut_ptr(), width) };
                         }
                     }
                 }
@@ -228,8 +231,8 @@ impl<const G: usize> Task for LayDown<'_, G> {
 }
 
 /// Adds what some images contribute to the gradients of some terms: `[step][channel]`.
-struct Block<'a, const G: usize> {
-    plan: &'a Plan<G>,
+struct Block<'a, const G: usize, const P: usize> {
+    plan: &'a Plan<G, P>,
     images: usize,
     terms: Range<usize>,
     padded: &'a [f32],
@@ -238,23 +241,23 @@ struct Block<'a, const G: usize> {
     sums: &'a mut [f32],
 }
 
-impl<const G: usize> Task for Block<'_, G> {
+impl<const G: usize, const P: usize> Task for Block<'_, G, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Block { plan, images, terms, padded, left, panels, sums } = self;
         let (count, lanes) = (terms.len(), plan.lanes);
-        let len = Laid::<G, G>::ENTRIES * count * LOCATIONS;
+        let len = Laid::<G, P>::ENTRIES * count * LOCATIONS;
         if panels.len() < len {
             *panels = HostBuffer::scratch(len);
         }
-        let left_image = plan.chunks.last().map_or(0, |chunk| chunk.end) * G * lanes;
+        let left_image = plan.chunks.last().map_or(0, |chunk| chunk.end) * P * lanes;
         for image in 0..images {
             let padded = &padded[image * plan.padded_image..][..plan.padded_image];
             for chunk in &plan.chunks {
                 S::run(Pack { plan, terms: terms.clone(), padded, chunk: chunk.clone(), panels });
-                let left = &left[image * left_image + chunk.start * G * lanes..][..chunk.len() * G * lanes];
+                let left = &left[image * left_image + chunk.start * P * lanes..][..chunk.len() * P * lanes];
                 for product in &plan.products {
                     let left = &left[product.sum * chunk.len() * lanes..][..chunk.len() * lanes];
                     let rows = product.steps * count;
@@ -288,15 +291,15 @@ impl<const G: usize> Task for Block<'_, G> {
 }
 
 /// Lays down F̂ of some terms: `[step][location]`.
-struct Pack<'a, const G: usize> {
-    plan: &'a Plan<G>,
+struct Pack<'a, const G: usize, const P: usize> {
+    plan: &'a Plan<G, P>,
     terms: Range<usize>,
     padded: &'a [f32],
     chunk: Range<usize>,
     panels: &'a mut [f32],
 }
 
-impl<const G: usize> Task for Pack<'_, G> {
+impl<const G: usize, const P: usize> Task for Pack<'_, G, P> {
     type Output = ();
 
     #[inline(always)]
@@ -307,7 +310,7 @@ impl<const G: usize> Task for Pack<'_, G> {
         let reach = offsets.iter().flatten().max().expect("some terms") + (rows - 1) * pitch + cols;
         assert!(reach + WIDEST <= padded.len() + 1 && chunk.end <= rows * cols);
         for at in (0..chunk.len()).step_by(S::LANES) {
-            let mut laid = Laid::<G, G>::default();
+            let mut laid = Laid::<G, P>::default();
             for (lanes, row, place) in pieces(chunk.start + at, S::LANES, cols, rows) {
                 laid.add(row * pitch + place, lanes);
             }
@@ -318,8 +321,8 @@ impl<const G: usize> Task for Pack<'_, G> {
 }
 
 /// Spreads the sums over the weight of the vector of output channels from `first` on.
-struct Spread<'a, B, const G: usize> {
-    plan: &'a Plan<G>,
+struct Spread<'a, B, const G: usize, const P: usize> {
+    plan: &'a Plan<G, P>,
     taps: &'a [Tap],
     /// `[tap][d]`, in the weight of one pair of channels.
     offsets: &'a [[usize; G]],
@@ -329,7 +332,7 @@ struct Spread<'a, B, const G: usize> {
     dweight: &'a mut [f32],
 }
 
-impl<'a, B: Iterator<Item = (Range<usize>, &'a [f32])>, const G: usize> Task for Spread<'_, B, G> {
+impl<'a, B: Iterator<Item = (Range<usize>, &'a [f32])>, const G: usize, const P: usize> Task for Spread<'_, B, G, P> {
     type Output = ();
 
     #[inline(always)]
@@ -342,13 +345,14 @@ impl<'a, B: Iterator<Item = (Range<usize>, &'a [f32])>, const G: usize> Task for
             for (term, c) in (0..terms).map(|term| (term, block.start + term / taps.len())) {
                 let tap = term % taps.len();
                 for (i, dweight) in dweight.chunks_mut(S::LANES * e.c_in * pair).enumerate() {
-                    let mut filters = [S::splat(0.0); G];
-                    for entry in 0..G {
-                        let step = step_of_entry::<G, G>(entry, term, terms);
+                    let mut products = [S::splat(0.0); P];
+                    for entry in 0..P {
+                        let step = step_of_entry::<G, P>(entry, term, terms);
                         let from = &sums[step * lanes + first + i * S::LANES..][..S::LANES];
                         // SAFETY: as many as a vector has lanes.
-                        filters[filter_of_entry::<G>(entry)] = unsafe { S::load(from.as_ptr()) };
+                        products[filter_of_entry::<G>(entry)] = unsafe { S::load(from.as_ptr()) };
                     }
+                    let filters = from_products::<S, G, P>(products);
                     let psi = psi_of_gradient::<S, G>(filters, &taps[tap]);
                     for d in 0..G {
                         let mut all = [0.0; WIDEST];
@@ -367,7 +371,7 @@ impl<'a, B: Iterator<Item = (Range<usize>, &'a [f32])>, const G: usize> Task for
 mod tests {
     use super::*;
     use crate::group_conv::{
-        irrep,
+        irrep::{self, GAUSS},
         tests::{CASES, Case, close, expected, operands},
     };
     use quarterturn_core::{Device, Tensor};
@@ -382,9 +386,9 @@ mod tests {
     fn in_panels(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradient, room: usize) -> [HostBuffer; 2] {
         let taps = irrep::taps(e, conv.group);
         let (dweight, bias) = match conv.group {
-            Group::C1 => dw::<1>(e, conv, isa, &taps, x, dy, room),
-            Group::C4 => dw::<4>(e, conv, isa, &taps, x, dy, room),
-            Group::D4 => dw::<8>(e, conv, isa, &taps, x, dy, room),
+            Group::C1 => dw::<1, 1>(e, conv, isa, &taps, x, dy, room),
+            Group::C4 => dw::<4, GAUSS>(e, conv, isa, &taps, x, dy, room),
+            Group::D4 => dw::<8, 8>(e, conv, isa, &taps, x, dy, room),
         };
         [dweight, bias]
     }

@@ -32,7 +32,7 @@ pub(super) const GAUSS: usize = 5;
 
 /// What the `P` products of a term take from ψ̃: with `P` = G, its values.
 #[inline(always)]
-fn filter_factors<S: Simd, const G: usize, const P: usize>(f: [S::V; G]) -> [S::V; P] {
+pub(super) fn filter_factors<S: Simd, const G: usize, const P: usize>(f: [S::V; G]) -> [S::V; P] {
     std::array::from_fn(|i| match (G, P, i) {
         (4, 5, 3) => S::sub(f[2], f[3]),
         (4, 5, 4) => S::add(f[2], f[3]),
