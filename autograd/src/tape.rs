@@ -69,7 +69,14 @@ struct Operation {
 }
 
 /// Maps the gradient of a result, its own to drop, to those of the operands.
-type Vjp = Box<dyn FnOnce(Tensor) -> Vec<Option<Tensor>>>;
+enum Vjp {
+    Plain(Box<dyn FnOnce(Tensor) -> Gathered>),
+    /// It adds what has arrived for the first operand before to what it returns for it.
+    Adding(Box<dyn FnOnce(Tensor, Option<Tensor>) -> Gathered>),
+}
+
+/// The gradients of all operands.
+type Gathered = Vec<Option<Tensor>>;
 
 impl Default for Tape {
     fn default() -> Self {
@@ -177,11 +184,35 @@ impl Tape {
         value: Tensor,
         vjp: impl FnOnce(Tensor) -> Vec<Option<Tensor>> + 'static,
     ) -> Var<'_> {
+        self.push_node(name, operands, value, || Vjp::Plain(Box::new(vjp)))
+    }
+
+    /// As [`Tape::push`], for a `vjp` that adds: it gets the gradient of the first operand as far as later operations have made
+    /// it, and returns the sum of that and its own, which it can make in one go.
+    #[track_caller]
+    pub(crate) fn push_adding(
+        &self,
+        name: &'static str,
+        operands: &[&Var<'_>],
+        value: Tensor,
+        vjp: impl FnOnce(Tensor, Option<Tensor>) -> Vec<Option<Tensor>> + 'static,
+    ) -> Var<'_> {
+        self.push_node(name, operands, value, || Vjp::Adding(Box::new(vjp)))
+    }
+
+    #[track_caller]
+    fn push_node(
+        &self,
+        name: &'static str,
+        operands: &[&Var<'_>],
+        value: Tensor,
+        vjp: impl FnOnce() -> Vjp,
+    ) -> Var<'_> {
         if !operands.iter().any(|operand| operand.is_tracked()) {
             return self.constant(value);
         }
         let operands = operands.iter().map(|operand| operand.node()).collect();
-        let operation = Some(Operation { name, operands, vjp: Box::new(vjp) });
+        let operation = Some(Operation { name, operands, vjp: vjp() });
         let node = self.record().map(|mut record| record.push(Node { shape: value.shape(), operation }));
         Var::new(self, value, node)
     }
@@ -218,7 +249,10 @@ impl Tape {
                 leaves.insert(nodes.len(), dy);
                 continue;
             };
-            let results = vjp(dy);
+            let results = match vjp {
+                Vjp::Plain(vjp) => vjp(dy),
+                Vjp::Adding(vjp) => vjp(dy, operands[0].and_then(|operand| gradients[operand].take())),
+            };
             let (expected, got) = (operands.len(), results.len());
             assert_eq!(got, expected, "{name}: expected gradients of {expected} operands, got {got}");
             for (i, (operand, d)) in operands.into_iter().zip(results).enumerate() {
@@ -317,6 +351,20 @@ mod tests {
         assert_eq!(Rc::strong_count(&held), 2);
         y.backward().unwrap();
         assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn an_operation_that_adds_gets_what_has_arrived() {
+        let tape = Tape::new();
+        let x = tape.variable(scalar(3.0));
+        let adding = tape.push_adding("adding", &[&x], scalar(3.0), |dy, arrived| {
+            let arrived = arrived.expect("that of the product");
+            assert_eq!(arrived.f64s(), [3.0]);
+            vec![Some(kernels::add(&dy, &arrived))]
+        });
+        // y = 3x, of a product that comes later, plus x.
+        let y = adding.add(&x.scale(3.0));
+        assert_eq!(y.backward().unwrap().wrt(&x).unwrap().f64s(), [4.0]);
     }
 
     /// The operation owns the only gradient there is, so that it may drop it early.

@@ -65,11 +65,29 @@ impl<'t> Var<'t> {
         value: Tensor,
         vjp: impl FnOnce(Tensor) -> Vec<Option<Tensor>> + 'static,
     ) -> Var<'t> {
+        Self::tape_of(name, operands).push(name, operands, value, vjp)
+    }
+
+    /// The one tape of some operands.
+    #[track_caller]
+    fn tape_of(name: &str, operands: &[&Var<'t>]) -> &'t Tape {
         let [first, others @ ..] = operands else { panic!("{name}: expected at least one operand") };
         for other in others {
             assert!(other.tape.id() == first.tape.id(), "{name}: operands on two tapes");
         }
-        first.tape.push(name, operands, value, vjp)
+        first.tape
+    }
+
+    /// As [`Var::custom`], for a `vjp` that adds what has arrived of the first operand's gradient to its own:
+    /// [`Tape::push_adding`].
+    #[track_caller]
+    pub(crate) fn custom_adding(
+        name: &'static str,
+        operands: &[&Var<'t>],
+        value: Tensor,
+        vjp: impl FnOnce(Tensor, Option<Tensor>) -> Vec<Option<Tensor>> + 'static,
+    ) -> Var<'t> {
+        Self::tape_of(name, operands).push_adding(name, operands, value, vjp)
     }
 
     /// As [`Var::custom`], of this operand alone.

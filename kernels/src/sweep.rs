@@ -135,6 +135,15 @@ wide! {
 }
 
 wide! {
+    /// `y[i] ← y[i] + more[i]`.
+    pub(crate) fn add_to(y: &mut [f32], more: &[f32]) {
+        for (y, more) in y.iter_mut().zip(more) {
+            *y += more;
+        }
+    }
+}
+
+wide! {
     /// The sum of a piece: [`LANES`] accumulators in `f32`, added up in `f64`.
     pub(crate) fn lane_sum(x: &[f32]) -> f64 {
         lane_sums(x, |v| v)

@@ -1,6 +1,9 @@
 //! Convolutions.
 
-use crate::Var;
+use crate::{
+    Var,
+    ops::conv_norm::{Norm, conv_dx},
+};
 use quarterturn_kernels::{self as kernels, Conv, Group};
 
 impl<'t> Var<'t> {
@@ -11,11 +14,11 @@ impl<'t> Var<'t> {
         let (x_shape, w_shape, has_bias) = (self.shape(), weight.shape(), bias.is_some());
         let operands: Vec<_> = [self, weight].into_iter().chain(bias).collect();
         let x = operands[1..].iter().find_map(|operand| operand.keeps(self.value()));
-        let w = self.keeps(weight.value());
-        Var::custom("group_conv", &operands, y, move |dy| {
+        let (w, norm) = (self.keeps(weight.value()), self.note::<Norm>());
+        Var::custom_adding("group_conv", &operands, y, move |dy, arrived| {
             let (dw, db) = x.map(|x| kernels::group_conv_dw(&x, &dy, w_shape, conv)).unzip();
             // The input's gradient comes last: by then the saved input is free.
-            let dx = w.map(|w| kernels::group_conv_dx(&dy, &w, x_shape, conv));
+            let dx = w.map(|w| conv_dx(&dy, &w, x_shape, conv, norm, arrived));
             [dx, dw].into_iter().chain(has_bias.then_some(db)).collect()
         })
     }
@@ -67,7 +70,7 @@ impl<'t> Var<'t> {
 mod tests {
     use crate::ops::check::{LINEAR, NONLINEAR, Table};
     use quarterturn_kernels::{
-        Conv,
+        Activation, Conv,
         Group::{C1, C4, D4},
     };
 
@@ -81,6 +84,18 @@ mod tests {
                 let (x, w) = ([2, 2, g_in, 5, 6], [3, 2, g_in, k, k]);
                 let name = format!("group_conv {group} from {g_in}, k {k} s {stride} p {padding} d {dilation}");
                 table.row(&name, NONLINEAR, &[&x, &w, &[3]], move |_, v| v[0].group_conv(&v[1], Some(&v[2]), conv));
+                if stride == 1 && g_in == group.order() {
+                    let shapes: &[&[usize]] = &[&x, &w, &[2], &[2]];
+                    table.row(
+                        format!("before it a norm of what is read again: {name}"),
+                        NONLINEAR,
+                        shapes,
+                        move |_, v| {
+                            let (y, _) = v[0].batch_norm_train(&v[2], &v[3], 1e-5, Activation::default());
+                            y.group_conv(&v[1], None, conv).add(&v[0].group_conv(&v[1], None, conv))
+                        },
+                    );
+                }
                 let name = format!("{name}, no bias");
                 table.row(&name, LINEAR, &[&x, &w], move |_, v| v[0].group_conv(&v[1], None, conv));
                 let name = format!("depthwise_conv {group} from {g_in}, {conv:?}, k {k}");

@@ -2,21 +2,50 @@
 //!
 //! The gradient of a norm begins with sums over the gradient that arrives. The operation that makes that gradient leaves
 //! them behind while it has it in its cache. How it knows where to: whoever makes a norm's results leaves a [`Norm`] with
-//! them as a note on the [`Var`], which the next operation finds. No other file knows of this.
+//! them as a note on the [`Var`], which the next convolution finds.
 
 use crate::Var;
-use quarterturn_core::Tensor;
+use quarterturn_core::{Shape, Tensor};
 use quarterturn_kernels::{
     self as kernels, Activation, Conv, ConvNormGradients, NormGradient, NormSums, TrainNorm, Window,
 };
 use std::{cell::RefCell, rc::Rc};
 
 /// The norm whose results a value is.
-struct Norm {
+pub(super) struct Norm {
     gradient: NormGradient,
     /// What its gradient begins with, if the operation that made the arriving gradient has left it. The kernel takes it
     /// only if it is of that very gradient, and not of one of several that were added up.
     sums: RefCell<Option<NormSums>>,
+}
+
+impl Norm {
+    pub fn new(gradient: NormGradient) -> Rc<Self> {
+        Rc::new(Norm { gradient, sums: RefCell::new(None) })
+    }
+
+    /// What is known of `dy`, or of another gradient: the kernel asks.
+    pub fn gradient_and_sums(&self) -> (&NormGradient, Option<NormSums>) {
+        (&self.gradient, self.sums.take())
+    }
+}
+
+/// The gradient of a convolution's input, plus what has arrived of it before. If the input is the result of `norm`, its sums
+/// are left there.
+pub(super) fn conv_dx(
+    dy: &Tensor,
+    weight: &Tensor,
+    x_shape: Shape,
+    conv: Conv,
+    norm: Option<Rc<Norm>>,
+    arrived: Option<Tensor>,
+) -> Tensor {
+    let gradient = norm.as_ref().map(|norm| &norm.gradient);
+    let (dx, sums) = kernels::group_conv_dx_norm(dy, weight, x_shape, conv, gradient, arrived.as_ref());
+    if let Some(norm) = norm {
+        norm.sums.replace(sums);
+    }
+    dx
 }
 
 impl<'t> Var<'t> {
@@ -37,26 +66,19 @@ impl<'t> Var<'t> {
         let (x, w) = (self.value().clone(), weight.value().clone());
         let norm = TrainNorm { weight: norm_weight.value(), bias: norm_bias.value(), eps, activation, pool };
         let (forward, gradient) = kernels::group_conv_norm_train(&x, &w, bias, conv, norm);
-        let norm = Rc::new(Norm { gradient, sums: RefCell::new(None) });
+        let norm = Norm::new(gradient);
         let (note, wants_dx, before) = (norm.clone(), self.is_tracked(), self.note::<Norm>());
         let operands = [self, weight, norm_weight, norm_bias];
-        let y = Var::custom("group_conv_norm_train", &operands, forward.y.clone(), move |dy| {
-            let (sums, x_shape) = (norm.sums.take(), x.shape());
-            let gradients =
-                kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, &norm.gradient, &dy, sums, wants_dx);
+        let vjp = move |dy: Tensor, arrived| {
+            let ((gradient, sums), x_shape) = (norm.gradient_and_sums(), x.shape());
+            let gradients = kernels::group_conv_norm_train_vjp(&x, w.shape(), conv, gradient, &dy, sums, wants_dx);
             let ConvNormGradients { weight, norm_weight, norm_bias, convolved } = gradients;
             // The input's gradient comes last, into memory that has just been read and is free by then.
             drop((x, norm, dy));
-            let dx = convolved.map(|dy| match before {
-                Some(before) => {
-                    let (dx, sums) = kernels::group_conv_dx_norm(&dy, &w, x_shape, conv, &before.gradient);
-                    before.sums.replace(sums);
-                    dx
-                }
-                None => kernels::group_conv_dx(&dy, &w, x_shape, conv),
-            });
+            let dx = convolved.map(|dy| conv_dx(&dy, &w, x_shape, conv, before, arrived));
             vec![dx, Some(weight), Some(norm_weight), Some(norm_bias)]
-        });
+        };
+        let y = Var::custom_adding("group_conv_norm_train", &operands, forward.y.clone(), vjp);
         (y.with_note(note), Rc::new(forward))
     }
 }

@@ -1,6 +1,6 @@
 //! Batch norm.
 
-use crate::{Parts, Var};
+use crate::{Parts, Var, ops::conv_norm::Norm};
 use quarterturn_core::Tensor;
 use quarterturn_kernels::{self as kernels, Activation};
 use std::rc::Rc;
@@ -15,14 +15,16 @@ impl<'t> Var<'t> {
         eps: f64,
         activation: Activation,
     ) -> (Var<'t>, Rc<kernels::BatchNorm>) {
-        let (x, w, b) = (self.value().clone(), weight.value().clone(), bias.value().clone());
-        let forward = Rc::new(kernels::batch_norm_train(&x, &w, &b, eps, activation));
-        let (y, saved) = (forward.y.clone(), forward.clone());
-        let y = Var::custom("batch_norm_train", &[self, weight, bias], y, move |dy| {
-            let (dx, dw, db) = kernels::batch_norm_train_vjp(&x, &saved, &w, &b, eps, activation, &dy);
+        let (x, w, b) = (self.value(), weight.value(), bias.value());
+        let (forward, gradient) = kernels::batch_norm_train_of(x, w, b, eps, activation);
+        let norm = Norm::new(gradient);
+        let note = norm.clone();
+        let y = Var::custom_adding("batch_norm_train", &[self, weight, bias], forward.y.clone(), move |dy, arrived| {
+            let (gradient, sums) = norm.gradient_and_sums();
+            let (dx, dw, db) = gradient.vjp(&dy, sums, arrived.as_ref());
             vec![Some(dx), Some(dw), Some(db)]
         });
-        (y, forward)
+        (y.with_note(note), Rc::new(forward))
     }
 
     /// Batch norm with the statistics of a batch of which this is a part: [`kernels::batch_norm_of_sums`]. `parts` adds the

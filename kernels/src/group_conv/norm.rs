@@ -9,14 +9,15 @@ use super::{
     pass::{self, OfImages},
 };
 use crate::{
-    Activation, BatchNorm, Isa, Window,
+    Activation, BatchNorm, Isa, Window, add,
     batch_norm::{
         After, Axes, Gradient, Moments, Statistics, Through, batch_norm_of_moments, gradient_by_channel, vjp,
     },
     batch_norm_eval, batch_norm_train,
-    jobs::collect,
+    jobs::{collect, for_each_chunk},
     max_pool, max_pool_vjp,
     pool::Geometry,
+    sweep::add_to,
 };
 use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 
@@ -108,6 +109,26 @@ pub struct NormGradient {
     pool: Option<Window>,
 }
 
+/// [`batch_norm_train`], and what its backward pass needs.
+///
+/// # Panics
+/// As there.
+#[track_caller]
+pub fn batch_norm_train_of(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    activation: Activation,
+) -> (BatchNorm, NormGradient) {
+    let forward = batch_norm_train(x, weight, bias, eps, activation);
+    let reads_y = activation.dropout.is_some() || !matches!(x.device(), Device::Cpu);
+    let (mean_parts, var) = (forward.mean_parts.clone(), forward.var.clone());
+    let (y, weight, bias) = (reads_y.then(|| forward.y.clone()), weight.clone(), bias.clone());
+    let gradient = NormGradient { x: x.clone(), y, mean_parts, var, weight, bias, eps, activation, pool: None };
+    (forward, gradient)
+}
+
 /// The sums over the gradient `dy` of a norm's output with which the norm's backward pass starts.
 #[derive(Debug)]
 pub struct NormSums {
@@ -145,8 +166,8 @@ pub fn group_conv_norm_train(
         Device::Cpu => {
             let epilogue = pass::Epilogue::bias(e.c_out, bias.map(Tensor::f32s));
             let channel = e.g_out * e.out_height * e.out_width;
-            let moments = |_, y: &[f32]| -> Vec<Moments> { y.chunks_exact(channel).map(Moments::of).collect() };
-            let moments = OfImages::new(e.batch, [&[]; 2], &moments);
+            let moments = |_, y: &mut [f32]| -> Vec<Moments> { y.chunks_exact(channel).map(Moments::of).collect() };
+            let moments = OfImages::new(e.batch, [&[]; 3], &moments);
             let isa = Isa::current();
             let convolved = pass::forward_then(&e, conv, isa, x.f32s(), weight.f32s(), epilogue, &moments);
             let (convolved, moments) = (Tensor::cpu(e.y(), convolved), moments.into_made());
@@ -226,55 +247,92 @@ pub fn group_conv_norm_train_vjp(
         Some(sums) if sums.dy.shares_values_with(dy) => sums.of_channels,
         _ => images.sums(dy.f32s()),
     };
-    let of_channels = || images.gradients.iter().zip(&sums);
-    let count = images.axes.count();
-    let through: Vec<Through> = of_channels().map(|(g, &sums)| g.through_statistics(sums, count)).collect();
-    let (norm_weight, norm_bias): (Vec<f32>, Vec<f32>) = of_channels().map(|(g, &sums)| g.of_parameters(sums)).unzip();
+    let (through, norm_weight, norm_bias) = images.of_sums(&sums);
     let mut dz = wants_convolved.then(|| HostBuffer::scratch(norm.x.len()));
     let made = gradient::ResultGradient::Made {
-        image: &|n, dz| images.sweep(n, images.image(n, dy.f32s()), &through, dz),
+        image: &|n, dz| images.sweep(n, images.image(n, dy.f32s()), &through, dz, None),
         reads: [images.x, images.y.unwrap_or_default(), dy.f32s()],
         kept: dz.as_deref_mut(),
     };
     let (weight, _) = gradient::dw(&e, conv, Isa::current(), x.f32s(), made);
     ConvNormGradients {
         weight: Tensor::cpu(weight_shape, weight),
-        norm_weight: Tensor::cpu(channels, norm_weight.into()),
-        norm_bias: Tensor::cpu(channels, norm_bias.into()),
+        norm_weight: Tensor::cpu(channels, norm_weight),
+        norm_bias: Tensor::cpu(channels, norm_bias),
         convolved: dz.map(|dz| Tensor::cpu(e.y(), dz)),
     }
 }
 
-/// [`group_conv_dx`] for an input that is the output of a norm. On the CPU it also computes the sums with which the
-/// norm's backward pass starts.
+/// [`group_conv_dx`], plus `arrived`, what of the same gradient is there already. If the input is the output of `norm`, then
+/// on the CPU it also computes the sums with which the norm's backward pass starts.
 ///
 /// # Panics
-/// As [`group_conv_dx`], or if the input is not of the shape of the norm's results.
+/// As [`group_conv_dx`], or if the input is not of the shape of the norm's results and of what is there.
 #[track_caller]
 pub fn group_conv_dx_norm(
     dy: &Tensor,
     weight: &Tensor,
     x_shape: Shape,
     conv: Conv,
-    norm: &NormGradient,
+    norm: Option<&NormGradient>,
+    arrived: Option<&Tensor>,
 ) -> (Tensor, Option<NormSums>) {
     const OP: &str = "group_conv_dx_norm";
     let e = Extents::new(OP, x_shape, weight.shape(), conv);
     e.check_y(OP, dy);
-    assert_eq!(norm.y_shape(OP), x_shape, "{OP}: expected the norm of this input");
-    if e.g_in != e.g_out || !matches!(common_device(OP, &[dy, weight, &norm.x]), Device::Cpu) {
-        return (group_conv_dx(dy, weight, x_shape, conv), None);
+    for shape in norm.map(|norm| norm.y_shape(OP)).into_iter().chain(arrived.map(Tensor::shape)) {
+        assert_eq!(shape, x_shape, "{OP}: expected the norm of this input, and its gradient");
     }
-    let images = norm.on_images(OP);
-    let sums = |n, dx: &[f32]| images.sums_of(n, dx);
-    let sums = OfImages::new(e.batch, [images.x, images.y.unwrap_or_default()], &sums);
-    let dx = pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &sums);
+    let mut operands = vec![dy, weight];
+    operands.extend(norm.map(|norm| &norm.x).into_iter().chain(arrived));
+    let on_cpu = matches!(common_device(OP, &operands), Device::Cpu);
+    if e.g_in != e.g_out || !on_cpu || (norm.is_none() && arrived.is_none()) {
+        let dx = group_conv_dx(dy, weight, x_shape, conv);
+        return (arrived.map_or(dx.clone(), |arrived| add(&dx, arrived)), None);
+    }
+    let (images, arrived) = (norm.map(|norm| norm.on_images(OP)), arrived.map_or(&[][..], Tensor::f32s));
+    let image = arrived.len() / e.batch;
+    let finish = |n: usize, dx: &mut [f32]| {
+        add_to(dx, &arrived[n * image..][..image]);
+        images.as_ref().map(|images| images.sums_of(n, dx))
+    };
+    let [x, y] = images.as_ref().map_or([&[][..]; 2], |images| [images.x, images.y.unwrap_or_default()]);
+    let finished = OfImages::new(e.batch, [x, y, arrived], &finish);
+    let dx = pass::dx_then(&e, conv, Isa::current(), dy.f32s(), weight.f32s(), &finished);
     let dx = Tensor::cpu(x_shape, dx);
-    let sums = NormSums { dy: dx.clone(), of_channels: images.total(&sums.into_made()) };
-    (dx, Some(sums))
+    let sums: Option<Vec<_>> = finished.into_made().into_iter().collect();
+    let sums = images.zip(sums).map(|(images, sums)| NormSums { dy: dx.clone(), of_channels: images.total(&sums) });
+    (dx, sums)
 }
 
 impl NormGradient {
+    /// Gradients of the norm's input, weight and bias, where `dy` is the gradient of its output: [`crate::batch_norm_train_vjp`].
+    /// `arrived`, what of the input's gradient is there already, is added to that. `sums` are used if they were computed from
+    /// this `dy`.
+    ///
+    /// # Panics
+    /// If shapes or devices do not fit.
+    #[track_caller]
+    pub fn vjp(&self, dy: &Tensor, sums: Option<NormSums>, arrived: Option<&Tensor>) -> (Tensor, Tensor, Tensor) {
+        const OP: &str = "batch_norm_train_vjp";
+        assert_eq!(dy.shape(), self.y_shape(OP), "{OP}: dy must have the shape of the output");
+        let on_cpu = matches!(common_device(OP, &[dy, &self.x]), Device::Cpu);
+        let sums = sums.filter(|sums| on_cpu && sums.dy.shares_values_with(dy));
+        let Some(sums) = sums.map(|sums| sums.of_channels) else {
+            let (dx, dweight, dbias) = self.gradients(dy);
+            return (arrived.map_or(dx.clone(), |arrived| add(&dx, arrived)), dweight, dbias);
+        };
+        let images = self.on_images(OP);
+        let (through, dweight, dbias) = images.of_sums(&sums);
+        let mut dx = HostBuffer::scratch(self.x.len());
+        for_each_chunk(&mut dx, self.x.len() / images.axes.batch, 1, &|n, dx| {
+            let arrived = arrived.map(|arrived| images.image(n, arrived.f32s()));
+            images.sweep(n, images.image(n, dy.f32s()), &through, dx, arrived);
+        });
+        let channels = [images.axes.channels];
+        (Tensor::cpu(self.x.shape(), dx), Tensor::cpu(channels, dweight), Tensor::cpu(channels, dbias))
+    }
+
     /// The shape of the results.
     #[track_caller]
     fn y_shape(&self, op: &str) -> Shape {
@@ -285,7 +343,8 @@ impl NormGradient {
     /// after the other.
     fn gradients(&self, dy: &Tensor) -> (Tensor, Tensor, Tensor) {
         let NormGradient { x, y, mean_parts, var, weight, bias, eps, activation, pool } = self;
-        let y = y.as_ref().expect("kept where it is not the CPU");
+        // Where it is not kept, it is not read.
+        let y = y.as_ref().unwrap_or(x);
         let unpooled = pool.map(|window| max_pool_vjp(y, dy, window));
         let dy = unpooled.as_ref().unwrap_or(dy);
         let statistics = Statistics::Batch;
@@ -354,13 +413,24 @@ impl Images<'_> {
         self.total(&collect(self.axes.batch, 1, |n| self.sums_of(n, self.image(n, dy))))
     }
 
-    /// Gradient of x, of image `n`.
-    fn sweep(&self, n: usize, dy: &[f32], through: &[Through], dx: &mut [f32]) {
-        let mut scratch = Vec::new();
+    /// What flows back through each channel's statistics, and the gradients of the norm's weight and bias.
+    fn of_sums(&self, sums: &[[f64; 2]]) -> (Vec<Through>, HostBuffer, HostBuffer) {
+        let (of_channels, count) = (|| self.gradients.iter().zip(sums), self.axes.count());
+        let through = of_channels().map(|(g, &sums)| g.through_statistics(sums, count)).collect();
+        let (weight, bias): (Vec<f32>, Vec<f32>) = of_channels().map(|(g, &sums)| g.of_parameters(sums)).unzip();
+        (through, weight.into(), bias.into())
+    }
+
+    /// Gradient of x, of image `n`, and what has arrived of it before.
+    fn sweep(&self, n: usize, dy: &[f32], through: &[Through], dx: &mut [f32], arrived: Option<&[f32]>) {
+        let (mut scratch, block) = (Vec::new(), self.axes.block);
         let channels = self.channels(n).zip(dy.chunks_exact(dy.len() / self.axes.channels));
-        let channels = channels.zip(through).zip(dx.chunks_exact_mut(self.axes.block));
-        for ((((start, gradient, x, y), dy), &through), dx) in channels {
+        let channels = channels.zip(through).zip(dx.chunks_exact_mut(block)).enumerate();
+        for (c, ((((start, gradient, x, y), dy), &through), dx)) in channels {
             gradient.sweep(start, x, y, dy, Some(through), dx, &mut scratch);
+            if let Some(arrived) = arrived {
+                add_to(dx, &arrived[c * block..][..block]);
+            }
         }
     }
 }
@@ -425,7 +495,8 @@ mod tests {
         let norm = TrainNorm { weight: gamma, bias: beta, eps: EPS, activation: tail.0, pool: tail.1 };
         let (forward, gradient) = group_conv_norm_train(x, weight, Some(bias), conv, norm);
         let second = group_conv(&forward.y, next, None, conv);
-        let (dy, sums) = group_conv_dx_norm(&second, next, forward.y.shape(), conv, &gradient);
+        let (gradient_of_y, arrived) = (Some(&gradient), Some(&forward.y));
+        let (dy, sums) = group_conv_dx_norm(&second, next, forward.y.shape(), conv, gradient_of_y, arrived);
         let vjp = |sums| group_conv_norm_train_vjp(x, weight.shape(), conv, &gradient, &dy, sums, true);
         let (with_sums, without) = (vjp(sums), vjp(None));
         for (one, other) in with_sums.tensors().into_iter().zip(without.tensors()) {
@@ -448,13 +519,50 @@ mod tests {
         let norm = batch_norm_train(&convolved, gamma, beta, EPS, activation);
         let y = pool.map_or(norm.y.clone(), |window| max_pool(&norm.y, window));
         let second = group_conv(&y, next, None, conv);
-        let dy = group_conv_dx(&second, next, y.shape(), conv);
+        let dy = add(&group_conv_dx(&second, next, y.shape(), conv), &y);
         let unpooled = pool.map_or(dy.clone(), |window| max_pool_vjp(&norm.y, &dy, window));
         let (dz, dgamma, dbeta) = batch_norm_train_vjp(&convolved, &norm, gamma, beta, EPS, activation, &unpooled);
         let (dweight, _) = group_conv_dw(x, &dz, weight.shape(), conv);
         let forward = [("y", y), ("mean", norm.mean), ("var", norm.var), ("dy", dy)];
         let backward = [("weight", dweight), ("norm weight", dgamma), ("norm bias", dbeta), ("convolved", dz)];
         forward.into_iter().chain(backward).collect()
+    }
+
+    /// A norm and a convolution behind it: results of the fused operations, and of one after the other.
+    #[test]
+    fn a_norm_before_a_convolution_is_the_norm_with_any_number_of_threads() {
+        for device in devices_and_reference() {
+            for (group, _, n, c_in, c_out, extent) in CASES {
+                let [gamma, beta] = [1, 2].map(|stream| random(Shape::from([c_in]), stream, &device));
+                let shape = Shape::from([n, c_in, group.order(), extent, extent]);
+                let [x, arrived] = [3, 4].map(|stream| random(shape, stream, &device));
+                let dz = random(Shape::from([n, c_out, group.order(), extent, extent]), 5, &device);
+                let weight = random(Shape::from([c_out, c_in, group.order(), 3, 3]), 6, &device);
+                let conv = Conv { padding: 1, ..Conv::new(group) };
+                for activation in tails().map(|(activation, _)| activation) {
+                    let on = |threads: usize| {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                        pool.install(|| {
+                            let (norm, gradient) = batch_norm_train_of(&x, &gamma, &beta, EPS, activation);
+                            let (dy, sums) = group_conv_dx_norm(&dz, &weight, shape, conv, Some(&gradient), None);
+                            let (dx, dgamma, dbeta) = gradient.vjp(&dy, sums, Some(&arrived));
+                            [norm.y, norm.mean, norm.var, dx, dgamma, dbeta]
+                        })
+                    };
+                    let norm = batch_norm_train(&x, &gamma, &beta, EPS, activation);
+                    let dy = group_conv_dx(&dz, &weight, shape, conv);
+                    let (dx, dgamma, dbeta) = batch_norm_train_vjp(&x, &norm, &gamma, &beta, EPS, activation, &dy);
+                    let apart = [norm.y, norm.mean, norm.var, add(&dx, &arrived), dgamma, dbeta];
+                    let (one, name) = (on(1), format!("{group} {n} {extent} {activation:?} {device:?}"));
+                    for (i, (got, expected)) in one.iter().zip(&apart).enumerate() {
+                        close(&format!("result {i} {name}"), got, expected, 2e-4);
+                    }
+                    for (i, (one, other)) in one.iter().zip(&on(3)).enumerate() {
+                        assert!(one.to_f64().unwrap() == other.to_f64().unwrap(), "result {i} {name}, 3 threads");
+                    }
+                }
+            }
+        }
     }
 
     impl ConvNormGradients {

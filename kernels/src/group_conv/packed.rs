@@ -179,7 +179,8 @@ impl<const G: usize, const P: usize> InPanels<G, P> {
                 }
             });
         }
-        share_out(shares, batch, 1, &|images| images.for_each(|n| finish.image(n, &y[n * result..][..result])));
+        // One job for all of them is one for the calling thread.
+        for_each_chunk(&mut y, result, if shares == 1 { batch } else { 1 }, &|n, y| finish.image(n, y));
         y
     }
 

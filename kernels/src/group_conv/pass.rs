@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Group,
-    jobs::{for_each_run, map_items},
+    jobs::{for_each_chunk, for_each_run, map_items},
     simd::{Isa, Simd, Task, WIDEST},
 };
 use quarterturn_core::HostBuffer;
@@ -109,32 +109,32 @@ pub(super) fn transposed(
 /// What else is to be made of each image's results, while they are in a cache. (Not a type parameter of plans, which would all
 /// be compiled again for each.)
 pub(super) trait Finish: Sync {
-    /// Makes and keeps it, of image `n`, whose results are `y`.
-    fn image(&self, n: usize, y: &[f32]);
+    /// Makes and keeps it, of image `n`, whose results are `y`; these may be changed.
+    fn image(&self, n: usize, y: &mut [f32]);
     /// What [`Finish::image`] reads besides: it is fetched while sums are made.
-    fn reads(&self, n: usize) -> [&[f32]; 2];
+    fn reads(&self, n: usize) -> [&[f32]; 3];
 }
 
 /// No more than the results.
 pub(super) struct Nothing;
 
 impl Finish for Nothing {
-    fn image(&self, _: usize, _: &[f32]) {}
-    fn reads(&self, _: usize) -> [&[f32]; 2] {
-        [&[]; 2]
+    fn image(&self, _: usize, _: &mut [f32]) {}
+    fn reads(&self, _: usize) -> [&[f32]; 3] {
+        [&[]; 3]
     }
 }
 
 /// What `make` makes of each image.
 pub(super) struct OfImages<'a, T> {
-    make: &'a (dyn Fn(usize, &[f32]) -> T + Sync),
+    make: &'a (dyn Fn(usize, &mut [f32]) -> T + Sync),
     /// What that reads besides, as much of each for every image.
-    reads: [&'a [f32]; 2],
+    reads: [&'a [f32]; 3],
     made: Vec<OnceLock<T>>,
 }
 
 impl<'a, T> OfImages<'a, T> {
-    pub(super) fn new(batch: usize, reads: [&'a [f32]; 2], make: &'a (dyn Fn(usize, &[f32]) -> T + Sync)) -> Self {
+    pub(super) fn new(batch: usize, reads: [&'a [f32]; 3], make: &'a (dyn Fn(usize, &mut [f32]) -> T + Sync)) -> Self {
         OfImages { make, reads, made: (0..batch).map(|_| OnceLock::new()).collect() }
     }
 
@@ -145,12 +145,12 @@ impl<'a, T> OfImages<'a, T> {
 }
 
 impl<T: Send + Sync> Finish for OfImages<'_, T> {
-    fn image(&self, n: usize, y: &[f32]) {
+    fn image(&self, n: usize, y: &mut [f32]) {
         // Each image is finished once.
         let _ = self.made[n].set((self.make)(n, y));
     }
 
-    fn reads(&self, n: usize) -> [&[f32]; 2] {
+    fn reads(&self, n: usize) -> [&[f32]; 3] {
         self.reads.map(|all| {
             let image = all.len() / self.made.len();
             &all[n * image..][..image]
@@ -424,16 +424,17 @@ impl<const G: usize, const P: usize> InTiles<G, P> {
         let job = |scratch: &mut Scratch, job: usize| {
             let (n, band) = (job / layout.bands(), job % layout.bands());
             let next = source.get((n + 1) * image..(n + 2) * image).unwrap_or_default();
-            let [first, second] = finish.reads(n);
+            let [first, second, third] = finish.reads(n);
+            let later = [next, first, second, third].map(Later::from);
             // Large images are not fetched ahead: they do not fit the second cache.
-            let later = if layout.bands() == 1 { [next, first, second].map(Later::from) } else { Default::default() };
+            let later = if layout.bands() == 1 { later } else { Default::default() };
             let source = &source[n * image..][..image];
             // SAFETY: images lie apart, and so do the rows of a band; no job writes elsewhere.
             let y = unsafe { shared.add(n * result) };
             self.isa.run(OneBand::<G, P> { plan: self, source, later, band, scratch, y });
             if layout.bands() == 1 {
                 // SAFETY: no other job writes to this image's results.
-                finish.image(n, unsafe { std::slice::from_raw_parts(y.0, result) });
+                finish.image(n, unsafe { std::slice::from_raw_parts_mut(y.0, result) });
             }
         };
         let run = |jobs: Range<usize>| {
@@ -442,7 +443,7 @@ impl<const G: usize, const P: usize> InTiles<G, P> {
         };
         share_out(self.shares, jobs, share, &run);
         if layout.bands() > 1 {
-            for_each_run(batch, 1, &|images| images.for_each(|n| finish.image(n, &y[n * result..][..result])));
+            for_each_chunk(&mut y, result, 1, &|n, y| finish.image(n, y));
         }
         y
     }
@@ -489,7 +490,7 @@ struct OneBand<'a, const G: usize, const P: usize> {
     plan: &'a InTiles<G, P>,
     source: &'a [f32],
     /// What is read next.
-    later: [Later; 3],
+    later: [Later; 4],
     band: usize,
     scratch: &'a mut Scratch,
     /// The image's results.

@@ -127,7 +127,7 @@ pub(super) struct Sums<'a, const G: usize> {
     pub padded: &'a [f32],
     pub locations: usize,
     /// What is accessed after this: it is fetched meanwhile.
-    pub later: [Later; 3],
+    pub later: [Later; 4],
     pub results: Results<'a>,
 }
 
