@@ -242,6 +242,19 @@ pub(crate) trait Simd: Copy {
             }
         }
     }
+    /// Of the floats of `a` and then of `b` those at even places, and those at odd ones.
+    #[inline(always)]
+    fn unzip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        pairs::<Self>(a, b, |i| [2 * i, 2 * i + 1])
+    }
+    /// The adjoint of [`Simd::unzip`]: the lanes of both in turn, the lower half of them first.
+    #[inline(always)]
+    fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        pairs::<Self>(a, b, |i| {
+            let lane = |i: usize| i % 2 * Self::LANES + i / 2;
+            [lane(i), lane(Self::LANES + i)]
+        })
+    }
     /// The sum of each vector's lanes as a tree: of n lanes the first n/2 with the others, and so on.
     #[inline(always)]
     fn tree_sums(vectors: [Self::V; 8]) -> [f32; 8] {
@@ -251,6 +264,21 @@ pub(crate) trait Simd: Copy {
             unsafe { Self::store(tree.as_mut_ptr(), v) };
             tree_sum(&mut tree[..Self::LANES])
         })
+    }
+}
+
+/// Two vectors whose lanes i come from the places `of(i)` among the lanes of `a` and then of `b`.
+#[inline(always)]
+fn pairs<S: Simd>(a: S::V, b: S::V, of: impl Fn(usize) -> [usize; 2]) -> (S::V, S::V) {
+    let (mut all, mut first, mut second) = ([0.0; 2 * WIDEST], [0.0; WIDEST], [0.0; WIDEST]);
+    // SAFETY: no vector has more than `WIDEST` lanes.
+    unsafe {
+        S::store(all.as_mut_ptr(), a);
+        S::store(all.as_mut_ptr().add(S::LANES), b);
+        for i in 0..S::LANES {
+            [first[i], second[i]] = of(i).map(|place| all[place]);
+        }
+        (S::load(first.as_ptr()), S::load(second.as_ptr()))
     }
 }
 
@@ -480,6 +508,20 @@ mod x86 {
             unsafe { _mm256_fnmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        fn unzip(a: __m256, b: __m256) -> (__m256, __m256) {
+            unsafe {
+                let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+                (_mm256_shuffle_ps::<0x88>(low, high), _mm256_shuffle_ps::<0xdd>(low, high))
+            }
+        }
+        #[inline(always)]
+        fn zip(a: __m256, b: __m256) -> (__m256, __m256) {
+            unsafe {
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+            }
+        }
+        #[inline(always)]
         fn tree_sums(v: [__m256; 8]) -> [f32; 8] {
             unsafe {
                 // Four sums of vector i in the lower half, of vector i + 4 in the upper one.
@@ -566,6 +608,22 @@ mod x86 {
         #[inline(always)]
         fn mul_sub(a: __m512, b: __m512, c: __m512) -> __m512 {
             unsafe { _mm512_fnmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        fn unzip(a: __m512, b: __m512) -> (__m512, __m512) {
+            unsafe {
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+                (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
+            }
+        }
+        #[inline(always)]
+        fn zip(a: __m512, b: __m512) -> (__m512, __m512) {
+            unsafe {
+                let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+                (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+            }
         }
         #[inline(always)]
         fn tree_sums(v: [__m512; 8]) -> [f32; 8] {
@@ -677,6 +735,38 @@ mod tests {
             let vectors = self.0.each_ref().map(|lanes| unsafe { S::load(lanes.as_ptr()) });
             let expected = self.0.map(|mut lanes| tree_sum(&mut lanes[..S::LANES]));
             [S::tree_sums(vectors), expected]
+        }
+    }
+
+    /// What [`Simd::zip`] makes of two vectors, and what [`Simd::unzip`] makes of that; no lane behind the vector's counts.
+    struct Zips([[f32; WIDEST]; 2]);
+
+    impl Task for Zips {
+        type Output = (usize, [[f32; WIDEST]; 4]);
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Self::Output {
+            let mut got = [[0.0; WIDEST]; 4];
+            // SAFETY: no vector has more lanes.
+            unsafe {
+                let (low, high) = S::zip(S::load(self.0[0].as_ptr()), S::load(self.0[1].as_ptr()));
+                let (a, b) = S::unzip(low, high);
+                for (got, v) in got.iter_mut().zip([low, high, a, b]) {
+                    S::store(got.as_mut_ptr(), v);
+                }
+            }
+            (S::LANES, got)
+        }
+    }
+
+    #[test]
+    fn lanes_are_zipped_and_unzipped() {
+        let vectors = std::array::from_fn(|v| std::array::from_fn(|i| (v * WIDEST + i) as f32));
+        for &isa in Isa::available() {
+            let (lanes, [low, high, a, b]) = isa.run(Zips(vectors));
+            let zipped: Vec<f32> = (0..lanes).flat_map(|i| [vectors[0][i], vectors[1][i]]).collect();
+            assert_eq!([&low[..lanes], &high[..lanes]].concat(), zipped, "{isa}");
+            assert_eq!([&a[..lanes], &b[..lanes]], vectors.each_ref().map(|v| &v[..lanes]), "{isa}");
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Windows {
     /// `step`² phases, by row and column modulo `step`; in each the same taps meet samples.
     pub step: usize,
     /// Zeros before the first sample of that image.
-    lead: isize,
+    pub lead: isize,
 }
 
 impl Windows {
@@ -233,7 +233,7 @@ fn copy_strided(from: &[f32], stride: usize, to: &mut [f32]) {
 
 /// A short copy: vectors of fixed length, the last one overlapping, where a call to `memcpy` would cost more.
 #[inline(always)]
-fn copy_row(from: &[f32], to: &mut [f32]) {
+pub(super) fn copy_row(from: &[f32], to: &mut [f32]) {
     let n = from.len();
     let to = &mut to[..n];
     if n >= 16 {

@@ -9,7 +9,7 @@ use super::{
     Conv, Extents,
     irrep::{Tap, filters},
     layout::{Layout, Windows},
-    panel::{Laid, Product, STRIP, filter_of_entry, multiply, products, step_of_entry},
+    panel::{Laid, Multiplication, Product, STRIP, filter_of_entry, multiply, products, step_of_entry},
     pass::{Finish, Pass, Shared, share_out, shares},
     tile::{finished, tile_rows, tiles},
 };
@@ -254,7 +254,9 @@ impl<const G: usize, const P: usize> Task for Job<'_, G, P> {
         let (panel, sum) = (most * Laid::<G, P>::ENTRIES * S::LANES, rows * P * S::LANES);
         let panels = room(&mut scratch.panels, count * panel);
         let sums = room(&mut scratch.sums, count * sum);
-        sums.fill(0.0);
+        if terms == 0 {
+            sums.fill(0.0);
+        }
         for first in (0..terms).step_by(most) {
             let some = first..terms.min(first + most);
             for (vector, width) in strips() {
@@ -273,7 +275,12 @@ impl<const G: usize, const P: usize> Task for Job<'_, G, P> {
                         let matrix = &phase.matrices[tile_start + matrix * tile.len()..][..steps * tile.len()];
                         tile_start += terms * P * tile.len();
                         let sums = &mut sums[vector * sum + (product.sum * rows + tile.start) * lanes..];
-                        multiply::<S>(panel, matrix, &mut sums[..tile.len() * lanes], width);
+                        let (rows, begin) = (tile.len(), some.start == 0);
+                        multiply::<S>(
+                            rows,
+                            width,
+                            Multiplication { panel, matrix, sums: &mut sums[..rows * lanes], begin },
+                        );
                     }
                 }
             }
@@ -397,7 +404,7 @@ impl<const G: usize, const P: usize> Task for Store<'_, G, P> {
 mod tests {
     use super::*;
     use crate::group_conv::{
-        pass::{Epilogue, Nothing, Plan},
+        pass::{Epilogue, Nothing, Plan, Way},
         tests::{CASES, Case, operands, random},
     };
     use quarterturn_core::Device;
@@ -417,24 +424,24 @@ mod tests {
             let e = Extents::new("test", x.shape(), weight.shape(), conv);
             let dy = random(e.y(), 4, &Device::Cpu);
             for (&isa, exact) in Isa::available().iter().flat_map(|isa| [(isa, true), (isa, false)]) {
-                let run = |packing| {
+                let run = |way: Way| {
                     let epilogue = |channels| Epilogue {
                         scale_shift: (0..channels).map(|c| (1.5, bias.f32s().get(c).copied().unwrap_or(0.5))).collect(),
                         relu: exact,
                     };
                     let mut pass = Pass::forward(&e, conv, exact, epilogue(e.c_out));
-                    pass.packing = packing;
+                    pass.way = way;
                     let mut all = vec![Plan::new(pass, &e, conv, isa, weight.f32s()).over(x.f32s(), &Nothing)];
                     if e.g_in == e.g_out {
                         let mut pass = Pass::adjoint(&e, conv, false, epilogue(e.c_in));
-                        pass.packing = packing;
+                        pass.way = way;
                         all.push(Plan::new(pass, &e, conv, isa, weight.f32s()).over(dy.f32s(), &Nothing));
                     }
                     all
                 };
-                let tiles = run(None);
+                let tiles = run(Way::Tiles);
                 for (terms, vectors, padded) in [(1, 1, 1), (7, 3, 4096), (144, 4, 1 << 20), (10_000, 100, 1 << 20)] {
-                    for (panels, tiles) in run(Some(Packing { terms, vectors, padded })).iter().zip(&tiles) {
+                    for (panels, tiles) in run(Way::Panels(Packing { terms, vectors, padded })).iter().zip(&tiles) {
                         let equal = panels.iter().zip(tiles.iter()).all(|(a, b)| a.to_bits() == b.to_bits());
                         assert!(equal && panels.len() == tiles.len(), "{case:?} {isa} {terms} {vectors} {exact}");
                     }

@@ -167,60 +167,67 @@ impl<const G: usize, const P: usize> Laid<G, P> {
     }
 }
 
-/// `sums += matrixᵀ · panel`: `[row][location]`, `[step][row]` and `[step][location]`, of `width` vectors of locations.
+/// Operands of [`multiply`].
+pub(super) struct Multiplication<'a> {
+    pub panel: &'a [f32],
+    pub matrix: &'a [f32],
+    pub sums: &'a mut [f32],
+    pub begin: bool,
+}
+
+/// `sums += matrixᵀ · panel`: `[row][location]`, `[step][row]` and `[step][location]`, of so many rows, and of `width` vectors of
+/// locations. If the sums `begin`, what stands there counts as 0.
 #[inline(always)]
-pub(super) fn multiply<S: Simd>(panel: &[f32], matrix: &[f32], sums: &mut [f32], width: usize) {
-    match sums.len() / (width * S::LANES) {
-        1 => multiply_rows::<S, 1>(panel, matrix, sums, width),
-        2 => multiply_rows::<S, 2>(panel, matrix, sums, width),
-        3 => multiply_rows::<S, 3>(panel, matrix, sums, width),
-        4 => multiply_rows::<S, 4>(panel, matrix, sums, width),
-        5 => multiply_rows::<S, 5>(panel, matrix, sums, width),
-        6 => multiply_rows::<S, 6>(panel, matrix, sums, width),
-        7 => multiply_rows::<S, 7>(panel, matrix, sums, width),
-        8 => multiply_rows::<S, 8>(panel, matrix, sums, width),
-        9 => multiply_rows::<S, 9>(panel, matrix, sums, width),
-        10 => multiply_rows::<S, 10>(panel, matrix, sums, width),
-        11 => multiply_rows::<S, 11>(panel, matrix, sums, width),
-        12 => multiply_rows::<S, 12>(panel, matrix, sums, width),
+pub(super) fn multiply<S: Simd>(rows: usize, width: usize, operands: Multiplication) {
+    match rows {
+        1 => multiply_rows::<S, 1>(width, operands),
+        2 => multiply_rows::<S, 2>(width, operands),
+        3 => multiply_rows::<S, 3>(width, operands),
+        4 => multiply_rows::<S, 4>(width, operands),
+        5 => multiply_rows::<S, 5>(width, operands),
+        6 => multiply_rows::<S, 6>(width, operands),
+        7 => multiply_rows::<S, 7>(width, operands),
+        8 => multiply_rows::<S, 8>(width, operands),
+        9 => multiply_rows::<S, 9>(width, operands),
+        10 => multiply_rows::<S, 10>(width, operands),
+        11 => multiply_rows::<S, 11>(width, operands),
+        12 => multiply_rows::<S, 12>(width, operands),
         rows => unreachable!("a tile of {rows} rows"),
     }
 }
 
 #[inline(always)]
-fn multiply_rows<S: Simd, const M: usize>(panel: &[f32], matrix: &[f32], sums: &mut [f32], width: usize) {
+fn multiply_rows<S: Simd, const M: usize>(width: usize, operands: Multiplication) {
     // `const`: what is never run is not compiled.
     if const { M > tile_rows::<1>(S::REGISTERS) } {
         unreachable!("a tile of {M} rows");
     }
     match width {
-        1 => S::run(Multiply::<M, 1> { panel, matrix, sums }),
-        STRIP => S::run(Multiply::<M, STRIP> { panel, matrix, sums }),
+        1 => S::run(Multiply::<M, 1>(operands)),
+        STRIP => S::run(Multiply::<M, STRIP>(operands)),
         width => unreachable!("a strip of {width} vectors"),
     }
 }
 
 /// [`multiply`] for `M` rows and `V` vectors. A function of its own, or else what surrounds it takes registers from the loop.
-struct Multiply<'a, const M: usize, const V: usize> {
-    panel: &'a [f32],
-    matrix: &'a [f32],
-    sums: &'a mut [f32],
-}
+struct Multiply<'a, const M: usize, const V: usize>(Multiplication<'a>);
 
 impl<const M: usize, const V: usize> Task for Multiply<'_, M, V> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Multiply { panel, matrix, sums } = self;
+        let Multiplication { panel, matrix, sums, begin } = self.0;
         let steps = matrix.len() / M;
         assert!(panel.len() >= steps * V * S::LANES && sums.len() >= M * V * S::LANES);
         let (mut panel, mut matrix) = (panel.as_ptr(), matrix.as_ptr());
         let mut acc = [[S::splat(0.0); V]; M];
-        for m in 0..M {
-            for v in 0..V {
-                // SAFETY: asserted above.
-                acc[m][v] = unsafe { S::load(sums.as_ptr().add((m * V + v) * S::LANES)) };
+        if !begin {
+            for m in 0..M {
+                for v in 0..V {
+                    // SAFETY: asserted above.
+                    acc[m][v] = unsafe { S::load(sums.as_ptr().add((m * V + v) * S::LANES)) };
+                }
             }
         }
         for _ in 0..steps {

@@ -6,6 +6,7 @@ use super::{
     layout::{Layout, Windows},
     packed::{InPanels, Packing},
     tile::{Later, Results, Sums, sums, tile_rows, tile_vectors, tiles},
+    winograd::InSquares,
 };
 use crate::{
     Group,
@@ -172,8 +173,28 @@ pub(super) struct Pass {
     /// Elements of the result that are summed on their own, as plain convolutions: 1 where the irreps do it for all at once.
     apart: usize,
     pub epilogue: Epilogue,
-    /// How panels are made, where they pay.
-    pub packing: Option<Packing>,
+    pub way: Way,
+}
+
+/// How the sums of a pass are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way {
+    /// Tile by tile ([`super::tile`]).
+    Tiles,
+    /// Of wide layers, in panels ([`super::packed`]), if a padded plane is small enough to be taken whole.
+    Panels(Packing),
+    /// Of plain 3×3 convolutions, by Winograd's products ([`super::winograd`]).
+    Squares,
+}
+
+impl Way {
+    fn of(e: &Extents, conv: Conv, exact: bool, (rows, cols): (usize, usize), terms: usize) -> Self {
+        match Packing::of(conv.group, exact, rows, terms) {
+            _ if InSquares::pays(e, conv, rows, cols) => Way::Squares,
+            Some(packing) => Way::Panels(packing),
+            None => Way::Tiles,
+        }
+    }
 }
 
 impl Pass {
@@ -187,7 +208,7 @@ impl Pass {
             planes: e.g_in,
             apart: 1,
             epilogue,
-            packing: Packing::of(conv.group, exact, e.c_out, e.c_in * taps(e, conv.group).len()),
+            way: Way::of(e, conv, exact, (e.c_out, e.c_in), e.c_in * taps(e, conv.group).len()),
         }
     }
 
@@ -207,7 +228,7 @@ impl Pass {
             planes: e.g_in,
             apart,
             epilogue,
-            packing: Packing::of(conv.group, exact, e.c_in, terms).filter(|_| apart == 1),
+            way: if apart == 1 { Way::of(e, conv, exact, (e.c_in, e.c_out), terms) } else { Way::Tiles },
         }
     }
 
@@ -330,6 +351,7 @@ struct Phase<const G: usize> {
 
 /// A pass with its filters, for any batch of images of one size: by the group, and the products that a term takes.
 pub(super) enum Plan {
+    Squares(InSquares),
     Z2(PlanOf<1, 1>),
     P4(PlanOf<4, 4>),
     Gauss(PlanOf<4, GAUSS>),
@@ -339,6 +361,7 @@ pub(super) enum Plan {
 impl Plan {
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
         match (conv.group, pass.exact) {
+            _ if matches!(pass.way, Way::Squares) => Plan::Squares(InSquares::new(pass, e, conv, isa, weight)),
             _ if pass.apart > 1 => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
             (Group::C1, _) => Plan::Z2(PlanOf::new(pass, e, conv, isa, weight)),
             (Group::C4, true) => Plan::P4(PlanOf::new(pass, e, conv, isa, weight)),
@@ -350,6 +373,7 @@ impl Plan {
     /// The results for the images `source`, each image's finished by `finish`.
     pub(super) fn over(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
         match self {
+            Plan::Squares(plan) => plan.over_images(source, finish),
             Plan::Z2(plan) => plan.over_images(source, finish),
             Plan::P4(plan) => plan.over_images(source, finish),
             Plan::Gauss(plan) => plan.over_images(source, finish),
@@ -366,9 +390,11 @@ pub(super) enum PlanOf<const G: usize, const P: usize> {
 
 impl<const G: usize, const P: usize> PlanOf<G, P> {
     fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
-        match pass.packing.zip(pass.packed_layout()) {
-            Some((packing, layout)) => PlanOf::Panels(InPanels::new(pass, packing, layout, e, conv, isa, weight)),
-            None => PlanOf::Tiles(InTiles::new(pass, e, conv, isa, weight)),
+        match (pass.way, pass.packed_layout()) {
+            (Way::Panels(packing), Some(layout)) => {
+                PlanOf::Panels(InPanels::new(pass, packing, layout, e, conv, isa, weight))
+            }
+            _ => PlanOf::Tiles(InTiles::new(pass, e, conv, isa, weight)),
         }
     }
 
