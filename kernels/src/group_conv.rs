@@ -16,6 +16,7 @@ mod depthwise;
 mod gpu;
 mod gradient;
 mod gradient_panels;
+mod gradient_squares;
 mod irrep;
 mod kept;
 mod layout;

@@ -1,7 +1,7 @@
 //! Weight gradient on the CPU: dψ̃ = Σ dŷ · F̂ᵀ over all locations of all images, for every pair of channels and every tap.
 
 use super::{
-    Conv, Extents, gradient_panels,
+    Conv, Extents, gradient_panels, gradient_squares,
     irrep::{GAUSS, spread_gradient, taps, transform},
     layout::{Layout, Windows},
     tile::{Correlation, LANES, Later, correlations, gradient_tile, tiles},
@@ -51,14 +51,64 @@ fn layout(e: &Extents, conv: Conv) -> Layout {
 /// Gradients of weight and bias; that of the bias only where dy is given. It is only made of images that are taken whole.
 pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradient) -> (HostBuffer, HostBuffer) {
     match conv.group {
-        Group::C1 => over_images::<1, 1>(e, conv, isa, x, dy),
-        Group::C4 => over_images::<4, GAUSS>(e, conv, isa, x, dy),
-        Group::D4 => over_images::<8, 8>(e, conv, isa, x, dy),
+        _ if gradient_squares::pay(e, conv) => gradient_squares::dw(e, conv, isa, x, dy),
+        Group::C1 => of_group::<1, 1>(e, conv, isa, x, dy),
+        Group::C4 => of_group::<4, GAUSS>(e, conv, isa, x, dy),
+        Group::D4 => of_group::<8, 8>(e, conv, isa, x, dy),
     }
 }
 
-/// What all images share.
-struct Plan<const G: usize> {
+fn of_group<const G: usize, const P: usize>(
+    e: &Extents,
+    conv: Conv,
+    isa: Isa,
+    x: &[f32],
+    dy: ResultGradient,
+) -> (HostBuffer, HostBuffer) {
+    let taps = taps(e, conv.group);
+    if gradient_panels::pay(e, conv) {
+        return gradient_panels::dw::<G, P>(e, conv, isa, &taps, x, dy, gradient_panels::FLOATS);
+    }
+    let plan = InTiles::<G>::new(e, conv, isa, &taps);
+    let (sums, bias) = over_images(&plan, x, dy);
+    let tile_of: Vec<Range<usize>> = plan.tiles().flat_map(|tile| vec![tile.clone(); tile.len()]).collect();
+    let gradient = |o: usize, c: usize, t: usize| -> [f32; G] {
+        let tile = &tile_of[o];
+        let at = tile.start * plan.filters() + ((c * taps.len() + t) * tile.len() + o - tile.start) * G;
+        sums[at..at + G].try_into().expect("G floats")
+    };
+    let mut dweight = HostBuffer::zeros(e.weight().len());
+    spread_gradient::<G>(e, conv.group, &taps, gradient, &mut dweight);
+    (dweight, bias)
+}
+
+/// How the sums over some images are made.
+pub(super) trait Plan: Sync {
+    /// Copies of the images that are summed together. They are made once for several partial gradients: zeros around and
+    /// between the samples stay in place.
+    type Copies;
+    fn copies(&self) -> Self::Copies;
+    fn extents(&self) -> &Extents;
+    /// Images that are summed together: several of small ones.
+    fn together(&self) -> usize;
+    /// Whether the next images are fetched ahead.
+    fn fetches_ahead(&self) -> bool;
+    /// Sums that each channel of the result has.
+    fn filters(&self) -> usize;
+    /// Adds what some images contribute to the sums, and to the gradient of the bias, if it is wanted.
+    fn add(&self, images: Together, copies: &mut Self::Copies, sums: &mut [f32], bias: Option<&mut [f32]>);
+}
+
+/// Images that are summed together.
+pub(super) struct Together<'a> {
+    pub x: &'a [f32],
+    pub dy: &'a [f32],
+    /// What is accessed next.
+    pub later: [Later; 5],
+}
+
+/// Sums over the locations of a padded copy, tile by tile of channels.
+struct InTiles<const G: usize> {
     e: Extents,
     isa: Isa,
     layout: Layout,
@@ -72,7 +122,7 @@ struct Plan<const G: usize> {
     locations: usize,
 }
 
-impl<const G: usize> Plan<G> {
+impl<const G: usize> InTiles<G> {
     fn new(e: &Extents, conv: Conv, isa: Isa, taps: &[super::irrep::Tap]) -> Self {
         let (planes, layout) = (e.c_in * e.g_in, layout(e, conv));
         let locations = layout.locations(layout.band(0).len()).next_multiple_of(LANES);
@@ -84,7 +134,7 @@ impl<const G: usize> Plan<G> {
                 })
             })
         });
-        Plan {
+        InTiles {
             e: *e,
             isa,
             layout,
@@ -99,81 +149,75 @@ impl<const G: usize> Plan<G> {
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<G> {
         tiles(self.e.c_out, gradient_tile::<G>(self.isa))
     }
+}
+
+impl<const G: usize> Plan for InTiles<G> {
+    type Copies = Copies;
+
+    fn copies(&self) -> Copies {
+        let left = self.e.c_out * G * self.locations;
+        Copies { padded: HostBuffer::zeros(self.together * self.padded), left: HostBuffer::zeros(self.together * left) }
+    }
+
+    fn extents(&self) -> &Extents {
+        &self.e
+    }
+
+    fn together(&self) -> usize {
+        self.together
+    }
+
+    /// Large images are not fetched ahead: they do not fit the second cache.
+    fn fetches_ahead(&self) -> bool {
+        self.layout.bands() == 1
+    }
 
     /// Gradients of ψ̃ of one channel.
     fn filters(&self) -> usize {
         self.offsets.len() * G
     }
 
-    /// The sums over some images: dψ̃ tile by tile `[term][row][filter]`, and the gradient of the bias. What is made of dy is
-    /// kept in `kept`, if there; `copies` are overwritten.
-    fn partial(
+    /// The sums are tile by tile `[term][row][filter]`.
+    fn add(
         &self,
-        x: &[f32],
-        dy: &ResultGradient,
-        images: Range<usize>,
-        kept: Option<&mut [f32]>,
+        images: Together,
         Copies { padded, left }: &mut Copies,
-    ) -> (HostBuffer, HostBuffer) {
-        let Plan { e, isa, layout, together, padded: padded_len, locations, .. } = self;
+        sums: &mut [f32],
+        mut bias: Option<&mut [f32]>,
+    ) {
+        let InTiles { e, isa, layout, padded: padded_len, locations, .. } = self;
+        let Together { x, dy, later } = images;
         let (image_x, image_y) = (e.x().len() / e.batch, e.y().len() / e.batch);
         let left_len = e.c_out * G * locations;
-        let mut sums = HostBuffer::zeros(e.c_out * self.filters());
-        let mut bias = HostBuffer::zeros(e.c_out);
-        let mut made = match (dy, kept) {
-            (_, Some(kept)) => Room::Kept(kept),
-            (ResultGradient::Made { .. }, None) => Room::Scratch(HostBuffer::scratch(together * image_y)),
-            (ResultGradient::Given(_), None) => Room::Scratch(HostBuffer::scratch(0)),
-        };
-        // No bias reaches through the norm that dy is made by.
-        let wants_sums = matches!(dy, ResultGradient::Given(_));
-        for first in images.clone().step_by(*together) {
-            let end = images.end.min(first + together);
-            let these = |all| images_of(all, first..end, e.batch);
-            // Large images are not fetched ahead: they do not fit the second cache.
-            let next = if layout.bands() == 1 { end..e.batch.min(end + together) } else { 0..0 };
-            let next = |all| Later::from(images_of(all, next.clone(), e.batch));
-            let none = Later::default();
-            let (x, dy, later) = match dy {
-                ResultGradient::Given(dy) => (these(x), these(dy), [next(x), next(dy), none, none, none]),
-                ResultGradient::Made { image, reads: [a, b, c], .. } => {
-                    let (made, room) = made.of((end - first) * image_y);
-                    for_each_chunk(made, image_y, 1, &|i, made| image(first + i, made));
-                    (these(x), &*made, [next(x), next(a), next(b), next(c), room])
-                }
-            };
-            for band in (0..layout.bands()).map(|i| layout.band(i)) {
-                if layout.bands() > 1 {
-                    padded.fill(0.0);
-                    left.fill(0.0);
-                }
-                let operands = x.chunks(image_x).zip(dy.chunks(image_y));
-                let operands = operands.zip(padded.chunks_mut(*padded_len).zip(left.chunks_mut(left_len)));
-                let of_images = map_items(operands, 1, |_, ((x, dy), (padded, left))| {
-                    isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left, wants_sums })
-                });
-                for of_image in of_images {
-                    bias.iter_mut().zip(of_image).for_each(|(sum, v)| *sum += v);
-                }
-                let mut rest = &mut sums[..];
-                let mut jobs = Vec::new();
-                for rows in self.tiles() {
-                    let (tile, after) = rest.split_at_mut(rows.len() * self.filters());
-                    jobs.push((rows, tile));
-                    rest = after;
-                }
-                map_items(jobs.into_iter(), 1, |_, (rows, sums)| {
-                    let images = end - first;
-                    isa.run(OneTile { plan: self, images, padded, left, rows, later, sums });
-                });
+        for band in (0..layout.bands()).map(|i| layout.band(i)) {
+            if layout.bands() > 1 {
+                padded.fill(0.0);
+                left.fill(0.0);
             }
+            let operands = x.chunks(image_x).zip(dy.chunks(image_y));
+            let operands = operands.zip(padded.chunks_mut(*padded_len).zip(left.chunks_mut(left_len)));
+            let wants_sums = bias.is_some();
+            let of_images = map_items(operands, 1, |_, ((x, dy), (padded, left))| {
+                isa.run(Prepare { plan: self, x, dy, band: band.clone(), padded, left, wants_sums })
+            });
+            for of_image in of_images {
+                bias.iter_mut().flat_map(|bias| bias.iter_mut()).zip(of_image).for_each(|(sum, v)| *sum += v);
+            }
+            let mut rest = &mut sums[..];
+            let mut jobs = Vec::new();
+            for rows in self.tiles() {
+                let (tile, after) = rest.split_at_mut(rows.len() * self.filters());
+                jobs.push((rows, tile));
+                rest = after;
+            }
+            map_items(jobs.into_iter(), 1, |_, (rows, sums)| {
+                let images = x.len() / image_x;
+                isa.run(OneTile { plan: self, images, padded, left, rows, later, sums });
+            });
         }
-        (sums, bias)
     }
 }
 
-/// Copies of the images that are summed together. They are made once for several partial gradients: the zeros around and
-/// between the samples stay in place.
 struct Copies {
     /// x, in padded planes.
     padded: HostBuffer,
@@ -181,11 +225,45 @@ struct Copies {
     left: HostBuffer,
 }
 
-impl Copies {
-    fn new<const G: usize>(plan: &Plan<G>) -> Self {
-        let left = plan.e.c_out * G * plan.locations;
-        Copies { padded: HostBuffer::zeros(plan.together * plan.padded), left: HostBuffer::zeros(plan.together * left) }
+/// The sums over some images, and the gradient of the bias. What is made of dy is kept in `kept`, if there; `copies` are
+/// overwritten.
+fn partial<P: Plan>(
+    plan: &P,
+    x: &[f32],
+    dy: &ResultGradient,
+    images: Range<usize>,
+    kept: Option<&mut [f32]>,
+    copies: &mut P::Copies,
+) -> (HostBuffer, HostBuffer) {
+    let (e, together) = (plan.extents(), plan.together());
+    let image_y = e.y().len() / e.batch;
+    let mut sums = HostBuffer::zeros(e.c_out * plan.filters());
+    let mut bias = HostBuffer::zeros(e.c_out);
+    let mut made = match (dy, kept) {
+        (_, Some(kept)) => Room::Kept(kept),
+        (ResultGradient::Made { .. }, None) => Room::Scratch(HostBuffer::scratch(together * image_y)),
+        (ResultGradient::Given(_), None) => Room::Scratch(HostBuffer::scratch(0)),
+    };
+    for first in images.clone().step_by(together) {
+        let end = images.end.min(first + together);
+        let these = |all| images_of(all, first..end, e.batch);
+        let next = if plan.fetches_ahead() { end..e.batch.min(end + together) } else { 0..0 };
+        let next = |all| Later::from(images_of(all, next.clone(), e.batch));
+        let none = Later::default();
+        let (x, dy, later, bias) = match dy {
+            ResultGradient::Given(dy) => {
+                (these(x), these(dy), [next(x), next(dy), none, none, none], Some(&mut bias[..]))
+            }
+            ResultGradient::Made { image, reads: [a, b, c], .. } => {
+                let (made, room) = made.of((end - first) * image_y);
+                for_each_chunk(made, image_y, 1, &|i, made| image(first + i, made));
+                // No bias reaches through the norm that dy is made by.
+                (these(x), &*made, [next(x), next(a), next(b), next(c), room], None)
+            }
+        };
+        plan.add(Together { x, dy, later }, copies, &mut sums, bias);
     }
+    (sums, bias)
 }
 
 /// Of an array with as much for every image of a batch, that of some images.
@@ -216,22 +294,13 @@ impl Room<'_> {
     }
 }
 
-fn over_images<const G: usize, const P: usize>(
-    e: &Extents,
-    conv: Conv,
-    isa: Isa,
-    x: &[f32],
-    mut dy: ResultGradient,
-) -> (HostBuffer, HostBuffer) {
-    let taps = taps(e, conv.group);
-    if gradient_panels::pay(e, conv) {
-        return gradient_panels::dw::<G, P>(e, conv, isa, &taps, x, dy, gradient_panels::FLOATS);
-    }
-    let plan = Plan::<G>::new(e, conv, isa, &taps);
+/// The sums over all images, and the gradient of the bias.
+pub(super) fn over_images<P: Plan>(plan: &P, x: &[f32], mut dy: ResultGradient) -> (HostBuffer, HostBuffer) {
+    let e = plan.extents();
     // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the
     // same bits.
     let most = (PARTIAL_FLOATS / (e.c_out * plan.filters())).clamp(1, PARTIAL_GRADIENTS);
-    let images = e.batch.div_ceil(most).next_multiple_of(plan.together.min(e.batch));
+    let images = e.batch.div_ceil(most).next_multiple_of(plan.together().min(e.batch));
     let kept = match &mut dy {
         ResultGradient::Made { kept, .. } => kept.take(),
         ResultGradient::Given(_) => None,
@@ -241,8 +310,8 @@ fn over_images<const G: usize, const P: usize>(
     let partial = map_items_init(
         parts,
         1,
-        || Copies::new(&plan),
-        |copies, _, (first, kept)| plan.partial(x, &dy, first..e.batch.min(first + images), kept, copies),
+        || plan.copies(),
+        |copies, _, (first, kept)| partial(plan, x, &dy, first..e.batch.min(first + images), kept, copies),
     );
     let mut partial = partial.into_iter();
     let (mut sums, mut bias) = partial.next().expect("a batch has an image");
@@ -253,21 +322,12 @@ fn over_images<const G: usize, const P: usize>(
         });
         bias.iter_mut().zip(b.iter()).for_each(|(sum, v)| *sum += v);
     }
-
-    let tile_of: Vec<Range<usize>> = plan.tiles().flat_map(|tile| vec![tile.clone(); tile.len()]).collect();
-    let gradient = |o: usize, c: usize, t: usize| -> [f32; G] {
-        let tile = &tile_of[o];
-        let at = tile.start * plan.filters() + ((c * taps.len() + t) * tile.len() + o - tile.start) * G;
-        sums[at..at + G].try_into().expect("G floats")
-    };
-    let mut dweight = HostBuffer::zeros(e.weight().len());
-    spread_gradient::<G>(e, conv.group, &taps, gradient, &mut dweight);
-    (dweight, bias)
+    (sums, bias)
 }
 
 /// Pads a band of x, and transforms dy there; returns its sums per channel, if wanted.
 struct Prepare<'a, const G: usize> {
-    plan: &'a Plan<G>,
+    plan: &'a InTiles<G>,
     x: &'a [f32],
     dy: &'a [f32],
     band: Range<usize>,
@@ -282,7 +342,7 @@ impl<const G: usize> Task for Prepare<'_, G> {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Vec<f32> {
-        let Prepare { plan: Plan { e, layout, locations, .. }, x, dy, band, padded, left, wants_sums } = self;
+        let Prepare { plan: InTiles { e, layout, locations, .. }, x, dy, band, padded, left, wants_sums } = self;
         layout.pad(x, band.clone(), padded);
         let (area, cols, pitch) = (e.out_height * e.out_width, e.out_width, layout.pitch());
         let mut bias = Vec::with_capacity(e.c_out);
@@ -322,7 +382,7 @@ pub(super) fn load_padded<S: Simd>(from: &[f32]) -> S::V {
 
 /// Adds to the gradients of ψ̃ of one tile of channels what some images contribute.
 struct OneTile<'a, const G: usize> {
-    plan: &'a Plan<G>,
+    plan: &'a InTiles<G>,
     images: usize,
     padded: &'a [f32],
     left: &'a [f32],
@@ -338,7 +398,7 @@ impl<const G: usize> Task for OneTile<'_, G> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let OneTile { plan, images, padded, left, rows, later, sums } = self;
-        let Plan { e, offsets, locations, padded: padded_len, .. } = plan;
+        let InTiles { e, offsets, locations, padded: padded_len, .. } = plan;
         let reach = offsets.iter().flatten().max().expect("a filter has a tap") + locations;
         assert!(*padded_len >= reach && padded.len() >= images * padded_len);
         assert!(left.len() >= images * e.c_out * G * locations && rows.end <= e.c_out);

@@ -188,9 +188,9 @@ pub(super) enum Way {
 }
 
 impl Way {
-    fn of(e: &Extents, conv: Conv, exact: bool, (rows, cols): (usize, usize), terms: usize) -> Self {
+    fn of(e: &Extents, conv: Conv, exact: bool, rows: usize, terms: usize) -> Self {
         match Packing::of(conv.group, exact, rows, terms) {
-            _ if InSquares::pays(e, conv, rows, cols) => Way::Squares,
+            _ if InSquares::pays(e, conv) => Way::Squares,
             Some(packing) => Way::Panels(packing),
             None => Way::Tiles,
         }
@@ -208,7 +208,7 @@ impl Pass {
             planes: e.g_in,
             apart: 1,
             epilogue,
-            way: Way::of(e, conv, exact, (e.c_out, e.c_in), e.c_in * taps(e, conv.group).len()),
+            way: Way::of(e, conv, exact, e.c_out, e.c_in * taps(e, conv.group).len()),
         }
     }
 
@@ -228,7 +228,7 @@ impl Pass {
             planes: e.g_in,
             apart,
             epilogue,
-            way: if apart == 1 { Way::of(e, conv, exact, (e.c_in, e.c_out), terms) } else { Way::Tiles },
+            way: if apart == 1 { Way::of(e, conv, exact, e.c_in, terms) } else { Way::Tiles },
         }
     }
 

@@ -18,7 +18,7 @@
 use super::{
     Conv, Extents,
     irrep::Filter,
-    layout::copy_row,
+    layout::{Windows, copy_row},
     packed::pieces,
     panel::{Multiplication, STRIP, multiply},
     pass::{Finish, Pass, Shared, share_out, shares},
@@ -33,7 +33,7 @@ use quarterturn_core::HostBuffer;
 use std::ops::Range;
 
 /// Entries of a transformed square, and of a transformed filter.
-const ENTRIES: usize = 16;
+pub(super) const ENTRIES: usize = 16;
 /// Vectors of [`WIDEST`] squares that are laid down and multiplied together.
 const VECTORS: usize = 4;
 /// Squares of the images that a job takes together, at least.
@@ -58,11 +58,13 @@ pub(super) struct InSquares {
 }
 
 impl InSquares {
-    /// Whether it pays for a convolution to `rows` channels from `cols`. Measured: `benches/results/2026-11-28-cpu.md`.
-    pub(super) fn pays(e: &Extents, conv: Conv, rows: usize, cols: usize) -> bool {
+    /// Whether it pays. Measured: `benches/results/2026-11-28-cpu.md`.
+    pub(super) fn pays(e: &Extents, conv: Conv) -> bool {
         let plain = conv.group == Group::C1 && e.k == 3 && conv.stride == 1 && conv.dilation == 1;
         // Beyond that, the combined samples of an image would take 64 MB.
-        plain && rows.min(cols) >= 16 && 2 * cols * e.height.max(e.out_height) * e.width.max(e.out_width) <= 1 << 24
+        plain
+            && e.c_in.min(e.c_out) >= 16
+            && 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width) <= 1 << 24
     }
 
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
@@ -80,7 +82,7 @@ impl InSquares {
         let batch = source.len() / image;
         let mut y = HostBuffer::scratch(batch * result);
         let shared = Shared(y.as_mut_ptr());
-        let combined = Combined::of(self);
+        let combined = Combined::of(&pass.windows, pass.cols);
         let together = TOGETHER.div_ceil(squares.0 * squares.1).min(batch);
         let jobs = batch.div_ceil(together);
         if *shares == 1 || jobs >= 2 * shares {
@@ -91,7 +93,7 @@ impl InSquares {
                     for (i, n) in images.clone().enumerate() {
                         let to = scratch.combined.image_mut(i);
                         isa.run(Combine {
-                            plan: self,
+                            combined: &combined,
                             source: &source[n * image..][..image],
                             plane: &mut scratch.plane,
                             to,
@@ -115,8 +117,8 @@ impl InSquares {
         let mut all = Images::new(combined, batch);
         let (inner, stride) = (&mut all.floats[MARGIN..], combined.image);
         for_each_chunk(&mut inner[..batch * stride], stride, 1, &|n, to| {
-            let mut plane = Scratch::plane(combined);
-            isa.run(Combine { plan: self, source: &source[n * image..][..image], plane: &mut plane, to });
+            let source = &source[n * image..][..image];
+            isa.run(Combine { combined: &combined, source, plane: &mut combined.plane(), to });
         });
         let vectors = (batch * squares.0 * squares.1).div_ceil(WIDEST);
         let jobs: Vec<_> = tiles(vectors, VECTORS.min(vectors.div_ceil(*shares))).collect();
@@ -233,7 +235,13 @@ fn four_taps<S: Simd>(g: [S::V; 3]) -> [S::V; 4] {
 /// the outer, then the inner combinations. So for all squares of an image, in a row, each of the four rows of samples lies
 /// a constant distance away.
 #[derive(Clone, Copy)]
-struct Combined {
+pub(super) struct Combined {
+    channels: usize,
+    /// Extents of the source, and zeros before its first sample.
+    source: (usize, usize),
+    lead: isize,
+    /// Rows and columns of squares.
+    squares: (usize, usize),
     /// Floats of a row.
     row: usize,
     /// Floats of all rows of one kind: rows one after another, and what the last vector may reach behind.
@@ -246,32 +254,46 @@ struct Combined {
 }
 
 impl Combined {
-    fn of(plan: &InSquares) -> Self {
-        let (rows, cols) = plan.squares;
+    pub(super) fn of(windows: &Windows, channels: usize) -> Self {
+        let (rows, cols) = (windows.result.0.div_ceil(2), windows.result.1.div_ceil(2));
         let kind = (rows + 1) * 2 * cols + WIDEST;
         Combined {
+            channels,
+            source: windows.source,
+            lead: windows.lead,
+            squares: (rows, cols),
             row: 2 * cols,
             kind,
             channel: 4 * kind,
-            image: plan.pass.cols * 4 * kind,
+            image: channels * 4 * kind,
             rows: 2 * rows + 2,
             pitch: 2 * cols + 2 + WIDEST,
         }
     }
+
+    /// Of an image.
+    pub(super) fn squares(&self) -> usize {
+        self.squares.0 * self.squares.1
+    }
+
+    /// A padded plane of zeros.
+    pub(super) fn plane(&self) -> HostBuffer {
+        HostBuffer::zeros(self.rows * self.pitch)
+    }
 }
 
 /// The combined samples of some images.
-struct Images {
+pub(super) struct Images {
     combined: Combined,
     floats: HostBuffer,
 }
 
 impl Images {
-    fn new(combined: Combined, images: usize) -> Self {
+    pub(super) fn new(combined: Combined, images: usize) -> Self {
         Images { combined, floats: HostBuffer::scratch(images * combined.image + 2 * MARGIN) }
     }
 
-    fn image_mut(&mut self, i: usize) -> &mut [f32] {
+    pub(super) fn image_mut(&mut self, i: usize) -> &mut [f32] {
         let image = self.combined.image;
         &mut self.floats[MARGIN + i * image..][..image]
     }
@@ -286,22 +308,17 @@ struct Scratch {
 
 impl Scratch {
     fn new(combined: Combined, images: usize) -> Self {
-        Scratch { plane: Self::plane(combined), combined: Images::new(combined, images), panels: Panels::default() }
-    }
-
-    /// A padded plane of zeros.
-    fn plane(combined: Combined) -> HostBuffer {
-        HostBuffer::zeros(combined.rows * combined.pitch)
+        Scratch { plane: combined.plane(), combined: Images::new(combined, images), panels: Panels::default() }
     }
 }
 
 /// Combines the samples of an image.
-struct Combine<'a> {
-    plan: &'a InSquares,
-    source: &'a [f32],
-    /// Its border has zeros.
-    plane: &'a mut [f32],
-    to: &'a mut [f32],
+pub(super) struct Combine<'a> {
+    pub combined: &'a Combined,
+    pub source: &'a [f32],
+    /// [`Combined::plane`]: its border stays zero.
+    pub plane: &'a mut [f32],
+    pub to: &'a mut [f32],
 }
 
 impl Task for Combine<'_> {
@@ -309,10 +326,8 @@ impl Task for Combine<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Combine { plan, source, plane, to } = self;
-        let Combined { row, kind, channel, rows, pitch, .. } = Combined::of(plan);
-        let (height, width) = plan.pass.windows.source;
-        let lead = plan.pass.windows.lead;
+        let Combine { combined, source, plane, to } = self;
+        let Combined { source: (height, width), lead, row, kind, channel, rows, pitch, .. } = *combined;
         let inside = |extent: usize, padded: usize| {
             let start = lead.max(0).min(padded as isize);
             start as usize..(extent as isize + lead).clamp(start, padded as isize) as usize
@@ -324,7 +339,7 @@ impl Task for Combine<'_> {
             unsafe { S::load(lanes.as_ptr()) }
         };
         let (odd, even, sign) = (bits(!0, 0), bits(0, !0), bits(1 << 31, 0));
-        assert!(plane.len() >= rows * pitch && pitch >= row + 2 + S::LANES && to.len() >= plan.pass.cols * channel);
+        assert!(plane.len() >= rows * pitch && pitch >= row + 2 + S::LANES && to.len() >= combined.image);
         for (samples, to) in source.chunks_exact(height * width).zip(to.chunks_exact_mut(channel)) {
             if !across.is_empty() {
                 for r in down.clone() {
@@ -401,7 +416,7 @@ impl Task for Job<'_, '_> {
             for (vector, width) in strips() {
                 let panels = &mut panels[vector * panel..][..width * panel];
                 let at = start + vector * S::LANES;
-                S::run(Pack { plan, images, channels: channels.clone(), combined, at, width, panels });
+                S::run(Pack { images, channels: channels.clone(), combined, at, width, panels });
             }
             for tile in tiles(rows, tile_rows::<1>(S::REGISTERS)) {
                 for (vector, width) in strips() {
@@ -439,15 +454,15 @@ impl Task for Job<'_, '_> {
     }
 }
 
-/// Lays down some channels of a strip of `width` vectors of squares, from `at` on: Bᵀ d B.
-struct Pack<'a> {
-    plan: &'a InSquares,
-    images: usize,
-    channels: Range<usize>,
-    combined: &'a Images,
-    at: usize,
-    width: usize,
-    panels: &'a mut [f32],
+/// Lays down some channels of `width` vectors of squares, from `at` on: Bᵀ d B, `[entry][channel][square]`. Behind the last
+/// square there are zeros.
+pub(super) struct Pack<'a> {
+    pub images: usize,
+    pub channels: Range<usize>,
+    pub combined: &'a Images,
+    pub at: usize,
+    pub width: usize,
+    pub panels: &'a mut [f32],
 }
 
 impl Task for Pack<'_> {
@@ -455,11 +470,10 @@ impl Task for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Pack { plan, images, ref channels, combined: Images { combined, floats }, at, width, ref panels } = self;
-        let of_image = plan.squares.0 * plan.squares.1;
-        assert!(channels.end <= plan.pass.cols && floats.len() >= images * combined.image + 2 * MARGIN);
+        let Pack { images, ref channels, combined: Images { combined, floats }, at, width, ref panels } = self;
+        let of_image = combined.squares();
+        assert!(channels.end <= combined.channels && floats.len() >= images * combined.image + 2 * MARGIN);
         assert!(panels.len() >= ENTRIES * channels.len() * width * S::LANES);
-        assert!(at + (width - 1) * S::LANES < images * of_image);
         let mut strip = self;
         for v in 0..width {
             let (mut from, mut lanes) = ([0; WIDEST], std::array::from_fn(|_| 0..0));
@@ -473,8 +487,8 @@ impl Task for Pack<'_> {
             // over them by a margin.
             unsafe {
                 match count {
-                    1 => strip.vector::<S, 1>(v, &from, &lanes),
-                    2 => strip.vector::<S, 2>(v, &from, &lanes),
+                    1 if lanes[0].len() == 2 * S::LANES => strip.vector::<S, 1>(v, &from, &lanes),
+                    0..=2 => strip.vector::<S, 2>(v, &from, &lanes),
                     _ => strip.vector::<S, WIDEST>(v, &from, &lanes),
                 }
             }
@@ -651,7 +665,7 @@ mod tests {
         for case in CASES {
             let (x, weight, bias, conv) = operands(case, &Device::Cpu);
             let e = Extents::new("test", x.shape(), weight.shape(), conv);
-            assert!(InSquares::pays(&e, conv, e.c_out, e.c_in), "{case:?}");
+            assert!(InSquares::pays(&e, conv), "{case:?}");
             let dy = random(e.y(), 4, &Device::Cpu);
             let epilogue = |channels, relu| Epilogue {
                 scale_shift: (0..channels).map(|c| (1.5, bias.f32s().get(c).copied().unwrap_or(0.5))).collect(),
