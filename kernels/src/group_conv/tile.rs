@@ -3,6 +3,7 @@
 
 use super::irrep::{add_product_vjp, add_products, from_products, inverse, transform, value_factors};
 use crate::simd::{Isa, Simd, Task, WIDEST};
+use quarterturn_core::HostBuffer;
 use std::{
     ops::Range,
     sync::atomic::{Ordering, compiler_fence},
@@ -348,8 +349,10 @@ const fn correlation_rows<S: Simd, const G: usize>() -> usize {
         (16, 1) => 4,
         (16, 4) => 5,
         (16, _) => 2,
-        (_, 1) => 2,
-        _ => 1,
+        (_, 1) => 4,
+        (_, 4) => 2,
+        // Of vectors of 8 lanes: see [`laid_down`].
+        _ => 6,
     }
 }
 
@@ -381,6 +384,10 @@ pub(super) struct Correlation<'a, const G: usize> {
 /// images.
 #[inline(always)]
 pub(super) unsafe fn correlations<S: Simd, const G: usize>(rows: usize, c: Correlation<G>, sums: &mut [f32]) {
+    if const { S::LANES < LANES && G == 8 } {
+        // SAFETY: the caller's.
+        return unsafe { laid_down::<S, G>(rows, c, sums) };
+    }
     // SAFETY: the caller's.
     unsafe {
         match rows {
@@ -421,6 +428,108 @@ unsafe fn correlation<S: Simd, const G: usize, const M: usize>(c: Correlation<G>
     }
 }
 
+/// [`correlations`] over D4 where registers hold the sums of one row only: the transform would be made again for each. So that
+/// of a term is laid down once for all rows.
+///
+/// # Safety
+/// As [`correlations`].
+#[inline(always)]
+unsafe fn laid_down<S: Simd, const G: usize>(rows: usize, c: Correlation<G>, sums: &mut [f32]) {
+    let mut requests = Requests::new(&c.later, c.offsets.len() * c.images * c.locations.div_ceil(LANES));
+    let mut values = HostBuffer::scratch(G * c.images * c.locations);
+    for (&offsets, sums) in c.offsets.iter().zip(sums.chunks_mut(rows * G)) {
+        S::run(LayDown { c: &c, offsets, requests: &mut requests, values: &mut values });
+        for (row, sums) in sums.chunks_exact_mut(G).enumerate() {
+            S::run(OneRow { c: &c, values: &values, row, sums });
+        }
+    }
+}
+
+/// F̂ of a term, vector by vector, `[value][location]` each. Operands must be as [`correlations`] demands.
+struct LayDown<'a, 's, const G: usize> {
+    c: &'s Correlation<'a, G>,
+    offsets: [usize; G],
+    requests: &'s mut Requests<'a>,
+    values: &'s mut [f32],
+}
+
+impl<const G: usize> Task for LayDown<'_, '_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let LayDown { c, offsets, requests, values } = self;
+        assert!(c.locations.is_multiple_of(LANES) && values.len() >= G * c.images * c.locations);
+        let mut to = values.as_mut_ptr();
+        for image in 0..c.images {
+            for at in (0..c.locations).step_by(S::LANES) {
+                if at.is_multiple_of(LANES) {
+                    requests.step::<S>();
+                }
+                let mut f = [S::splat(0.0); G];
+                for i in 0..G {
+                    // SAFETY: below `locations` beyond an offset, which the caller of `correlations` vouches for.
+                    f[i] = unsafe { S::load(c.padded.as_ptr().add(image * c.padded_image + offsets[i] + at)) };
+                }
+                let transformed = transform::<S, G>(f);
+                for i in 0..G {
+                    // SAFETY: `G` values of each location, as asserted above.
+                    unsafe {
+                        S::store(to, transformed[i]);
+                        to = to.add(S::LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds the sums of one row for what [`LayDown`] has laid down. Operands must be as [`correlations`] demands.
+struct OneRow<'a, 's, const G: usize> {
+    c: &'s Correlation<'a, G>,
+    values: &'s [f32],
+    row: usize,
+    sums: &'s mut [f32],
+}
+
+impl<const G: usize> Task for OneRow<'_, '_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let OneRow { c, values, row, sums } = self;
+        assert!(values.len() >= G * c.images * c.locations && G == 8);
+        let mut halves = [[S::splat(0.0); G]; 4];
+        for half in 0..LANES / S::LANES {
+            let mut acc = [S::splat(0.0); G];
+            for image in 0..c.images {
+                for at in (half * S::LANES..c.locations).step_by(LANES) {
+                    let (mut v, mut dy) = ([S::splat(0.0); G], [S::splat(0.0); G]);
+                    for i in 0..G {
+                        let left = image * c.left_image + (row * G + i) * c.left_row + at;
+                        // SAFETY: laid down, as asserted above; below `locations` beyond the start of a result, which the caller of
+                        // `correlations` vouches for.
+                        unsafe {
+                            v[i] = S::load(values.as_ptr().add((image * c.locations + at) * G + i * S::LANES));
+                            dy[i] = S::load(c.left.as_ptr().add(left));
+                        }
+                    }
+                    add_product_vjp::<S, G>(&mut acc, v, dy);
+                }
+            }
+            halves[half] = acc;
+        }
+        let mut vectors = [S::splat(0.0); 8];
+        for i in 0..8 {
+            vectors[i] = match LANES / S::LANES {
+                2 => S::add(halves[0][i], halves[1][i]),
+                _ => S::add(S::add(halves[0][i], halves[2][i]), S::add(halves[1][i], halves[3][i])),
+            };
+        }
+        sums.iter_mut().zip(S::tree_sums(vectors)).for_each(|(sum, v)| *sum += v);
+    }
+}
+
 /// `H` vectors for [`LANES`], `T` terms at a time.
 ///
 /// # Safety
@@ -455,15 +564,18 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Co
     fn run<S: Simd>(self) {
         let Correlate { c, offsets, requests, sums } = self;
         let Correlation { padded, padded_image, left, left_row, left_image, locations, images, .. } = *c;
-        let mut acc = [[[[S::splat(0.0); G]; H]; M]; T];
-        for image in 0..images {
-            // SAFETY: an image among those that the caller of `correlations` vouches for.
-            let (padded, left) =
-                unsafe { (padded.as_ptr().add(image * padded_image), left.as_ptr().add(image * left_image)) };
-            for at in (0..locations).step_by(LANES) {
-                requests.step::<S>();
-                for half in 0..H {
-                    let at = at + half * S::LANES;
+        let mut acc = [[[[S::splat(0.0); G]; M]; T]; H];
+        // One half after the other, so that the sums of one fit the registers.
+        for half in 0..H {
+            let mut of_half = [[[S::splat(0.0); G]; M]; T];
+            for image in 0..images {
+                // SAFETY: an image among those that the caller of `correlations` vouches for.
+                let (padded, left) =
+                    unsafe { (padded.as_ptr().add(image * padded_image), left.as_ptr().add(image * left_image)) };
+                for at in (half * S::LANES..locations).step_by(LANES) {
+                    if half == 0 {
+                        requests.step::<S>();
+                    }
                     let mut values = [[S::splat(0.0); G]; T];
                     for t in 0..T {
                         let mut f = [S::splat(0.0); G];
@@ -480,23 +592,27 @@ impl<const G: usize, const M: usize, const H: usize, const T: usize> Task for Co
                             dy[i] = unsafe { S::load(left.add((m * G + i) * left_row + at)) };
                         }
                         for t in 0..T {
-                            add_product_vjp::<S, G>(&mut acc[t][m][half], values[t], dy);
+                            add_product_vjp::<S, G>(&mut of_half[t][m], values[t], dy);
                         }
                         // The compiler would load for all rows at once, and run out of registers.
                         compiler_fence(Ordering::SeqCst);
                     }
                 }
             }
+            acc[half] = of_half;
         }
         // A loop of constant length, which the compiler unrolls: vectors that are indexed do not stay in registers.
         for first in (0..T * M * G).step_by(8) {
             let mut vectors = [S::splat(0.0); 8];
             for i in first..(first + 8).min(T * M * G) {
-                let (halves, g) = (&acc[i / (M * G)][i / G % M], i % G);
+                let (t, m, g) = (i / (M * G), i / G % M, i % G);
                 vectors[i - first] = match H {
-                    1 => halves[0][g],
-                    2 => S::add(halves[0][g], halves[1 % H][g]),
-                    _ => S::add(S::add(halves[0][g], halves[2 % H][g]), S::add(halves[1 % H][g], halves[3 % H][g])),
+                    1 => acc[0][t][m][g],
+                    2 => S::add(acc[0][t][m][g], acc[1 % H][t][m][g]),
+                    _ => S::add(
+                        S::add(acc[0][t][m][g], acc[2 % H][t][m][g]),
+                        S::add(acc[1 % H][t][m][g], acc[3 % H][t][m][g]),
+                    ),
                 };
             }
             let to = first.min(sums.len());
