@@ -12,7 +12,7 @@ use super::{
     gradient::{Plan, ResultGradient, Together, over_images},
     layout::{Windows, copy_row},
     tile::{Correlation, LANES, correlations, gradient_tile, tiles},
-    winograd::{Combine, Combined, ENTRIES, Images, InSquares, Pack},
+    winograd::{Combined, ENTRIES, Images, InSquares, Pack},
 };
 use crate::{
     jobs::{for_each_chunk, map_items},
@@ -129,10 +129,9 @@ impl Plan for Squares {
         let images = x.len() / (e.c_in * area);
         let Panels { samples, gradients } = panels;
         for_each_chunk(samples, ENTRIES * squares, 1, &|c, panels| {
-            let (mut all, mut plane) = (Images::new(*combined, images), combined.plane());
+            let mut all = Images::new(*combined, images);
             for i in 0..images {
-                let (source, to) = (&x[(i * e.c_in + c) * area..][..area], all.image_mut(i));
-                isa.run(Combine { combined, source, plane: &mut plane, to });
+                all.combine(*isa, i, &x[(i * e.c_in + c) * area..][..area]);
             }
             isa.run(Samples { images, combined: &all, squares: *squares, panels });
         });

@@ -58,7 +58,7 @@ impl From<&[f32]> for Later {
 
 /// Requests for the cache lines of what is accessed later, evenly over a number of steps: now and then they come at no
 /// cost, many at once do not.
-pub(super) struct Requests<'a> {
+struct Requests<'a> {
     next: Later,
     rest: &'a [Later],
     /// Lines a step, and those due, in units of 1/[`Requests::LINE`].
@@ -69,7 +69,7 @@ pub(super) struct Requests<'a> {
 impl<'a> Requests<'a> {
     const LINE: u64 = 1 << 16;
 
-    pub(super) fn new(later: &'a [Later], steps: usize) -> Self {
+    fn new(later: &'a [Later], steps: usize) -> Self {
         let lines: usize = later.iter().map(|later| (later.end - later.start).div_ceil(CACHE_LINE) + 1).sum();
         let rate = (lines as u64 * Self::LINE).div_ceil(steps.max(1) as u64);
         Requests { next: Later::default(), rest: later, rate, due: 0 }
@@ -77,7 +77,7 @@ impl<'a> Requests<'a> {
 
     /// Requests the next line, if one is due.
     #[inline(always)]
-    pub(super) fn step<S: Simd>(&mut self) {
+    fn step<S: Simd>(&mut self) {
         self.due += self.rate;
         if self.due < Self::LINE {
             return;

@@ -22,7 +22,7 @@ use super::{
     packed::pieces,
     panel::{Multiplication, STRIP, multiply},
     pass::{Finish, Pass, Shared, share_out, shares},
-    tile::{Later, Requests, finished, tile_rows, tiles},
+    tile::{finished, tile_rows, tiles},
 };
 use crate::{
     Group,
@@ -40,8 +40,8 @@ const VECTORS: usize = 4;
 const TOGETHER: usize = 13 * WIDEST;
 /// Channels of the source that are laid down together: so many fit the second-level cache.
 const CHANNELS: usize = 64;
-/// Cache lines of what is read later that are requested with each matrix product, at most.
-const REQUESTS: usize = 8;
+/// Floats that combined samples may take together.
+const FLOATS: usize = 1 << 24;
 /// Floats before and behind the combined samples that a vector may reach.
 const MARGIN: usize = 2 * WIDEST;
 
@@ -61,10 +61,8 @@ impl InSquares {
     /// Whether it pays. Measured: `benches/results/2026-11-28-cpu.md`.
     pub(super) fn pays(e: &Extents, conv: Conv) -> bool {
         let plain = conv.group == Group::C1 && e.k == 3 && conv.stride == 1 && conv.dilation == 1;
-        // Beyond that, the combined samples of an image would take 64 MB.
-        plain
-            && e.c_in.min(e.c_out) >= 16
-            && 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width) <= 1 << 24
+        let combined = 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width);
+        plain && e.c_in.min(e.c_out) >= 16 && combined <= FLOATS
     }
 
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
@@ -75,79 +73,77 @@ impl InSquares {
 
     /// The results for the images `source`, each image's finished by `finish`.
     pub(super) fn over_images(&self, source: &[f32], finish: &dyn Finish) -> HostBuffer {
-        let InSquares { pass, isa, shares, squares, .. } = self;
-        let (extents, result) = (pass.windows.source, pass.windows.result);
-        let image = pass.cols * extents.0 * extents.1;
-        let result = pass.rows * result.0 * result.1;
+        let pass = &self.pass;
+        let image = pass.cols * pass.windows.source.0 * pass.windows.source.1;
+        let result = pass.rows * pass.windows.result.0 * pass.windows.result.1;
         let batch = source.len() / image;
+        let together = TOGETHER.div_ceil(self.squares.0 * self.squares.1).min(batch);
         let mut y = HostBuffer::scratch(batch * result);
-        let shared = Shared(y.as_mut_ptr());
-        let combined = Combined::of(&pass.windows, pass.cols);
-        let together = TOGETHER.div_ceil(squares.0 * squares.1).min(batch);
-        let jobs = batch.div_ceil(together);
-        if *shares == 1 || jobs >= 2 * shares {
-            share_out(*shares, jobs, jobs.div_ceil(8 * shares), &|jobs| {
-                let mut scratch = Scratch::new(combined, together);
-                for job in jobs {
-                    let images = job * together..batch.min((job + 1) * together);
-                    for (i, n) in images.clone().enumerate() {
-                        let to = scratch.combined.image_mut(i);
-                        isa.run(Combine {
-                            combined: &combined,
-                            source: &source[n * image..][..image],
-                            plane: &mut scratch.plane,
-                            to,
-                        });
-                    }
-                    // SAFETY: these images lie apart from others.
-                    let y = unsafe { shared.add(images.start * result) };
-                    let vectors = 0..(images.len() * squares.0 * squares.1).div_ceil(WIDEST);
-                    let next = images.end * image..batch.min(images.end + together) * image;
-                    let reads = images.clone().flat_map(|n| finish.reads(n)).map(Later::from);
-                    let later: Vec<Later> = reads.chain([Later::from(&source[next])]).collect();
-                    self.vectors(images.len(), vectors, &scratch.combined, &mut scratch.panels, &later, y);
-                    for (i, n) in images.enumerate() {
-                        // SAFETY: no other job writes to this image's results.
-                        finish.image(n, unsafe { std::slice::from_raw_parts_mut(y.add(i * result).0, result) });
-                    }
-                }
-            });
-            return y;
+        let images: Vec<&[f32]> = source.chunks_exact(image).collect();
+        match batch.div_ceil(together) {
+            jobs if self.shares == 1 || jobs >= 2 * self.shares => self.in_groups(&images, together, finish, &mut y),
+            _ => self.all_at_once(&images, finish, &mut y),
         }
-        let mut all = Images::new(combined, batch);
-        let (inner, stride) = (&mut all.floats[MARGIN..], combined.image);
-        for_each_chunk(&mut inner[..batch * stride], stride, 1, &|n, to| {
-            let source = &source[n * image..][..image];
-            isa.run(Combine { combined: &combined, source, plane: &mut combined.plane(), to });
-        });
-        let vectors = (batch * squares.0 * squares.1).div_ceil(WIDEST);
-        let jobs: Vec<_> = tiles(vectors, VECTORS.min(vectors.div_ceil(*shares))).collect();
-        share_out(*shares, jobs.len(), 1, &|run| {
-            let mut panels = Panels::default();
-            for vectors in &jobs[run] {
-                self.vectors(batch, vectors.clone(), &all, &mut panels, &[], shared);
-            }
-        });
-        for_each_chunk(&mut y, result, 1, &|n, y| finish.image(n, y));
         y
     }
 
-    /// Makes the results of some vectors of [`WIDEST`] squares of `images`; `later` is what is read after that.
-    fn vectors(
-        &self,
-        images: usize,
-        vectors: Range<usize>,
-        combined: &Images,
-        panels: &mut Panels,
-        later: &[Later],
-        y: Shared,
-    ) {
-        let products =
-            vectors.len().div_ceil(STRIP) * self.pass.rows.div_ceil(tile_rows::<1>(self.isa.registers())) * ENTRIES;
-        let mut requests = Requests::new(later, products * REQUESTS);
+    /// Each job takes so many images `together`, from their samples to what `finish` makes.
+    fn in_groups(&self, images: &[&[f32]], together: usize, finish: &dyn Finish, y: &mut [f32]) {
+        let combined = Combined::of(&self.pass.windows, self.pass.cols);
+        let (result, shared) = (y.len() / images.len(), Shared(y.as_mut_ptr()));
+        let groups: Vec<_> = images.chunks(together).collect();
+        share_out(self.shares, groups.len(), groups.len().div_ceil(8 * self.shares), &|jobs| {
+            let (mut samples, mut panels) = (Images::new(combined, together), Panels::default());
+            for job in jobs {
+                let group = groups[job];
+                for (i, &source) in group.iter().enumerate() {
+                    samples.combine(self.isa, i, source);
+                }
+                // SAFETY: these images' results lie apart from others.
+                let y = unsafe { shared.add(job * together * result) };
+                let vectors = 0..(group.len() * combined.squares()).div_ceil(WIDEST);
+                self.vectors(group.len(), vectors, &samples, &mut panels, y);
+                for i in 0..group.len() {
+                    // SAFETY: no other job writes to this image's results.
+                    let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * result).0, result) };
+                    finish.image(job * together + i, y);
+                }
+            }
+        });
+    }
+
+    /// The squares of all images, or of as many as fit the memory, are shared out: for few or large images.
+    fn all_at_once(&self, images: &[&[f32]], finish: &dyn Finish, y: &mut [f32]) {
+        let combined = Combined::of(&self.pass.windows, self.pass.cols);
+        let result = y.len() / images.len();
+        // (This crate's tests are small, and are to be taken in several parts too.)
+        let floats = if cfg!(test) { 1 << 13 } else { FLOATS };
+        let at_once = (floats / combined.image).clamp(1, images.len());
+        let mut samples = Images::new(combined, at_once);
+        for (some, y) in images.chunks(at_once).zip(y.chunks_mut(at_once * result)) {
+            let to = &mut samples.floats[MARGIN..][..some.len() * combined.image];
+            for_each_chunk(to, combined.image, 1, &|n, to| {
+                let plane = &mut HostBuffer::zeros(combined.plane());
+                self.isa.run(Combine { combined: &combined, source: some[n], plane, to });
+            });
+            let vectors = (some.len() * combined.squares()).div_ceil(WIDEST);
+            let jobs: Vec<_> = tiles(vectors, VECTORS.min(vectors.div_ceil(self.shares))).collect();
+            let shared = Shared(y.as_mut_ptr());
+            share_out(self.shares, jobs.len(), 1, &|run| {
+                let mut panels = Panels::default();
+                for vectors in &jobs[run] {
+                    self.vectors(some.len(), vectors.clone(), &samples, &mut panels, shared);
+                }
+            });
+        }
+        for_each_chunk(y, result, 1, &|n, y| finish.image(n, y));
+    }
+
+    /// Makes the results of some vectors of [`WIDEST`] squares of `images`.
+    fn vectors(&self, images: usize, vectors: Range<usize>, combined: &Images, panels: &mut Panels, y: Shared) {
         for first in vectors.clone().step_by(VECTORS) {
             let vectors = first..vectors.end.min(first + VECTORS);
-            self.isa.run(Job { plan: self, images, vectors, combined, panels, requests: &mut requests, y });
+            self.isa.run(Job { plan: self, images, vectors, combined, panels, y });
         }
     }
 }
@@ -276,13 +272,13 @@ impl Combined {
         self.squares.0 * self.squares.1
     }
 
-    /// A padded plane of zeros.
-    pub(super) fn plane(&self) -> HostBuffer {
-        HostBuffer::zeros(self.rows * self.pitch)
+    /// Of a padded plane.
+    fn plane(&self) -> usize {
+        self.rows * self.pitch
     }
 }
 
-/// The combined samples of some images.
+/// The combined samples of some images; behind them a padded plane to make them in.
 pub(super) struct Images {
     combined: Combined,
     floats: HostBuffer,
@@ -290,35 +286,29 @@ pub(super) struct Images {
 
 impl Images {
     pub(super) fn new(combined: Combined, images: usize) -> Self {
-        Images { combined, floats: HostBuffer::scratch(images * combined.image + 2 * MARGIN) }
+        let mut floats = HostBuffer::scratch(images * combined.image + 2 * MARGIN + combined.plane());
+        let plane = floats.len() - combined.plane();
+        floats[plane..].fill(0.0);
+        Images { combined, floats }
     }
 
-    pub(super) fn image_mut(&mut self, i: usize) -> &mut [f32] {
-        let image = self.combined.image;
-        &mut self.floats[MARGIN + i * image..][..image]
-    }
-}
-
-/// What a thread needs for some images at a time.
-struct Scratch {
-    plane: HostBuffer,
-    combined: Images,
-    panels: Panels,
-}
-
-impl Scratch {
-    fn new(combined: Combined, images: usize) -> Self {
-        Scratch { plane: combined.plane(), combined: Images::new(combined, images), panels: Panels::default() }
+    /// Makes those of image `i`.
+    pub(super) fn combine(&mut self, isa: Isa, i: usize, source: &[f32]) {
+        let Images { combined, floats } = self;
+        let plane = floats.len() - combined.plane();
+        let (images, plane) = floats.split_at_mut(plane);
+        let to = &mut images[MARGIN + i * combined.image..][..combined.image];
+        isa.run(Combine { combined, source, plane, to });
     }
 }
 
 /// Combines the samples of an image.
-pub(super) struct Combine<'a> {
-    pub combined: &'a Combined,
-    pub source: &'a [f32],
-    /// [`Combined::plane`]: its border stays zero.
-    pub plane: &'a mut [f32],
-    pub to: &'a mut [f32],
+struct Combine<'a> {
+    combined: &'a Combined,
+    source: &'a [f32],
+    /// Its border stays zero.
+    plane: &'a mut [f32],
+    to: &'a mut [f32],
 }
 
 impl Task for Combine<'_> {
@@ -383,24 +373,23 @@ fn room(buffer: &mut Option<HostBuffer>, len: usize) -> &mut [f32] {
 }
 
 /// Results of at most [`VECTORS`] vectors of squares.
-struct Job<'a, 's> {
+struct Job<'a> {
     plan: &'a InSquares,
     images: usize,
     /// Of [`WIDEST`] squares.
     vectors: Range<usize>,
     combined: &'a Images,
-    panels: &'s mut Panels,
-    requests: &'s mut Requests<'a>,
+    panels: &'a mut Panels,
     /// The first image's results.
     y: Shared,
 }
 
-impl Task for Job<'_, '_> {
+impl Task for Job<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Job { plan, images, vectors, combined, panels, requests, y } = self;
+        let Job { plan, images, vectors, combined, panels, y } = self;
         let (rows, cols) = (plan.pass.rows, plan.pass.cols);
         let squares = images * plan.squares.0 * plan.squares.1;
         let (start, end) = (vectors.start * WIDEST, squares.min(vectors.end * WIDEST));
@@ -429,9 +418,6 @@ impl Task for Job<'_, '_> {
                     };
                     let sums = &mut sums[..tile.len() * ENTRIES * lanes];
                     for entry in 0..ENTRIES {
-                        for _ in 0..REQUESTS {
-                            requests.step::<S>();
-                        }
                         let filters = tile.start * ENTRIES * cols + (entry * cols + channels.start) * tile.len();
                         multiply::<S>(
                             tile.len(),
