@@ -211,13 +211,13 @@ impl Task for Pad<'_> {
 
 /// What a job needs besides its operands; it is kept for the next one.
 #[derive(Default)]
-struct Scratch {
-    panels: Option<HostBuffer>,
-    sums: Option<HostBuffer>,
+pub(super) struct Scratch {
+    pub panels: Option<HostBuffer>,
+    pub sums: Option<HostBuffer>,
 }
 
 /// The first `len` floats of a buffer, which is made if it is not there or too short.
-fn room(buffer: &mut Option<HostBuffer>, len: usize) -> &mut [f32] {
+pub(super) fn room(buffer: &mut Option<HostBuffer>, len: usize) -> &mut [f32] {
     if buffer.as_ref().is_none_or(|buffer| buffer.len() < len) {
         *buffer = Some(HostBuffer::scratch(len));
     }

@@ -19,7 +19,7 @@ use super::{
     Conv, Extents,
     irrep::Filter,
     layout::{Windows, copy_row},
-    packed::pieces,
+    packed::{Scratch, pieces, room},
     panel::{Multiplication, STRIP, multiply},
     pass::{Finish, Pass, Shared, share_out, shares},
     tile::{finished, tile_rows, tiles},
@@ -93,7 +93,7 @@ impl InSquares {
         let (result, shared) = (y.len() / images.len(), Shared(y.as_mut_ptr()));
         let groups: Vec<_> = images.chunks(together).collect();
         share_out(self.shares, groups.len(), groups.len().div_ceil(8 * self.shares), &|jobs| {
-            let (mut samples, mut panels) = (Images::new(combined, together), Panels::default());
+            let (mut samples, mut scratch) = (Images::new(combined, together), Scratch::default());
             for job in jobs {
                 let group = groups[job];
                 for (i, &source) in group.iter().enumerate() {
@@ -102,7 +102,7 @@ impl InSquares {
                 // SAFETY: these images' results lie apart from others.
                 let y = unsafe { shared.add(job * together * result) };
                 let vectors = 0..(group.len() * combined.squares()).div_ceil(WIDEST);
-                self.vectors(group.len(), vectors, &samples, &mut panels, y);
+                self.vectors(group.len(), vectors, &samples, &mut scratch, y);
                 for i in 0..group.len() {
                     // SAFETY: no other job writes to this image's results.
                     let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * result).0, result) };
@@ -130,9 +130,9 @@ impl InSquares {
             let jobs: Vec<_> = tiles(vectors, VECTORS.min(vectors.div_ceil(self.shares))).collect();
             let shared = Shared(y.as_mut_ptr());
             share_out(self.shares, jobs.len(), 1, &|run| {
-                let mut panels = Panels::default();
+                let mut scratch = Scratch::default();
                 for vectors in &jobs[run] {
-                    self.vectors(some.len(), vectors.clone(), &samples, &mut panels, shared);
+                    self.vectors(some.len(), vectors.clone(), &samples, &mut scratch, shared);
                 }
             });
         }
@@ -140,10 +140,10 @@ impl InSquares {
     }
 
     /// Makes the results of some vectors of [`WIDEST`] squares of `images`.
-    fn vectors(&self, images: usize, vectors: Range<usize>, combined: &Images, panels: &mut Panels, y: Shared) {
+    fn vectors(&self, images: usize, vectors: Range<usize>, combined: &Images, scratch: &mut Scratch, y: Shared) {
         for first in vectors.clone().step_by(VECTORS) {
             let vectors = first..vectors.end.min(first + VECTORS);
-            self.isa.run(Job { plan: self, images, vectors, combined, panels, y });
+            self.isa.run(Job { plan: self, images, vectors, combined, scratch, y });
         }
     }
 }
@@ -223,13 +223,13 @@ fn four_taps<S: Simd>(g: [S::V; 3]) -> [S::V; 4] {
 /// How *combined samples* lie. Along each row of the padded image, B combines neighbours:
 ///
 /// ```text
-/// outer[2t] = d[2t] − d[2t + 2]         inner[2t]     = d[2t + 1] + d[2t + 2]
-/// outer[2t + 1] = d[2t + 1] − d[2t + 3]     inner[2t + 1] = d[2t + 2] − d[2t + 1]
+/// outer[2t]     = d[2t]     − d[2t + 2]      inner[2t]     = d[2t + 1] + d[2t + 2]
+/// outer[2t + 1] = d[2t + 1] − d[2t + 3]      inner[2t + 1] = d[2t + 2] − d[2t + 1]
 /// ```
 ///
-/// for each square t of the row: entries 0 and 3, and 1 and 2. Of each channel first the even rows, then the odd ones, of each
-/// the outer, then the inner combinations. So for all squares of an image, in a row, each of the four rows of samples lies
-/// a constant distance away.
+/// for each square t of the row. These are the entries 0 and 3, and 1 and 2. Of each channel the even rows come first, then the
+/// odd ones; of each, first the outer combinations, then the inner ones. So all squares of an image stand in a row, and each of
+/// their four rows of samples lies a constant distance away.
 #[derive(Clone, Copy)]
 pub(super) struct Combined {
     channels: usize,
@@ -355,23 +355,6 @@ impl Task for Combine<'_> {
     }
 }
 
-/// What a job lays down and sums up; it is kept for the next one.
-#[derive(Default)]
-struct Panels {
-    /// `[entry][channel][square]` of a strip.
-    panels: Option<HostBuffer>,
-    /// `[entry][channel of the result][square]` of a strip.
-    sums: Option<HostBuffer>,
-}
-
-/// The first `len` floats of a buffer, which is made if it is not there or too short.
-fn room(buffer: &mut Option<HostBuffer>, len: usize) -> &mut [f32] {
-    if buffer.as_ref().is_none_or(|buffer| buffer.len() < len) {
-        *buffer = Some(HostBuffer::scratch(len));
-    }
-    &mut buffer.as_mut().expect("just made")[..len]
-}
-
 /// Results of at most [`VECTORS`] vectors of squares.
 struct Job<'a> {
     plan: &'a InSquares,
@@ -379,7 +362,7 @@ struct Job<'a> {
     /// Of [`WIDEST`] squares.
     vectors: Range<usize>,
     combined: &'a Images,
-    panels: &'a mut Panels,
+    scratch: &'a mut Scratch,
     /// The first image's results.
     y: Shared,
 }
@@ -389,7 +372,7 @@ impl Task for Job<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Job { plan, images, vectors, combined, panels, y } = self;
+        let Job { plan, images, vectors, combined, scratch, y } = self;
         let (rows, cols) = (plan.pass.rows, plan.pass.cols);
         let squares = images * plan.squares.0 * plan.squares.1;
         let (start, end) = (vectors.start * WIDEST, squares.min(vectors.end * WIDEST));
@@ -399,8 +382,8 @@ impl Task for Job<'_> {
         let most = CHANNELS.min(cols);
         // Floats for each vector.
         let (panel, sum) = (most * ENTRIES * S::LANES, rows * ENTRIES * S::LANES);
-        let sums = room(&mut panels.sums, count * sum);
-        let panels = room(&mut panels.panels, count * panel);
+        let sums = room(&mut scratch.sums, count * sum);
+        let panels = room(&mut scratch.panels, count * panel);
         for channels in tiles(cols, most) {
             for (vector, width) in strips() {
                 let panels = &mut panels[vector * panel..][..width * panel];
