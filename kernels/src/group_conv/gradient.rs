@@ -83,7 +83,7 @@ fn of_group<const G: usize, const P: usize>(
 }
 
 /// How the sums over some images are made.
-pub(super) trait Plan: Sync {
+pub(super) trait Summation: Sync {
     /// Copies of the images that are summed together. They are made once for several partial gradients: zeros around and
     /// between the samples stay in place.
     type Copies;
@@ -101,6 +101,7 @@ pub(super) trait Plan: Sync {
 
 /// Images that are summed together.
 pub(super) struct Together<'a> {
+    /// Theirs, `[image][channel][group element][row][column]` both.
     pub x: &'a [f32],
     pub dy: &'a [f32],
     /// What is accessed next.
@@ -151,7 +152,7 @@ impl<const G: usize> InTiles<G> {
     }
 }
 
-impl<const G: usize> Plan for InTiles<G> {
+impl<const G: usize> Summation for InTiles<G> {
     type Copies = Copies;
 
     fn copies(&self) -> Copies {
@@ -227,7 +228,7 @@ struct Copies {
 
 /// The sums over some images, and the gradient of the bias. What is made of dy is kept in `kept`, if there; `copies` are
 /// overwritten.
-fn partial<P: Plan>(
+fn partial<P: Summation>(
     plan: &P,
     x: &[f32],
     dy: &ResultGradient,
@@ -295,7 +296,7 @@ impl Room<'_> {
 }
 
 /// The sums over all images, and the gradient of the bias.
-pub(super) fn over_images<P: Plan>(plan: &P, x: &[f32], mut dy: ResultGradient) -> (HostBuffer, HostBuffer) {
+pub(super) fn over_images<P: Summation>(plan: &P, x: &[f32], mut dy: ResultGradient) -> (HostBuffer, HostBuffer) {
     let e = plan.extents();
     // The partition depends on the extents alone, and partial sums are added in order: any number of threads gives the
     // same bits.

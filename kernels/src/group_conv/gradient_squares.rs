@@ -9,7 +9,7 @@
 
 use super::{
     Conv, Extents,
-    gradient::{Plan, ResultGradient, Together, over_images},
+    gradient::{ResultGradient, Summation, Together, over_images},
     layout::{Windows, copy_row},
     tile::{Correlation, LANES, correlations, gradient_tile, tiles},
     winograd::{Combined, ENTRIES, Images, InSquares, Pack},
@@ -97,7 +97,7 @@ struct Panels {
     gradients: HostBuffer,
 }
 
-impl Plan for Squares {
+impl Summation for Squares {
     type Copies = Panels;
 
     fn copies(&self) -> Panels {

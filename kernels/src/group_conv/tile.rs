@@ -351,7 +351,7 @@ const fn correlation_rows<S: Simd, const G: usize>() -> usize {
         (16, _) => 2,
         (_, 1) => 4,
         (_, 4) => 2,
-        // Of vectors of 8 lanes: see [`laid_down`].
+        // One after another, see [`laid_down`].
         _ => 6,
     }
 }

@@ -51,8 +51,7 @@ pub(super) struct InSquares {
     isa: Isa,
     /// Threads that share the work.
     shares: usize,
-    /// Rows and columns of squares in an image.
-    squares: (usize, usize),
+    combined: Combined,
     /// G g Gᵀ: tile by tile of channels of the result, `[entry][channel of the source][channel of the tile]`.
     filters: HostBuffer,
 }
@@ -66,9 +65,9 @@ impl InSquares {
     }
 
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
-        let (height, width) = pass.windows.result;
         let filters = filters(&pass, e, isa, weight);
-        InSquares { isa, shares: shares(e, conv), squares: (height.div_ceil(2), width.div_ceil(2)), filters, pass }
+        let combined = Combined::of(&pass.windows, pass.cols);
+        InSquares { pass, isa, shares: shares(e, conv), combined, filters }
     }
 
     /// The results for the images `source`, each image's finished by `finish`.
@@ -77,7 +76,7 @@ impl InSquares {
         let image = pass.cols * pass.windows.source.0 * pass.windows.source.1;
         let result = pass.rows * pass.windows.result.0 * pass.windows.result.1;
         let batch = source.len() / image;
-        let together = TOGETHER.div_ceil(self.squares.0 * self.squares.1).min(batch);
+        let together = TOGETHER.div_ceil(self.combined.squares()).min(batch);
         let mut y = HostBuffer::scratch(batch * result);
         let images: Vec<&[f32]> = source.chunks_exact(image).collect();
         match batch.div_ceil(together) {
@@ -89,7 +88,7 @@ impl InSquares {
 
     /// Each job takes so many images `together`, from their samples to what `finish` makes.
     fn in_groups(&self, images: &[&[f32]], together: usize, finish: &dyn Finish, y: &mut [f32]) {
-        let combined = Combined::of(&self.pass.windows, self.pass.cols);
+        let combined = self.combined;
         let (result, shared) = (y.len() / images.len(), Shared(y.as_mut_ptr()));
         let groups: Vec<_> = images.chunks(together).collect();
         share_out(self.shares, groups.len(), groups.len().div_ceil(8 * self.shares), &|jobs| {
@@ -114,7 +113,7 @@ impl InSquares {
 
     /// The squares of all images, or of as many as fit the memory, are shared out: for few or large images.
     fn all_at_once(&self, images: &[&[f32]], finish: &dyn Finish, y: &mut [f32]) {
-        let combined = Combined::of(&self.pass.windows, self.pass.cols);
+        let combined = self.combined;
         let result = y.len() / images.len();
         // (This crate's tests are small, and are to be taken in several parts too.)
         let floats = if cfg!(test) { 1 << 13 } else { FLOATS };
@@ -216,8 +215,8 @@ impl Task for Filters<'_> {
 #[inline(always)]
 fn four_taps<S: Simd>(g: [S::V; 3]) -> [S::V; 4] {
     let half = S::splat(0.5);
-    let (outer, inner) = (S::mul_add(half, S::add(g[0], g[2]), S::splat(0.0)), S::mul_add(half, g[1], S::splat(0.0)));
-    [g[0], S::add(outer, inner), S::sub(outer, inner), g[2]]
+    let outer = S::mul_add(half, S::add(g[0], g[2]), S::splat(0.0));
+    [g[0], S::mul_add(half, g[1], outer), S::mul_sub(half, g[1], outer), g[2]]
 }
 
 /// How *combined samples* lie. Along each row of the padded image, B combines neighbours:
@@ -374,7 +373,7 @@ impl Task for Job<'_> {
     fn run<S: Simd>(self) {
         let Job { plan, images, vectors, combined, scratch, y } = self;
         let (rows, cols) = (plan.pass.rows, plan.pass.cols);
-        let squares = images * plan.squares.0 * plan.squares.1;
+        let squares = images * plan.combined.squares();
         let (start, end) = (vectors.start * WIDEST, squares.min(vectors.end * WIDEST));
         // Vectors of this instruction set, a strip of them at a time.
         let count = (end - start).div_ceil(S::LANES);
@@ -547,7 +546,15 @@ impl Task for Store<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Store { plan: InSquares { pass, squares, .. }, images, at, width, tile, sums, y } = self;
+        let Store {
+            plan: InSquares { pass, combined: Combined { squares, .. }, .. },
+            images,
+            at,
+            width,
+            tile,
+            sums,
+            y,
+        } = self;
         let (lanes, rows, relu) = (width * S::LANES, tile.len(), pass.epilogue.relu);
         let scale_shift = &pass.epilogue.scale_shift[tile.clone()];
         assert!(sums.len() >= ENTRIES * rows * lanes);
