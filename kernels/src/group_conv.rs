@@ -257,7 +257,7 @@ mod tests {
 
     pub(super) const CASES: &[Case] = &[
         (Group::C1, false, 2, 3, 5, 9, 8, 3, 2, 1, 1),
-        (Group::C1, false, 1, 20, 20, 14, 14, 3, 1, 1, 1),
+        (Group::C1, false, 9, 20, 20, 14, 14, 3, 1, 1, 1),
         (Group::C4, true, 2, 1, 4, 7, 7, 3, 1, 1, 1),
         (Group::C4, true, 1, 3, 2, 9, 9, 4, 1, 1, 1),
         (Group::C4, true, 1, 2, 3, 10, 11, 5, 2, 2, 1),
@@ -348,6 +348,7 @@ mod tests {
             (Group::D4, 3, 2, 4, 9, 1),
             (Group::C4, 2, 8, 3, 65, 2),
             (Group::C1, 5, 17, 129, 7, 1),
+            (Group::C1, 33, 17, 18, 9, 1),
             (Group::C4, 5, 17, 33, 5, 1),
             (Group::D4, 3, 12, 13, 9, 2),
             (Group::D4, 3, 17, 46, 3, 1),

@@ -247,6 +247,14 @@ pub(crate) trait Simd: Copy {
     fn unzip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
         pairs::<Self>(a, b, |i| [2 * i, 2 * i + 1])
     }
+    /// As [`Simd::unzip`], of pairs of floats instead of floats.
+    #[inline(always)]
+    fn unzip_pairs(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        pairs::<Self>(a, b, |i| {
+            let place = i / 2 * 4 + i % 2;
+            [place, place + 2]
+        })
+    }
     /// The adjoint of [`Simd::unzip`]: the lanes of both in turn, the lower half of them first.
     #[inline(always)]
     fn zip(a: Self::V, b: Self::V) -> (Self::V, Self::V) {
@@ -515,6 +523,15 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn unzip_pairs(a: __m256, b: __m256) -> (__m256, __m256) {
+            unsafe {
+                let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+                let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                let in_order = |v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(v));
+                (in_order(even), in_order(odd))
+            }
+        }
+        #[inline(always)]
         fn zip(a: __m256, b: __m256) -> (__m256, __m256) {
             unsafe {
                 let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
@@ -615,6 +632,15 @@ mod x86 {
                 let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
                 let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
                 (_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
+            }
+        }
+        #[inline(always)]
+        fn unzip_pairs(a: __m512, b: __m512) -> (__m512, __m512) {
+            unsafe {
+                let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                let even = _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+                let odd = _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+                (_mm512_castpd_ps(even), _mm512_castpd_ps(odd))
             }
         }
         #[inline(always)]
@@ -738,20 +764,23 @@ mod tests {
         }
     }
 
-    /// What [`Simd::zip`] makes of two vectors, and what [`Simd::unzip`] makes of that; no lane behind the vector's counts.
+    /// What [`Simd::zip`] makes of two vectors, and what [`Simd::unzip`] makes of that; what [`Simd::unzip_pairs`] makes of the
+    /// two. No lane behind the vector's counts.
     struct Zips([[f32; WIDEST]; 2]);
 
     impl Task for Zips {
-        type Output = (usize, [[f32; WIDEST]; 4]);
+        type Output = (usize, [[f32; WIDEST]; 6]);
 
         #[inline(always)]
         fn run<S: Simd>(self) -> Self::Output {
-            let mut got = [[0.0; WIDEST]; 4];
+            let mut got = [[0.0; WIDEST]; 6];
             // SAFETY: no vector has more lanes.
             unsafe {
-                let (low, high) = S::zip(S::load(self.0[0].as_ptr()), S::load(self.0[1].as_ptr()));
+                let (first, second) = (S::load(self.0[0].as_ptr()), S::load(self.0[1].as_ptr()));
+                let (low, high) = S::zip(first, second);
                 let (a, b) = S::unzip(low, high);
-                for (got, v) in got.iter_mut().zip([low, high, a, b]) {
+                let (even, odd) = S::unzip_pairs(first, second);
+                for (got, v) in got.iter_mut().zip([low, high, a, b, even, odd]) {
                     S::store(got.as_mut_ptr(), v);
                 }
             }
@@ -763,10 +792,14 @@ mod tests {
     fn lanes_are_zipped_and_unzipped() {
         let vectors = std::array::from_fn(|v| std::array::from_fn(|i| (v * WIDEST + i) as f32));
         for &isa in Isa::available() {
-            let (lanes, [low, high, a, b]) = isa.run(Zips(vectors));
+            let (lanes, [low, high, a, b, even, odd]) = isa.run(Zips(vectors));
             let zipped: Vec<f32> = (0..lanes).flat_map(|i| [vectors[0][i], vectors[1][i]]).collect();
             assert_eq!([&low[..lanes], &high[..lanes]].concat(), zipped, "{isa}");
             assert_eq!([&a[..lanes], &b[..lanes]], vectors.each_ref().map(|v| &v[..lanes]), "{isa}");
+            let both = vectors.each_ref().map(|v| &v[..lanes]).concat();
+            let pairs = even[..lanes].chunks(2).zip(odd[..lanes].chunks(2));
+            let pairs: Vec<f32> = pairs.flat_map(|(even, odd)| [even, odd].concat()).collect();
+            assert_eq!(pairs, both, "{isa}");
         }
     }
 

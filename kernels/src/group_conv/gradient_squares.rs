@@ -4,7 +4,7 @@
 //! dg = Gᵀ [Σ_squares (A dy Aᵀ) ⊙ (Bᵀ d B)] G
 //! ```
 //!
-//! dy is that of a square, d the samples under its windows. Each of the 16 entries is a sum over squares by itself, one for every
+//! dy is that of a square, d the samples under its windows. Each of the 36 entries is a sum over squares by itself, one for every
 //! pair of channels.
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     gradient::{ResultGradient, Summation, Together, over_images},
     layout::{Windows, copy_row},
     tile::{Correlation, LANES, correlations, gradient_tile, tiles},
-    winograd::{Combined, ENTRIES, Images, InSquares, Pack},
+    winograd::{Combined, ENTRIES, INNER, Images, InSquares, OF_INNER, OF_OUTER, OUTER, Pack, SIDE, SPAN, plus_minus},
 };
 use crate::{
     jobs::{for_each_chunk, map_items},
@@ -23,17 +23,17 @@ use quarterturn_core::HostBuffer;
 use std::ops::Range;
 
 /// Squares that are summed in registers, at least: then lanes have to be added up.
-const TOGETHER: usize = 392;
+const TOGETHER: usize = 256;
 /// Floats that the panels of some images may take: beyond that they would come from memory.
 const FLOATS: usize = 2 << 20;
 
 /// Whether squares pay: a function of the extents alone, since sums round otherwise than in tiles. Measured:
 /// `benches/results/2026-11-28-cpu.md`.
 pub(super) fn pay(e: &Extents, conv: Conv) -> bool {
-    let squares = e.out_height.div_ceil(2) * e.out_width.div_ceil(2);
+    let squares = e.out_height.div_ceil(SIDE) * e.out_width.div_ceil(SIDE);
     InSquares::pays(e, conv)
+        && e.c_in.min(e.c_out) >= 10
         && e.batch * squares >= TOGETHER / 2
-        && squares <= 1024
         && squares.next_multiple_of(LANES) * ENTRIES * (e.c_in + e.c_out) <= FLOATS
 }
 
@@ -47,10 +47,10 @@ pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradien
         let tile = &tile_of[o];
         for (c, dweight) in dweight.chunks_exact_mut(9).enumerate() {
             let at = tile.start * e.c_in + c * tile.len() + o - tile.start;
-            let entry = |i: usize, j: usize| sums[(4 * i + j) * e.c_out * e.c_in + at];
-            let rows: [[f32; 3]; 4] = std::array::from_fn(|i| three(std::array::from_fn(|j| entry(i, j))));
+            let entry = |i: usize, j: usize| sums[(SPAN * i + j) * e.c_out * e.c_in + at];
+            let rows: [[f32; 3]; SPAN] = std::array::from_fn(|i| three_of_six(std::array::from_fn(|j| entry(i, j))));
             for v in 0..3 {
-                let column = three(rows.map(|row| row[v]));
+                let column = three_of_six(rows.map(|row| row[v]));
                 for u in 0..3 {
                     dweight[3 * u + v] = column[u];
                 }
@@ -60,10 +60,11 @@ pub(super) fn dw(e: &Extents, conv: Conv, isa: Isa, x: &[f32], dy: ResultGradien
     (dweight, bias)
 }
 
-/// Gᵀ m, where the last of m has the sign that [`LayDown`] leaves out.
-fn three(m: [f32; 4]) -> [f32; 3] {
-    let (sum, difference) = (0.5 * (m[1] + m[2]), 0.5 * (m[1] - m[2]));
-    [m[0] + sum, difference, sum - m[3]]
+/// Gᵀ m.
+fn three_of_six(m: [f32; SPAN]) -> [f32; 3] {
+    let of = |[one, odd, even]: [f32; 3], a: f32, b: f32| [one * (a + b), odd * (a - b), even * (a + b)];
+    let (inner, outer) = (of(OF_INNER, m[1], m[2]), of(OF_OUTER, m[3], m[4]));
+    [m[0] + (inner[0] + outer[0]), inner[1] + outer[1], inner[2] + outer[2] + m[5]]
 }
 
 struct Squares {
@@ -187,8 +188,7 @@ impl Task for Samples<'_> {
     }
 }
 
-/// Lays down the gradients of a channel: A dy Aᵀ, with the last row and column negated. Behind the last square there are
-/// zeros.
+/// Lays down the gradients of a channel: A dy Aᵀ. Behind the last square there are zeros.
 struct LayDown<'a> {
     plan: &'a Squares,
     /// Of the first image, from this channel on.
@@ -203,41 +203,63 @@ impl Task for LayDown<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let LayDown { plan: Squares { e, squares, .. }, dy, images, panels } = self;
-        let (rows, cols) = (e.out_height.div_ceil(2), e.out_width.div_ceil(2));
-        // Even rows of all images, then odd ones, each as long as the squares.
-        let half = 2 * squares;
-        let mut both = HostBuffer::zeros(2 * half);
+        let (rows, cols) = (e.out_height.div_ceil(SIDE), e.out_width.div_ceil(SIDE));
+        // The first rows of all squares, then the second ones, and so on.
+        let kind = SIDE * squares;
+        let mut kinds = HostBuffer::zeros(SIDE * kind);
         let image = e.c_out * e.out_height * e.out_width;
         for i in 0..images {
             for row in 0..e.out_height {
                 let from = &dy[i * image + row * e.out_width..][..e.out_width];
-                copy_row(from, &mut both[row % 2 * half + (i * rows + row / 2) * 2 * cols..]);
+                copy_row(from, &mut kinds[row % SIDE * kind + (i * rows + row / SIDE) * SIDE * cols..]);
             }
         }
         assert!(squares % S::LANES == 0 && panels.len() >= ENTRIES * squares);
-        let (even, panels) = (both.as_ptr(), panels.as_mut_ptr());
+        let panels = panels.as_mut_ptr();
         for at in (0..*squares).step_by(S::LANES) {
-            // SAFETY: `both` has two floats for every square in each half, and the panels have one of each entry.
-            unsafe {
-                let (a, b) = S::unzip(S::load(even.add(2 * at)), S::load(even.add(2 * at + S::LANES)));
-                let odd = even.add(half);
-                let (c, d) = S::unzip(S::load(odd.add(2 * at)), S::load(odd.add(2 * at + S::LANES)));
-                let (left, right) = (four::<S>(a, c), four::<S>(b, d));
-                for i in 0..4 {
-                    let entries = four::<S>(left[i], right[i]);
-                    for j in 0..4 {
-                        S::store(panels.add((4 * i + j) * squares + at), entries[j]);
-                    }
+            // By row, then column: the entries of A dy, whose columns are still those of dy.
+            let mut columns = [[S::splat(0.0); SIDE]; SIDE];
+            for row in 0..SIDE {
+                let mut v = [S::splat(0.0); SIDE];
+                for i in 0..SIDE {
+                    // SAFETY: of each kind there are four floats for every square.
+                    v[i] = unsafe { S::load(kinds.as_ptr().add(row * kind + SIDE * at + i * S::LANES)) };
+                }
+                let ((a, b), (c, d)) = (S::unzip(v[0], v[1]), S::unzip(v[2], v[3]));
+                let ((first, third), (second, fourth)) = (S::unzip(a, c), S::unzip(b, d));
+                for (column, v) in [first, second, third, fourth].into_iter().enumerate() {
+                    columns[column][row] = v;
+                }
+            }
+            let mut of_columns = [[S::splat(0.0); SPAN]; SIDE];
+            for column in 0..SIDE {
+                of_columns[column] = six_of_four::<S>(columns[column]);
+            }
+            for i in 0..SPAN {
+                let mut row = [S::splat(0.0); SIDE];
+                for column in 0..SIDE {
+                    row[column] = of_columns[column][i];
+                }
+                let entries = six_of_four::<S>(row);
+                for j in 0..SPAN {
+                    // SAFETY: the panels have a float of each entry for every square, as asserted above.
+                    unsafe { S::store(panels.add((SPAN * i + j) * squares + at), entries[j]) };
                 }
             }
         }
     }
 }
 
-/// A (a, b), with the last one negated.
+/// A y.
 #[inline(always)]
-fn four<S: Simd>(a: S::V, b: S::V) -> [S::V; 4] {
-    [a, S::add(a, b), S::sub(a, b), b]
+fn six_of_four<S: Simd>(y: [S::V; SIDE]) -> [S::V; SPAN] {
+    let mut six = [y[0], y[0], y[0], y[0], y[0], y[3]];
+    for (i, point) in [(1, INNER), (3, OUTER)] {
+        let square = S::splat(point * point);
+        let (odd, even) = (S::mul_add(square, y[3], y[1]), S::mul_add(square, y[2], y[0]));
+        [six[i], six[i + 1]] = plus_minus::<S>(point, odd, even);
+    }
+    six
 }
 
 /// Adds the sums of an entry for some channels.
@@ -258,5 +280,58 @@ impl Task for Sums<'_> {
         assert!(padded.len() >= reach && left.len() >= (rows - 1) * left_row + locations);
         // SAFETY: just asserted.
         unsafe { correlations::<S, 1>(rows, correlation, sums) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Group,
+        group_conv::tests::{Case, close, expected, operands},
+    };
+    use quarterturn_core::{Device, Tensor};
+
+    /// Squares that reach over the image, several images together, more than are taken together, more than one tile of channels, and
+    /// padding from none to more than the filter.
+    const CASES: [Case; 6] = [
+        (Group::C1, false, 9, 17, 19, 7, 5, 3, 1, 1, 1),
+        (Group::C1, false, 40, 3, 6, 3, 4, 3, 1, 0, 1),
+        (Group::C1, false, 33, 2, 2, 12, 13, 3, 1, 1, 1),
+        (Group::C1, false, 2, 16, 21, 28, 28, 3, 1, 1, 1),
+        (Group::C1, false, 2, 5, 4, 9, 31, 3, 1, 2, 1),
+        (Group::C1, false, 3, 4, 1, 6, 6, 3, 1, 4, 1),
+    ];
+
+    /// Every instruction set agrees with the reference; threads, and whether dy is given or made, change no bit.
+    #[test]
+    fn squares_are_the_gradient_up_to_rounding() {
+        for case in CASES {
+            let [_, dy, _, dw, db] = expected(case);
+            let (x, weight, _, conv) = operands(case, &Device::Cpu);
+            let e = Extents::new("test", x.shape(), weight.shape(), conv);
+            let dy = dy.to_device(&Device::Cpu).unwrap();
+            let (x, dy) = (x.f32s(), dy.f32s());
+            let image = |n: usize, made: &mut [f32]| made.copy_from_slice(&dy[n * made.len()..][..made.len()]);
+            let mut fused: Option<HostBuffer> = None;
+            for &isa in Isa::available() {
+                let name = format!("{case:?} {isa}");
+                let (got, bias) = super::dw(&e, conv, isa, x, ResultGradient::Given(dy));
+                for threads in [1, 3] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let again = pool.install(|| super::dw(&e, conv, isa, x, ResultGradient::Given(dy)));
+                    assert!(again.0[..] == got[..] && again.1[..] == bias[..], "{name}, {threads} threads");
+                }
+                let mut kept = vec![f32::NAN; dy.len()];
+                let made = ResultGradient::Made { image: &image, reads: [&[]; 3], kept: Some(&mut kept) };
+                assert!(super::dw(&e, conv, isa, x, made).0[..] == got[..] && kept == dy, "{name}: made");
+                if isa != Isa::Portable {
+                    let fused = fused.get_or_insert_with(|| got.clone());
+                    assert!(got[..] == fused[..], "{name}: the width of vectors shows");
+                }
+                close(&format!("dw {name}"), &Tensor::cpu(e.weight(), got), &dw, 2e-6);
+                close(&format!("db {name}"), &Tensor::cpu([e.c_out], bias), &db, 2e-6);
+            }
+        }
     }
 }

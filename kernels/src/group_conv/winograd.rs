@@ -1,19 +1,26 @@
-//! Plain 3×3 convolutions at stride 1 on the CPU, forward and input gradient: Winograd's F(2×2, 3×3) (Lavin & Gray 2016).
+//! Plain 3×3 convolutions at stride 1 on the CPU, forward and input gradient: Winograd's F(4×4, 3×3) (Lavin & Gray 2016).
 //!
-//! Results are made in *squares* of 2×2, each from the 4×4 samples d under its windows and from the filter g:
+//! Results are made in *squares* of 4×4, each from the 6×6 samples d under its windows and from the filter g:
 //!
 //! ```text
 //! y = Aᵀ [Σ_c (G g Gᵀ) ⊙ (Bᵀ d B)] A
 //!
-//!      ⎡1  0 −1  0⎤        ⎡ 1   0   0 ⎤
-//! Bᵀ = ⎢0  1  1  0⎥    G = ⎢ ½   ½   ½ ⎥    Aᵀ = ⎡1  1  1  0⎤
-//!      ⎢0 −1  1  0⎥        ⎢ ½  −½   ½ ⎥         ⎣0  1 −1 −1⎦
-//!      ⎣0  1  0 −1⎦        ⎣ 0   0   1 ⎦
+//!      ⎡1  0  −s   0  1  0⎤        ⎡  1     0     0 ⎤
+//!      ⎢0 −q  −q²  p  1  0⎥        ⎢  u     up    up²⎥         ⎡1  1   1   1   1   0⎤
+//! Bᵀ = ⎢0  q  −q² −p  1  0⎥    G = ⎢  u    −up    up²⎥    Aᵀ = ⎢0  p  −p   q  −q   0⎥
+//!      ⎢0 −p  −p²  q  1  0⎥        ⎢  v     vq    vq²⎥         ⎢0  p²  p²  q²  q²  0⎥
+//!      ⎢0  p  −p² −q  1  0⎥        ⎢  v    −vq    vq²⎥         ⎣0  p³ −p³  q³ −q³  1⎦
+//!      ⎣0  1  0   −s   0  1⎦       ⎣  0     0     1 ⎦
+//!
+//! p = 3/4,  q = 1/p,  s = p² + q²,  u = 1 / 2p²(p² − q²),  v = 1 / 2q²(q² − p²)
 //! ```
 //!
-//! That is 16 products for 4 results instead of 36. Each of the 16 entries is a matrix product over the channels by itself.
-//! The error is that of the plain sum or less. On a group the irreps save as much, and the two do not multiply: see
-//! `benches/results/2026-11-28-cpu.md`.
+//! That is 36 products for 16 results instead of 144. Each of the 36 entries is a matrix product over the channels by itself.
+//!
+//! These are polynomials that are interpolated at 0, ±p, ±q and infinity. The usual ±1 and ±2 make errors six to ten times as large as
+//! those of the plain sum; with ±3/4 and ±4/3, whose powers stay near 1, they are two to three times as large.
+//! A sample that is not finite makes NaN of all results of its squares, and not only of those whose windows it lies in.
+//! On a group the irreps save as much as these products, and the two do not multiply: see `benches/results/2026-11-28-cpu.md`.
 
 use super::{
     Conv, Extents,
@@ -32,10 +39,17 @@ use crate::{
 use quarterturn_core::HostBuffer;
 use std::ops::Range;
 
+/// Results of a square in each direction.
+pub(super) const SIDE: usize = 4;
+/// Samples under its windows in each direction.
+pub(super) const SPAN: usize = SIDE + 2;
 /// Entries of a transformed square, and of a transformed filter.
-pub(super) const ENTRIES: usize = 16;
+pub(super) const ENTRIES: usize = SPAN * SPAN;
+/// p and q.
+pub(super) const INNER: f32 = 0.75;
+pub(super) const OUTER: f32 = 4.0 / 3.0;
 /// Vectors of [`WIDEST`] squares that are laid down and multiplied together.
-const VECTORS: usize = 4;
+const VECTORS: usize = 2;
 /// Squares of the images that a job takes together, at least.
 const TOGETHER: usize = 13 * WIDEST;
 /// Channels of the source that are laid down together: so many fit the second-level cache.
@@ -57,11 +71,18 @@ pub(super) struct InSquares {
 }
 
 impl InSquares {
-    /// Whether it pays. Measured: `benches/results/2026-11-28-cpu.md`.
-    pub(super) fn pays(e: &Extents, conv: Conv) -> bool {
+    /// Whether it can be done.
+    pub(super) fn fits(e: &Extents, conv: Conv) -> bool {
         let plain = conv.group == Group::C1 && e.k == 3 && conv.stride == 1 && conv.dilation == 1;
-        let combined = 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width);
-        plain && e.c_in.min(e.c_out) >= 16 && combined <= FLOATS
+        plain && 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width) <= FLOATS
+    }
+
+    /// Whether it pays. Squares reach over small images, and few of them are not worth so many filters. Measured:
+    /// `benches/results/2026-11-28-cpu.md`.
+    pub(super) fn pays(e: &Extents, conv: Conv) -> bool {
+        let (height, width) = (e.height.min(e.out_height), e.width.min(e.out_width));
+        let squares = height.div_ceil(SIDE) * width.div_ceil(SIDE);
+        Self::fits(e, conv) && e.c_in.min(e.c_out) >= 8 && height * width >= 64 && e.c_in * e.c_out <= 8192 * squares
     }
 
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
@@ -189,19 +210,19 @@ impl Task for Filters<'_> {
                 }
             }
             for first in (0..rows).step_by(S::LANES) {
-                let mut g = [[S::splat(0.0); 4]; 3];
+                let mut g = [[S::splat(0.0); SPAN]; 3];
                 for u in 0..3 {
                     let mut row = [S::splat(0.0); 3];
                     for v in 0..3 {
                         // SAFETY: `taps` has `WIDEST` lanes, a multiple of any vector's.
                         row[v] = unsafe { S::load(taps[3 * u + v].as_ptr().add(first)) };
                     }
-                    g[u] = four_taps::<S>(row);
+                    g[u] = six_of_taps::<S>(row);
                 }
-                for j in 0..4 {
-                    let column = four_taps::<S>([g[0][j], g[1][j], g[2][j]]);
-                    for i in 0..4 {
-                        let at = ((4 * i + j) * cols + col) * rows + first;
+                for j in 0..SPAN {
+                    let column = six_of_taps::<S>([g[0][j], g[1][j], g[2][j]]);
+                    for i in 0..SPAN {
+                        let at = ((SPAN * i + j) * cols + col) * rows + first;
                         // SAFETY: lanes of this tile, for which there is room, as asserted above.
                         unsafe { S::store_lanes(column[i], 0..S::LANES.min(rows - first), to.as_mut_ptr().add(at)) };
                     }
@@ -211,24 +232,40 @@ impl Task for Filters<'_> {
     }
 }
 
+/// u, up and up²; v, vq and vq².
+pub(super) const OF_INNER: [f32; 3] = [-128.0 / 175.0, -96.0 / 175.0, -72.0 / 175.0];
+pub(super) const OF_OUTER: [f32; 3] = [40.5 / 175.0, 54.0 / 175.0, 72.0 / 175.0];
+
 /// G g.
 #[inline(always)]
-fn four_taps<S: Simd>(g: [S::V; 3]) -> [S::V; 4] {
-    let half = S::splat(0.5);
-    let outer = S::mul_add(half, S::add(g[0], g[2]), S::splat(0.0));
-    [g[0], S::mul_add(half, g[1], outer), S::mul_sub(half, g[1], outer), g[2]]
+fn six_of_taps<S: Simd>(g: [S::V; 3]) -> [S::V; SPAN] {
+    let (mut six, zero) = ([g[0], g[0], g[0], g[0], g[0], g[2]], S::splat(0.0));
+    for (i, [one, odd, even]) in [(1, OF_INNER), (3, OF_OUTER)] {
+        let even = S::mul_add(S::splat(even), g[2], S::mul_add(S::splat(one), g[0], zero));
+        [six[i], six[i + 1]] = plus_minus::<S>(odd, g[1], even);
+    }
+    six
 }
 
-/// How *combined samples* lie. Along each row of the padded image, B combines neighbours:
+/// `even ± point · odd`.
+#[inline(always)]
+pub(super) fn plus_minus<S: Simd>(point: f32, odd: S::V, even: S::V) -> [S::V; 2] {
+    let point = S::splat(point);
+    [S::mul_add(point, odd, even), S::mul_sub(point, odd, even)]
+}
+
+/// How *combined samples* lie. Along each row of the padded image, neighbours are combined to three pairs for each square, of
+/// which the six entries of d B are made. With x₀ to x₅ for the square's samples in that row:
 ///
 /// ```text
-/// outer[2t]     = d[2t]     − d[2t + 2]      inner[2t]     = d[2t + 1] + d[2t + 2]
-/// outer[2t + 1] = d[2t + 1] − d[2t + 3]      inner[2t + 1] = d[2t + 2] − d[2t + 1]
+/// ends  = (x₀ + x₄ − s x₂, x₁ + x₅ − s x₃)     entries 0 and 5
+/// inner = (x₃ − q² x₁, x₄ − q² x₂)             entries 1 and 2: the second ± p times the first
+/// outer = (x₃ − p² x₁, x₄ − p² x₂)             entries 3 and 4: the second ± q times the first
 /// ```
 ///
-/// for each square t of the row. These are the entries 0 and 3, and 1 and 2. Of each channel the even rows come first, then the
-/// odd ones; of each, first the outer combinations, then the inner ones. So all squares of an image stand in a row, and each of
-/// their four rows of samples lies a constant distance away.
+/// Of each channel the first rows of all squares come first, then the second ones, up to the fourth: a fifth row is the first of
+/// the squares below. Of each of these four, first come the ends, then the inner pairs, then the outer ones. So all squares of an
+/// image stand in a row, and each of their six rows of samples lies a constant distance away.
 #[derive(Clone, Copy)]
 pub(super) struct Combined {
     channels: usize,
@@ -248,9 +285,12 @@ pub(super) struct Combined {
     pitch: usize,
 }
 
+/// Pairs of combined samples of a square's row.
+const KINDS: usize = 3;
+
 impl Combined {
     pub(super) fn of(windows: &Windows, channels: usize) -> Self {
-        let (rows, cols) = (windows.result.0.div_ceil(2), windows.result.1.div_ceil(2));
+        let (rows, cols) = (windows.result.0.div_ceil(SIDE), windows.result.1.div_ceil(SIDE));
         let kind = (rows + 1) * 2 * cols + WIDEST;
         Combined {
             channels,
@@ -259,10 +299,10 @@ impl Combined {
             squares: (rows, cols),
             row: 2 * cols,
             kind,
-            channel: 4 * kind,
-            image: channels * 4 * kind,
-            rows: 2 * rows + 2,
-            pitch: 2 * cols + 2 + WIDEST,
+            channel: SIDE * KINDS * kind,
+            image: channels * SIDE * KINDS * kind,
+            rows: SIDE * rows + 2,
+            pitch: SIDE * cols + 2 * WIDEST + SIDE + 1,
         }
     }
 
@@ -274,6 +314,12 @@ impl Combined {
     /// Of a padded plane.
     fn plane(&self) -> usize {
         self.rows * self.pitch
+    }
+
+    /// Where in a channel a pair of row `i` of the first square lies.
+    #[inline(always)]
+    fn place(&self, i: usize, kind: usize) -> usize {
+        (i % SIDE * KINDS + kind) * self.kind + i / SIDE * self.row
     }
 }
 
@@ -316,19 +362,13 @@ impl Task for Combine<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Combine { combined, source, plane, to } = self;
-        let Combined { source: (height, width), lead, row, kind, channel, rows, pitch, .. } = *combined;
+        let Combined { source: (height, width), lead, row, channel, rows, pitch, .. } = *combined;
         let inside = |extent: usize, padded: usize| {
             let start = lead.max(0).min(padded as isize);
             start as usize..(extent as isize + lead).clamp(start, padded as isize) as usize
         };
-        let (down, across) = (inside(height, rows), inside(width, row + 2));
-        let bits = |odd: u32, even: u32| {
-            let lanes = std::array::from_fn::<_, WIDEST, _>(|i| f32::from_bits(if i % 2 == 1 { odd } else { even }));
-            // SAFETY: no vector has more lanes.
-            unsafe { S::load(lanes.as_ptr()) }
-        };
-        let (odd, even, sign) = (bits(!0, 0), bits(0, !0), bits(1 << 31, 0));
-        assert!(plane.len() >= rows * pitch && pitch >= row + 2 + S::LANES && to.len() >= combined.image);
+        let (down, across) = (inside(height, rows), inside(width, 2 * row + 2));
+        assert!(plane.len() >= rows * pitch && pitch > 2 * row + 2 * S::LANES + SIDE && to.len() >= combined.image);
         for (samples, to) in source.chunks_exact(height * width).zip(to.chunks_exact_mut(channel)) {
             if !across.is_empty() {
                 for r in down.clone() {
@@ -337,21 +377,34 @@ impl Task for Combine<'_> {
                 }
             }
             for r in 0..rows {
-                let place = r % 2 * 2 * kind + r / 2 * row;
                 for at in (0..row).step_by(S::LANES) {
-                    // SAFETY: `pitch` and `kind` have room for a vector behind a row, as asserted above; what is written behind
+                    // SAFETY: `pitch` and `kind` have room for vectors behind a row, as asserted above; what is written behind
                     // a row is written again with the next one.
                     unsafe {
-                        let d = plane.as_ptr().add(r * pitch + at);
-                        let (d0, d1, d2) = (S::load(d), S::load(d.add(1)), S::load(d.add(2)));
-                        let other = S::or_bits(S::and_bits(even, d2), S::and_bits(odd, S::add_bits(d0, sign)));
-                        S::store(to.as_mut_ptr().add(place + at), S::sub(d0, d2));
-                        S::store(to.as_mut_ptr().add(place + kind + at), S::add(d1, other));
+                        let x = plane.as_ptr().add(r * pitch + 2 * at);
+                        let ((x01, x23), (x45, _)) = (pairs::<S>(x), pairs::<S>(x.add(SIDE)));
+                        let (x12, x34) = pairs::<S>(x.add(1));
+                        let ends = S::mul_sub(S::splat(INNER * INNER + OUTER * OUTER), x23, S::add(x01, x45));
+                        let inner = S::mul_sub(S::splat(OUTER * OUTER), x12, x34);
+                        let outer = S::mul_sub(S::splat(INNER * INNER), x12, x34);
+                        for (kind, pair) in [ends, inner, outer].into_iter().enumerate() {
+                            S::store(to.as_mut_ptr().add(combined.place(r, kind) + at), pair);
+                        }
                     }
                 }
             }
         }
     }
+}
+
+/// Of the floats from `from` on the pairs at even places, and those at odd ones.
+///
+/// # Safety
+/// There must be two vectors of them.
+#[inline(always)]
+unsafe fn pairs<S: Simd>(from: *const f32) -> (S::V, S::V) {
+    // SAFETY: the caller's.
+    unsafe { S::unzip_pairs(S::load(from), S::load(from.add(S::LANES))) }
 }
 
 /// Results of at most [`VECTORS`] vectors of squares.
@@ -492,11 +545,11 @@ impl Pack<'_> {
         }
         let panels = self.panels.as_mut_ptr();
         for (term, channel) in self.channels.clone().enumerate() {
-            for (kind, columns) in [[0, 3], [1, 2]].into_iter().enumerate() {
-                let mut rows = [[S::splat(0.0); 4]; 2];
+            for kind in 0..KINDS {
+                let mut rows = [[S::splat(0.0); SPAN]; 2];
                 for half in 0..2 {
-                    for i in 0..4 {
-                        let at = channel * combined.channel + (i % 2 * 2 + kind) * combined.kind + i / 2 * combined.row;
+                    for i in 0..SPAN {
+                        let at = channel * combined.channel + combined.place(i, kind);
                         for n in 0..N {
                             // SAFETY: the caller's.
                             let piece = unsafe { S::load(floats.add(from[n] + at + half * S::LANES)) };
@@ -507,14 +560,18 @@ impl Pack<'_> {
                         }
                     }
                 }
-                let (low, high) = (four_rows::<S>(rows[0]), four_rows::<S>(rows[1]));
-                for i in 0..4 {
+                let (low, high) = (six_of_samples::<S>(rows[0]), six_of_samples::<S>(rows[1]));
+                for i in 0..SPAN {
                     let (first, second) = S::unzip(low[i], high[i]);
-                    let place = |column: usize| ((4 * i + column) * terms + term) * step + v * S::LANES;
-                    // SAFETY: the panel has all entries, as [`Pack::run`] asserts.
-                    unsafe {
-                        S::store(panels.add(place(columns[0])), first);
-                        S::store(panels.add(place(columns[1])), second);
+                    let entries = match kind {
+                        0 => [first, second],
+                        1 => plus_minus::<S>(INNER, first, second),
+                        _ => plus_minus::<S>(OUTER, first, second),
+                    };
+                    for (entry, column) in entries.into_iter().zip([[0, 5], [1, 2], [3, 4]][kind]) {
+                        let place = ((SPAN * i + column) * terms + term) * step + v * S::LANES;
+                        // SAFETY: the panel has all entries, as [`Pack::run`] asserts.
+                        unsafe { S::store(panels.add(place), entry) };
                     }
                 }
             }
@@ -524,8 +581,17 @@ impl Pack<'_> {
 
 /// Bᵀ d.
 #[inline(always)]
-fn four_rows<S: Simd>(d: [S::V; 4]) -> [S::V; 4] {
-    [S::sub(d[0], d[2]), S::add(d[1], d[2]), S::sub(d[2], d[1]), S::sub(d[1], d[3])]
+fn six_of_samples<S: Simd>(d: [S::V; SPAN]) -> [S::V; SPAN] {
+    let sum = S::splat(INNER * INNER + OUTER * OUTER);
+    let mut six = d;
+    six[0] = S::mul_sub(sum, d[2], S::add(d[0], d[4]));
+    for (i, point, other) in [(1, INNER, OUTER), (3, OUTER, INNER)] {
+        let square = S::splat(other * other);
+        let (odd, even) = (S::mul_sub(square, d[1], d[3]), S::mul_sub(square, d[2], d[4]));
+        [six[i], six[i + 1]] = plus_minus::<S>(point, odd, even);
+    }
+    six[5] = S::mul_sub(sum, d[3], S::add(d[1], d[5]));
+    six
 }
 
 /// Makes results of the sums of a strip, and stores them: Aᵀ m A.
@@ -560,46 +626,49 @@ impl Task for Store<'_> {
         assert!(sums.len() >= ENTRIES * rows * lanes);
         let (height, row_len) = pass.windows.result;
         for v in 0..width {
-            // Pieces of rows of squares: their part of the 2 · LANES results of each of two rows, and where in the first channel
-            // they belong. A row or column of squares may reach over the image.
-            let (mut stored, mut count) = (std::array::from_fn::<_, WIDEST, _>(|_| (0..0, 0, 0)), 0);
+            // For pieces of rows of squares: which of the four vectors with a row's results has some of theirs, in which lanes,
+            // and where in the first channel they belong. A row or column of squares may reach over the image.
+            let (mut stored, mut count) = (std::array::from_fn::<_, { WIDEST + SIDE }, _>(|_| (0, 0..0, 0, 0)), 0);
             for (piece, run, place) in pieces(at + v * S::LANES, S::LANES, squares.1, images * squares.0) {
                 let (image, row) = (run / squares.0, run % squares.0);
-                let part = 2 * piece.start..(2 * piece.end).min(2 * piece.start + row_len - 2 * place);
-                let to = ((image * pass.rows + tile.start) * height + 2 * row) * row_len + 2 * place;
-                stored[count] = (part, to, (height - 2 * row).min(2));
-                count += 1;
+                let part = SIDE * piece.start..(SIDE * piece.end).min(SIDE * piece.start + row_len - SIDE * place);
+                let to = ((image * pass.rows + tile.start) * height + SIDE * row) * row_len + SIDE * place;
+                for vector in part.start / S::LANES..part.end.div_ceil(S::LANES) {
+                    let first = vector * S::LANES;
+                    let lanes = part.start.max(first)..part.end.min(first + S::LANES);
+                    let to = to + lanes.start - part.start;
+                    stored[count] =
+                        (vector, lanes.start - first..lanes.end - first, to, (height - SIDE * row).min(SIDE));
+                    count += 1;
+                }
             }
             for (m, &scale_shift) in scale_shift.iter().enumerate() {
-                let mut sides = [[S::splat(0.0); 4]; 2];
-                for j in 0..4 {
-                    let mut m_j = [S::splat(0.0); 4];
-                    for i in 0..4 {
+                let mut sides = [[S::splat(0.0); SPAN]; SIDE];
+                for j in 0..SPAN {
+                    let mut column = [S::splat(0.0); SPAN];
+                    for i in 0..SPAN {
+                        let at = ((SPAN * i + j) * rows + m) * lanes + v * S::LANES;
                         // SAFETY: asserted above.
-                        m_j[i] = unsafe { S::load(sums.as_ptr().add(((4 * i + j) * rows + m) * lanes + v * S::LANES)) };
+                        column[i] = unsafe { S::load(sums.as_ptr().add(at)) };
                     }
-                    [sides[0][j], sides[1][j]] = two::<S>(m_j);
+                    let four = four_of_six::<S>(column);
+                    for i in 0..SIDE {
+                        sides[i][j] = four[i];
+                    }
                 }
-                for i in 0..2 {
-                    let [left, right] = two::<S>(sides[i]);
-                    let [left] = finished::<S, 1, 1>([left], scale_shift, relu);
-                    let [right] = finished::<S, 1, 1>([right], scale_shift, relu);
-                    let (low, high) = S::zip(left, right);
-                    for (part, to, rows_there) in &stored[..count] {
-                        if i >= *rows_there {
-                            continue;
-                        }
-                        let to = to + (m * height + i) * row_len;
-                        let middle = part.end.min(S::LANES).max(part.start);
-                        // SAFETY: results of these images, which no other job makes.
-                        unsafe {
-                            if part.start < middle {
-                                S::store_lanes(low, part.start..middle, y.add(to).0);
-                            }
-                            if middle < part.end {
-                                let first = middle - S::LANES..part.end - S::LANES;
-                                S::store_lanes(high, first, y.add(to + middle - part.start).0);
-                            }
+                for i in 0..SIDE {
+                    let mut four = four_of_six::<S>(sides[i]);
+                    for result in &mut four {
+                        [*result] = finished::<S, 1, 1>([*result], scale_shift, relu);
+                    }
+                    let (even, odd) = (S::zip(four[0], four[2]), S::zip(four[1], four[3]));
+                    let (first, second) = (S::zip(even.0, odd.0), S::zip(even.1, odd.1));
+                    let vectors = [first.0, first.1, second.0, second.1];
+                    for (vector, lanes, to, rows_there) in &stored[..count] {
+                        if i < *rows_there {
+                            let to = to + (m * height + i) * row_len;
+                            // SAFETY: results of these images, which no other job makes.
+                            unsafe { S::store_lanes(vectors[*vector], lanes.clone(), y.add(to).0) };
                         }
                     }
                 }
@@ -610,8 +679,18 @@ impl Task for Store<'_> {
 
 /// Aᵀ m.
 #[inline(always)]
-fn two<S: Simd>(m: [S::V; 4]) -> [S::V; 2] {
-    [S::add(S::add(m[0], m[1]), m[2]), S::sub(S::sub(m[1], m[2]), m[3])]
+fn four_of_six<S: Simd>(m: [S::V; SPAN]) -> [S::V; SIDE] {
+    let (p, q, zero) = (S::splat(INNER), S::splat(OUTER), S::splat(0.0));
+    let (p2, q2) = (S::splat(INNER * INNER), S::splat(OUTER * OUTER));
+    let (inner, outer) = (S::add(m[1], m[2]), S::add(m[3], m[4]));
+    let odd_inner = S::mul_add(p, S::sub(m[1], m[2]), zero);
+    let odd_outer = S::mul_add(q, S::sub(m[3], m[4]), zero);
+    [
+        S::add(S::add(m[0], inner), outer),
+        S::add(odd_inner, odd_outer),
+        S::mul_add(q2, outer, S::mul_add(p2, inner, zero)),
+        S::mul_add(q2, odd_outer, S::mul_add(p2, odd_inner, m[5])),
+    ]
 }
 
 #[cfg(test)]
@@ -641,7 +720,7 @@ mod tests {
         for case in CASES {
             let (x, weight, bias, conv) = operands(case, &Device::Cpu);
             let e = Extents::new("test", x.shape(), weight.shape(), conv);
-            assert!(InSquares::pays(&e, conv), "{case:?}");
+            assert!(InSquares::fits(&e, conv), "{case:?}");
             let dy = random(e.y(), 4, &Device::Cpu);
             let epilogue = |channels, relu| Epilogue {
                 scale_shift: (0..channels).map(|c| (1.5, bias.f32s().get(c).copied().unwrap_or(0.5))).collect(),
