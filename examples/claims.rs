@@ -9,7 +9,7 @@ use quarterturn_examples::{
     files,
     rotations::{percent, statistics},
     say,
-    significance::{holm, interval95, variances_differ, welch},
+    significance::{TTest, holm, interval95, paired, variances_differ, welch},
     table,
 };
 use serde::Deserialize;
@@ -43,13 +43,14 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut markdown = String::new();
     let mut csv = Csv::new(
         folder.join("claims.csv"),
-        "grid,question,measure,a,a_seeds,a_mean,a_std,b,b_seeds,b_mean,b_std,difference,ci95_half_width,welch_t,welch_df,p,\
+        "grid,question,test,a,a_measure,a_seeds,a_mean,a_std,b,b_measure,b_seeds,b_mean,b_std,difference,ci95_half_width,t,df,p,\
          p_holm",
     );
     for grid in &grids {
         markdown += &grid.curves_table();
-        markdown += &grid.claims_table(&mut csv);
+        markdown += &answers("Comparisons", &grid.comparisons(), &mut csv);
     }
+    markdown += &answers("Comparisons of runs with different settings", &across(&grids), &mut csv);
     csv.save()?;
     files::write(&folder.join("claims.md"), markdown.as_bytes())?;
     say::result(markdown.trim_end());
@@ -121,6 +122,8 @@ fn grids(runs: &Path) -> Result<Vec<Grid>> {
             if !grid.devices.contains(&device) {
                 grid.devices.push(device);
             }
+            // What the protocol does anyway need not be said.
+            let training = training.strip_suffix(grid.own_angles()).unwrap_or(training);
             let curve = grid.curves.entry((training.into(), network.into())).or_default();
             curve.entry(seed).or_insert(accuracies);
         }
@@ -150,6 +153,15 @@ enum Measure {
 }
 
 impl Measure {
+    /// Of the accuracies of a run. `None` if the angle was not tested.
+    fn of(self, accuracies: &[f64]) -> Option<f64> {
+        let n = accuracies.len();
+        match self {
+            Measure::All => Some(statistics(accuracies).0),
+            Measure::At(degrees) => (degrees * n).is_multiple_of(360).then(|| accuracies[degrees * n / 360]),
+        }
+    }
+
     fn name(self) -> String {
         match self {
             Measure::All => "mean of all angles".into(),
@@ -171,6 +183,25 @@ struct Question {
     words: &'static str,
     a: Sample,
     b: Sample,
+}
+
+/// One of two samples that are compared.
+struct Side {
+    name: String,
+    measure: Measure,
+    values: Vec<f64>,
+}
+
+/// An answer.
+struct Comparison {
+    /// Folders of the runs.
+    grid: String,
+    words: String,
+    a: Side,
+    b: Side,
+    test: TTest,
+    /// Whether values belong together by their seeds.
+    paired: bool,
 }
 
 /// Every comparison that is made, in the order of the table.
@@ -241,21 +272,25 @@ impl Grid {
     /// By seed, in percent; empty if there is no such run, or no such angle.
     fn values(&self, Sample { network, training, measure }: Sample) -> Vec<f64> {
         let Some(curve) = self.curves.get(&(training.into(), network.into())) else { return Vec::new() };
-        let value = |seed: &Vec<f64>| match measure {
-            Measure::All => Some(statistics(seed).0),
-            Measure::At(degrees) => {
-                (degrees * seed.len()).is_multiple_of(360).then(|| seed[degrees * seed.len() / 360])
-            }
-        };
-        curve.values().filter_map(value).collect()
+        curve.values().filter_map(|seed| measure.of(seed)).collect()
+    }
+
+    fn setting(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("?", String::as_str)
+    }
+
+    /// The ending of a training's name that says how often the protocol draws an angle.
+    fn own_angles(&self) -> &'static str {
+        if self.setting("protocol") == "published" { "-batch" } else { "-digit" }
     }
 
     fn title(&self) -> String {
-        let setting = |name: &str| self.settings.get(name).map_or("?", String::as_str);
+        let setting = |name: &str| self.setting(name);
         format!(
-            "{}: {} digits to train on, {} to test on, {} epochs, {} protocol, the {} epoch tested; runs of {}; {}",
+            "{}: {} digits to train on in batches of {}, {} to test on, {} epochs, {} protocol, the {} epoch tested; runs of {}; {}",
             setting("data"),
             setting("train"),
+            setting("batch"),
             setting("test"),
             setting("epochs"),
             setting("protocol"),
@@ -298,66 +333,138 @@ impl Grid {
     }
 
     /// Every question that these runs answer.
-    fn claims_table(&self, csv: &mut Csv) -> String {
-        let mut found = Vec::new();
-        for question in questions() {
-            let (a, b) = (self.values(question.a), self.values(question.b));
-            if let Some(test) = welch(&a, &b) {
-                found.push((question, a, b, test));
+    fn comparisons(&self) -> Vec<Comparison> {
+        let side = |sample: Sample| Side {
+            name: format!("{} ({})", sample.network, sample.training),
+            measure: sample.measure,
+            values: self.values(sample),
+        };
+        let compared = questions().into_iter().filter_map(|Question { words, a, b }| {
+            let (a, b) = (side(a), side(b));
+            let test = welch(&a.values, &b.values)?;
+            Some(Comparison { grid: self.folders.join(" "), words: words.into(), a, b, test, paired: false })
+        });
+        compared.collect()
+    }
+
+    /// What sets these runs apart from others, if it is the protocol or the epoch that is tested, and nothing else but the number of
+    /// test digits.
+    fn apart(&self, other: &Grid) -> Option<[String; 2]> {
+        let names = self.settings.keys().chain(other.settings.keys());
+        let differs = |name: &&String| self.settings.get(*name) != other.settings.get(*name);
+        let allowed = ["protocol", "init", "tested", "test"];
+        if names.filter(differs).any(|name| !allowed.contains(&name.as_str())) {
+            return None;
+        }
+        let of = |grid: &Grid| (grid.setting("protocol").to_string(), grid.settings.get("tested").cloned());
+        let names = [of(self), of(other)];
+        let name = |(protocol, tested): &(String, Option<String>)| {
+            format!("{protocol} protocol, {} epoch", tested.as_deref().unwrap_or("last"))
+        };
+        (names[0] != names[1]).then(|| names.each_ref().map(name))
+    }
+}
+
+/// Runs of two grids that are alike but for the protocol or the epoch that is tested.
+fn across(grids: &[Grid]) -> Vec<Comparison> {
+    let mut found = Vec::new();
+    for (i, a) in grids.iter().enumerate() {
+        for b in &grids[i + 1..] {
+            let Some([name_a, name_b]) = a.apart(b) else { continue };
+            let one_protocol = a.setting("protocol") == b.setting("protocol");
+            for ((training, network), seeds_a) in &a.curves {
+                // Under the paper's protocol, angles that are drawn for each batch are the published one's.
+                let others = [training.clone(), format!("{training}-batch")];
+                for other in &others[..if one_protocol { 1 } else { 2 }] {
+                    let Some(seeds_b) = b.curves.get(&(other.clone(), network.clone())) else { continue };
+                    let pairs = one_protocol && seeds_a.keys().eq(seeds_b.keys());
+                    for measure in [Measure::All, Measure::At(0)] {
+                        let side = |name: &str, training: &str, seeds: &BTreeMap<u64, Vec<f64>>| Side {
+                            name: format!("{network} ({training}), {name}"),
+                            measure,
+                            values: seeds.values().filter_map(|seed| measure.of(seed)).collect(),
+                        };
+                        let (a_side, b_side) = (side(&name_a, training, seeds_a), side(&name_b, other, seeds_b));
+                        let test = if pairs { paired } else { welch };
+                        let Some(test) = test(&a_side.values, &b_side.values) else { continue };
+                        found.push(Comparison {
+                            grid: [&a.folders[..], &b.folders[..]].concat().join(" "),
+                            words: if one_protocol { "the epoch that is tested" } else { "the protocol" }.into(),
+                            a: a_side,
+                            b: b_side,
+                            test,
+                            paired: pairs,
+                        });
+                    }
+                }
             }
         }
-        if found.is_empty() {
-            return String::new();
-        }
-        let adjusted = holm(&found.iter().map(|(.., test)| test.p).collect::<Vec<_>>());
-        let p = |p: f64| if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") };
-        let mut rows = Vec::new();
-        for ((Question { words, a: of_a, b: of_b }, a, b, test), adjusted) in found.iter().zip(&adjusted) {
-            let name = |sample: &Sample| format!("{} ({})", sample.network, sample.training);
-            let ((mean_a, std_a), (mean_b, std_b)) = (statistics(a), statistics(b));
-            rows.push(vec![
-                (*words).to_string(),
-                format!("{}: {}", name(of_a), percent(a)),
-                format!("{}: {}", name(of_b), percent(b)),
-                of_a.measure.name(),
-                format!("{:+.2} ± {:.2}", mean_a - mean_b, test.half),
-                p(test.p),
-                p(*adjusted),
-                variances_differ(a, b).map_or("–".into(), |f| format!("{:.1} (p {})", std_a / std_b, p(f))),
-            ]);
-            csv.row(&[
-                &self.folders.join(" "),
-                words,
-                &of_a.measure.name(),
-                &name(of_a),
-                &a.len(),
-                &mean_a,
-                &std_a,
-                &name(of_b),
-                &b.len(),
-                &mean_b,
-                &std_b,
-                &(mean_a - mean_b),
-                &test.half,
-                &test.t,
-                &test.freedom,
-                &test.p,
-                adjusted,
-            ]);
-        }
-        let header = ["question", "a", "b", "measure", "a − b, 95%", "p", "p (Holm)", "std a : b"];
-        let notes = [
-            "a − b: difference of the means in percent points, with the interval that covers the true one with probability 95%; \
-             p: two-sided, Welch's t-test; std a : b: ratio of the standard deviations over seeds, with the F-test's p"
-                .to_string(),
-            format!(
-                "This table makes {} comparisons on the same runs. Of so many tests at 5%, {:.1} would come out significant by \
-                 chance alone if nothing differed; p (Holm) is adjusted for it: those below 0.05 may be called significant \
-                 together, with a risk of 5% that any of them is so by chance",
-                found.len(),
-                0.05 * found.len() as f64
-            ),
-        ];
-        format!("{}\n", table::markdown("Comparisons", &header, &rows, notes))
     }
+    found
+}
+
+/// Answers, with p-values adjusted for their number; empty if there is none.
+fn answers(title: &str, comparisons: &[Comparison], csv: &mut Csv) -> String {
+    if comparisons.is_empty() {
+        return String::new();
+    }
+    let adjusted = holm(&comparisons.iter().map(|comparison| comparison.test.p).collect::<Vec<_>>());
+    let p = |p: f64| if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") };
+    let mut rows = Vec::new();
+    for (Comparison { grid, words, a, b, test, paired }, adjusted) in comparisons.iter().zip(&adjusted) {
+        let ((mean_a, std_a), (mean_b, std_b)) = (statistics(&a.values), statistics(&b.values));
+        let measure = match a.measure == b.measure {
+            true => a.measure.name(),
+            false => format!("{} and {}", a.measure.name(), b.measure.name()),
+        };
+        rows.push(vec![
+            words.clone(),
+            format!("{}: {}", a.name, percent(&a.values)),
+            format!("{}: {}", b.name, percent(&b.values)),
+            measure,
+            format!("{:+.2} ± {:.2}", mean_a - mean_b, test.half),
+            p(test.p),
+            p(*adjusted),
+            // Pairs are no independent samples.
+            variances_differ(&a.values, &b.values)
+                .filter(|_| !paired)
+                .map_or("–".into(), |f| format!("{:.1} (p {})", std_a / std_b, p(f))),
+        ]);
+        csv.row(&[
+            grid,
+            words,
+            &if *paired { "paired" } else { "Welch" },
+            &a.name,
+            &a.measure.name(),
+            &a.values.len(),
+            &mean_a,
+            &std_a,
+            &b.name,
+            &b.measure.name(),
+            &b.values.len(),
+            &mean_b,
+            &std_b,
+            &(mean_a - mean_b),
+            &test.half,
+            &test.t,
+            &test.freedom,
+            &test.p,
+            adjusted,
+        ]);
+    }
+    let header = ["question", "a", "b", "measure", "a − b, 95%", "p", "p (Holm)", "std a : b"];
+    let notes = [
+        "a − b: difference of the means in percent points, with the interval that covers the true one with probability 95%; \
+         p: two-sided, Welch's t-test, or the paired one where runs of the same seeds differ in the tested epoch alone; \
+         std a : b: ratio of the standard deviations over seeds, with the F-test's p"
+            .to_string(),
+        format!(
+            "This table makes {} comparisons. Of so many tests at 5%, {:.1} would come out significant by chance alone if \
+             nothing differed; p (Holm) is adjusted for it: those below 0.05 may be called significant together, with a risk of \
+             5% that any of them is so by chance",
+            comparisons.len(),
+            0.05 * comparisons.len() as f64
+        ),
+    ];
+    format!("{}\n", table::markdown(title, &header, &rows, notes))
 }

@@ -14,7 +14,7 @@ use quarterturn_examples::{
         Subject, Turns, statistics,
     },
     say,
-    significance::{Welch, interval95, welch},
+    significance::{TTest, interval95, welch},
     table,
 };
 use std::process::ExitCode;
@@ -100,7 +100,7 @@ struct Cell {
     /// By seed, in percent.
     values: Vec<f64>,
     /// Of the exactly equivariant network and this one, if this is another.
-    against_exact: Option<(f64, Option<Welch>)>,
+    against_exact: Option<(f64, Option<TTest>)>,
     paper: Option<(f64, f64)>,
 }
 

@@ -91,6 +91,7 @@ impl Tape {
     }
 
     /// A tape that records nothing, for evaluation (PyTorch: `torch.no_grad()`).
+    #[doc(alias = "no_grad")]
     pub fn evaluation() -> Self {
         Self::in_state(State::Evaluating)
     }
@@ -384,14 +385,14 @@ mod tests {
     #[should_panic(expected = "mul: operands on two tapes")]
     fn operands_of_two_tapes_are_refused() {
         let (a, b) = (Tape::new(), Tape::new());
-        a.variable(scalar(1.0)).mul(&b.constant(scalar(2.0)));
+        let _ = a.variable(scalar(1.0)).mul(&b.constant(scalar(2.0)));
     }
 
     #[test]
     #[should_panic(expected = "add: operands on two tapes")]
     fn operands_of_two_evaluation_tapes_are_refused() {
         let (a, b) = (Tape::evaluation(), Tape::evaluation());
-        a.constant(scalar(1.0)).add(&b.constant(scalar(2.0)));
+        let _ = a.constant(scalar(1.0)).add(&b.constant(scalar(2.0)));
     }
 
     #[test]
@@ -408,7 +409,7 @@ mod tests {
     fn a_spent_tape_refuses_weights() {
         let tape = Tape::new();
         tape.variable(scalar(1.0)).backward().unwrap();
-        tape.param(&Param::weight(scalar(1.0)));
+        let _ = tape.param(&Param::weight(scalar(1.0)));
     }
 
     #[test]

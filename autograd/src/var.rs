@@ -9,6 +9,7 @@ use std::{any::Any, rc::Rc};
 /// PyTorch's counterpart is a tensor with a gradient function. [`Tape::constant`], [`Tape::variable`] and
 /// [`Tape::param`] make the first ones; every operation makes further ones on the same tape.
 #[derive(Clone)]
+#[must_use]
 pub struct Var<'t> {
     tape: &'t Tape,
     value: Tensor,
@@ -129,7 +130,6 @@ impl<'t> Var<'t> {
     }
 
     /// The same value without gradient (PyTorch: `detach`).
-    #[must_use]
     pub fn detach(&self) -> Var<'t> {
         self.tape.constant(self.value.clone())
     }

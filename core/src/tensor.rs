@@ -64,6 +64,8 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::from_vec`]; [`Error::OutOfMemory`] when the host has no room for it.
+    #[doc(alias = "ones")]
+    #[doc(alias = "zeros")]
     pub fn full(shape: impl AsRef<[usize]>, value: f32, device: &Device) -> Result<Self> {
         let shape = Shape::try_new(shape.as_ref())?;
         let mut values = Vec::new();
@@ -136,7 +138,8 @@ impl Tensor {
         }
     }
 
-    /// Whether the two share their storage, as clones and reshaped clones do. Elements are not compared.
+    /// Whether the two share their storage, as clones and reshaped clones do. Elements are not compared. For tensors on a GPU the
+    /// answer is always `false`.
     pub fn shares_values_with(&self, other: &Tensor) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
@@ -211,6 +214,7 @@ impl Tensor {
     ///
     /// # Errors
     /// The error that spoiled these values or made the GPU fail (see the module `gpu`); the same at every further call.
+    #[doc(alias = "item")]
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Cpu(values) => Ok(values.to_vec()),

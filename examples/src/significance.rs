@@ -1,4 +1,4 @@
-//! Whether two samples differ: intervals of means, and Welch's t-test, which takes no variances to be equal.
+//! Whether two samples differ: intervals of means, Welch's t-test, which takes no variances to be equal, and the paired one.
 
 use super::rotations::statistics;
 use statrs::distribution::{ContinuousCDF, FisherSnedecor, StudentsT};
@@ -14,7 +14,7 @@ pub fn interval95(values: &[f64]) -> Option<f64> {
 
 /// The outcome of a t-test.
 #[derive(Clone, Copy, Debug)]
-pub struct Welch {
+pub struct TTest {
     /// `mean(a) − mean(b)` in units of its standard error.
     pub t: f64,
     /// Degrees of freedom.
@@ -26,7 +26,7 @@ pub struct Welch {
 }
 
 /// Compares the means of two samples (Welch 1947). `None` with fewer than two values in one, or if neither varies.
-pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
+pub fn welch(a: &[f64], b: &[f64]) -> Option<TTest> {
     if a.len() < 2 || b.len() < 2 {
         return None;
     }
@@ -37,12 +37,23 @@ pub fn welch(a: &[f64], b: &[f64]) -> Option<Welch> {
     let freedom = error * error / (error_a * error_a / (n_a - 1.0) + error_b * error_b / (n_b - 1.0));
     let t = (mean_a - mean_b) / error.sqrt();
     let students = StudentsT::new(0.0, 1.0, freedom).ok()?;
-    Some(Welch { t, freedom, p: 2.0 * students.sf(t.abs()), half: students.inverse_cdf(0.975) * error.sqrt() })
+    Some(TTest { t, freedom, p: 2.0 * students.sf(t.abs()), half: students.inverse_cdf(0.975) * error.sqrt() })
+}
+
+/// Compares samples whose values belong together, one by one: whether the mean of their differences is 0 (Student 1908). `None` if
+/// there are not as many of both, with fewer than two, or if the differences do not vary.
+pub fn paired(a: &[f64], b: &[f64]) -> Option<TTest> {
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    let half = interval95(&differences).filter(|&half| a.len() == b.len() && half > 0.0)?;
+    let (mean, std) = statistics(&differences);
+    let freedom = differences.len() as f64 - 1.0;
+    let t = mean / (std / (freedom + 1.0).sqrt());
+    Some(TTest { t, freedom, p: 2.0 * StudentsT::new(0.0, 1.0, freedom).ok()?.sf(t.abs()), half })
 }
 
 /// `mean(a) − mean(b)` with its 95% interval and p, as text: `+1.20 ± 0.45 (p 0.003)`. `None` where [`welch`] is.
 pub fn difference(a: &[f64], b: &[f64]) -> Option<String> {
-    let Welch { half, p, .. } = welch(a, b)?;
+    let TTest { half, p, .. } = welch(a, b)?;
     let p = if p < 1e-3 { format!("{p:.0e}") } else { format!("{p:.3}") };
     Some(format!("{:+.2} ± {half:.2} (p {p})", statistics(a).0 - statistics(b).0))
 }

@@ -7,7 +7,7 @@ use quarterturn::{
 };
 use quarterturn_examples::{
     rotations::{Design, Drawn, Protocol, Subject, Turns, statistics},
-    significance::{difference, holm, interval95, variances_differ, welch},
+    significance::{difference, holm, interval95, paired, variances_differ, welch},
 };
 
 /// By Simpson's rule from the density, and t₀.₉₇₅(5) = 2.570582 from printed tables.
@@ -28,6 +28,17 @@ fn welchs_test_and_the_interval_agree_with_integration_by_hand() {
     assert_eq!(difference(&a, &b).as_deref(), Some("-2.50 ± 4.20 (p 0.202)"));
     assert!((interval95(&a).unwrap() - 4.161_379_532_289).abs() < 1e-6);
     assert!(welch(&a[..1], &b).is_none() && welch(&[1.0, 1.0], &[1.0, 1.0]).is_none() && interval95(&a[..1]).is_none());
+}
+
+/// Student's ten sleepers (1908), with what is printed of them everywhere: t = −4.0621, p = 0.002833, −2.4599 to −0.7001.
+#[test]
+fn pairs_are_compared_one_by_one() {
+    let a = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0];
+    let b = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4];
+    let found = paired(&a, &b).unwrap();
+    assert!((found.t - -4.062_128).abs() < 1e-6 && found.freedom == 9.0, "{found:?}");
+    assert!((found.p - 0.002_832_89).abs() < 1e-8 && (found.half - 0.879_885_8).abs() < 1e-7, "{found:?}");
+    assert!(paired(&a[1..], &b).is_none() && paired(&a[..1], &b[..1]).is_none() && paired(&a, &a).is_none());
 }
 
 /// Holm's steps by hand, and F₀.₉₇₅(5, 7) = 5.285237 from printed tables.

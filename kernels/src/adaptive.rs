@@ -1,11 +1,10 @@
 //! Adaptive subsampling: subsampling by 2 that commutes with turns and reflections at every size.
 //!
-//! Where a window of stride 2 leaves a sample over, that is where the map `z` that it would make with stride 1 has an even
-//! extent, the grid of places that it samples goes over into another one under a turn: there are four, rows `a, a + 2, …` and
-//! columns `b, b + 2, …` for `(a, b)` = (0, 0), (0, 1), (1, 0) and (1, 1). So the map itself says which of them is sampled, image
-//! by image, by a rule that turns with it: the grid with the largest sum of squares (adaptive polyphase sampling, Chaman &
-//! Dokmanic 2021, made for translations; group equivariant subsampling, Xu et al. 2021). Where `z` has odd extents nothing is
-//! left over, the grid (0, 0) is taken, and results are those of the plain layer, in every bit.
+//! Let `z` be the map that a window of stride 2 would make at stride 1. If an extent of `z` is even, a sample is left over there,
+//! and a turn moves the grid of sampled places onto another grid. There are four grids: rows `a, a + 2, …` and columns `b, b + 2, …`,
+//! with `a` and `b` 0 or 1. Each image chooses its own: the grid with the largest sum of squares. So the choice turns with the
+//! image (adaptive polyphase sampling, Chaman & Dokmanic 2021, made for translations; group equivariant subsampling, Xu et al.
+//! 2021). If both extents are odd, grid (0, 0) is taken, and results have the bits of the plain layer.
 //!
 //! The choice turns with the map in every bit, for the sums of squares are sums of integers (`score.rs`), which have no order.
 //! Where grids tie, as in a blank image or one with a symmetry of its own, no choice of one could turn with the map: their mean

@@ -114,6 +114,7 @@ pub(crate) fn equal(a: &Tensor, b: &Tensor) -> Tensor {
 ///
 /// # Panics
 /// If `x` cannot be broadcast to `shape`.
+#[doc(alias = "expand")]
 #[track_caller]
 pub fn broadcast(x: &Tensor, shape: Shape) -> Tensor {
     let Some(strides) = strided::spread(x.shape(), shape) else {

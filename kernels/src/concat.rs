@@ -12,6 +12,7 @@ use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 ///
 /// # Panics
 /// If there is no operand, or their shapes do not fit, or the devices differ.
+#[doc(alias = "cat")]
 #[track_caller]
 pub fn concat(operands: &[&Tensor], axis: usize) -> Tensor {
     let [first, others @ ..] = operands else { panic!("concat: expected at least one operand, got none") };

@@ -16,6 +16,7 @@ use quarterturn_core::{Device, HostBuffer, Shape, Tensor, common_device};
 ///
 /// # Panics
 /// With fewer than three axes, or a group axis of extent 0.
+#[doc(alias = "GroupPooling")]
 #[track_caller]
 pub fn coset_max(x: &Tensor) -> Tensor {
     let axes = Axes::of("coset_max", x.shape());

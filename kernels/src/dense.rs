@@ -1,5 +1,5 @@
-//! What square windows make at every place of a plane, on the CPU: a vector of places at a time, which is a few times the places
-//! that a stride leaves and yet several times faster than these one by one.
+//! Pooling and blur windows on the CPU. All results are computed at stride 1, a vector at a time; the stride then keeps some of
+//! them. That is more work, and still several times faster than one result at a time.
 
 use crate::{
     plane::{Orbit, Planes, orbits},

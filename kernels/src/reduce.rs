@@ -63,6 +63,7 @@ pub fn mean_axes_vjp(dy: &Tensor, x_shape: Shape, axes: &[usize]) -> Tensor {
 ///
 /// # Panics
 /// As [`sum_axes`], or if there is nothing to take the maximum of.
+#[doc(alias = "amax")]
 #[track_caller]
 pub fn max_axes(x: &Tensor, axes: &[usize], keep_dims: bool) -> Tensor {
     let reduction = Reduction::new("max_axes", x.shape(), axes);

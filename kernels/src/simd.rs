@@ -1,4 +1,6 @@
-//! Vector instructions, chosen at run time. Here, and in the convolutions (`group_conv/`), is the `unsafe` of this crate.
+//! Vector instructions, chosen at run time. The crate's `unsafe` is here, in the kernels that are written with [`Simd`]
+//! (`group_conv/`, `dense.rs`, `adaptive/score.rs`), and where shaders are launched without some of wgpu's checks (`launch.rs`,
+//! `group_conv/gpu.rs`, `group_conv/gpu/tensor_cores.rs`).
 //!
 //! A kernel is written once as a [`Task`], generic over [`Simd`]; [`Isa::run`] compiles it for every instruction set.
 //! Lanes never mix, so a result does not depend on their number, except that without a fused multiply-add
@@ -527,8 +529,8 @@ mod x86 {
             unsafe {
                 let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
                 let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
-                let in_order = |v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(v));
-                (in_order(even), in_order(odd))
+                let (even, odd) = (_mm256_permute4x64_pd::<0xd8>(even), _mm256_permute4x64_pd::<0xd8>(odd));
+                (_mm256_castpd_ps(even), _mm256_castpd_ps(odd))
             }
         }
         #[inline(always)]

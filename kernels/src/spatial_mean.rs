@@ -16,6 +16,7 @@ use quarterturn_core::{Device, HostBuffer, Shape, Tensor};
 ///
 /// # Panics
 /// With fewer than two axes, or an empty plane.
+#[doc(alias = "adaptive_avg_pool2d")]
 #[track_caller]
 pub fn spatial_mean(x: &Tensor) -> Tensor {
     let planes = Planes::of("spatial_mean", x.shape());

@@ -1,4 +1,4 @@
-//! How operands are read along the axes of a result, when they are spread over it, turned about or summed up in it.
+//! Strides of operands that are broadcast, permuted or reduced.
 //!
 //! A place is an index into extents, and each operand has a stride for every axis (0: the same value all along it). Axes
 //! are joined wherever every operand steps evenly through both, so that what remains is as few and as long as can be.

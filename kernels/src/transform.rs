@@ -18,6 +18,8 @@ use quarterturn_core::{Device, HostBuffer, Tensor};
 ///
 /// # Panics
 /// With fewer than two axes, or if `g` is not below 8.
+#[doc(alias = "flip")]
+#[doc(alias = "rot90")]
 #[track_caller]
 pub fn transform_plane(x: &Tensor, g: usize) -> Tensor {
     assert!(g < Group::D4.order(), "transform_plane: expected an element of p4m, 0 to 7, got {g}");

@@ -94,6 +94,7 @@ pub fn rotate_vjp(dy: &Tensor, degrees: &[f32]) -> Tensor {
 ///
 /// # Panics
 /// With fewer than two axes, or where an extent is 0.
+#[doc(alias = "interpolate")]
 #[track_caller]
 pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
     let resized = Resized::new("resize", x.shape(), with_planes_checked("resize", x.shape(), height, width));

@@ -1,6 +1,6 @@
 //! Layers, networks, training, checkpoints, and the checker that says whether a network is equivariant in every bit.
 //!
-//! Ready networks are [`MnistCnn`] (P4CNN), [`ResNet`] and [`unet`]. For a network of your own, list its layers with
+//! Ready networks are [`MnistCnn`] (P4CNN), [`gc_p4cnn`], [`ResNet`], [`densenet`] and [`unet`]. For a network of your own, list its layers with
 //! [`Builder`]. From this description come the forward pass, the output shapes, the parameters with their names, and
 //! the file format. [`Exactness`] tells from layers and image size whether the network is equivariant;
 //! [`EquivarianceError`] measures it. [`training::Trainer`] trains, [`checkpoint::save`] and [`Checkpoint`] write and

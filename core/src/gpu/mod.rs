@@ -2,8 +2,8 @@
 //!
 //! Work on a GPU is asynchronous, as in CUDA: a call records a kernel launch and returns before it has run. Launches
 //! run in the order of the calls. They are submitted once enough have gathered, or when a result is read. At most
-//! [`LAUNCHES_IN_FLIGHT`] launches and [`UPLOADS_IN_FLIGHT`] bytes of uploads are recorded or running. A thread that
-//! records more waits for the oldest. A browser does not let a thread wait: there, await [`Gpu::ready`] between steps.
+//! [`LAUNCHES_IN_FLIGHT`] launches and [`UPLOADS_IN_FLIGHT`] bytes of uploads are recorded or running, for each thread that
+//! records. If it records more, it waits for the oldest. A browser does not let a thread wait: there, await [`Gpu::ready`] between steps.
 //!
 //! What the machine does causes errors, not panics. There are three kinds:
 //! - A call that can fail ([`Gpu::alloc`], [`Gpu::upload`], [`GpuBuffer::read`]) returns its error.

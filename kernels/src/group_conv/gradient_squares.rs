@@ -22,7 +22,7 @@ use crate::{
 use quarterturn_core::HostBuffer;
 use std::ops::Range;
 
-/// Squares that are summed in registers, at least: then lanes have to be added up.
+/// Squares that are summed in registers, at least. After each such run lanes have to be added up, which should be rare.
 const TOGETHER: usize = 256;
 /// Floats that the panels of some images may take: beyond that they would come from memory.
 const FLOATS: usize = 2 << 20;
@@ -205,25 +205,25 @@ impl Task for LayDown<'_> {
         let LayDown { plan: Squares { e, squares, .. }, dy, images, panels } = self;
         let (rows, cols) = (e.out_height.div_ceil(SIDE), e.out_width.div_ceil(SIDE));
         // The first rows of all squares, then the second ones, and so on.
-        let kind = SIDE * squares;
-        let mut kinds = HostBuffer::zeros(SIDE * kind);
+        let of_row = SIDE * squares;
+        let mut by_row = HostBuffer::zeros(SIDE * of_row);
         let image = e.c_out * e.out_height * e.out_width;
         for i in 0..images {
             for row in 0..e.out_height {
                 let from = &dy[i * image + row * e.out_width..][..e.out_width];
-                copy_row(from, &mut kinds[row % SIDE * kind + (i * rows + row / SIDE) * SIDE * cols..]);
+                copy_row(from, &mut by_row[row % SIDE * of_row + (i * rows + row / SIDE) * SIDE * cols..]);
             }
         }
         assert!(squares % S::LANES == 0 && panels.len() >= ENTRIES * squares);
         let panels = panels.as_mut_ptr();
         for at in (0..*squares).step_by(S::LANES) {
-            // By row, then column: the entries of A dy, whose columns are still those of dy.
+            // dy, by column, then row.
             let mut columns = [[S::splat(0.0); SIDE]; SIDE];
             for row in 0..SIDE {
                 let mut v = [S::splat(0.0); SIDE];
                 for i in 0..SIDE {
-                    // SAFETY: of each kind there are four floats for every square.
-                    v[i] = unsafe { S::load(kinds.as_ptr().add(row * kind + SIDE * at + i * S::LANES)) };
+                    // SAFETY: of each row there are four floats for every square.
+                    v[i] = unsafe { S::load(by_row.as_ptr().add(row * of_row + SIDE * at + i * S::LANES)) };
                 }
                 let ((a, b), (c, d)) = (S::unzip(v[0], v[1]), S::unzip(v[2], v[3]));
                 let ((first, third), (second, fourth)) = (S::unzip(a, c), S::unzip(b, d));
@@ -231,6 +231,7 @@ impl Task for LayDown<'_> {
                     columns[column][row] = v;
                 }
             }
+            // A dy: by column of dy, then entry.
             let mut of_columns = [[S::splat(0.0); SPAN]; SIDE];
             for column in 0..SIDE {
                 of_columns[column] = six_of_four::<S>(columns[column]);

@@ -94,8 +94,8 @@ pub(super) fn dx_then(
     Plan::new(pass, e, conv, isa, weight).over(dy, finish)
 }
 
-/// A transposed convolution, in the extents of the one whose adjoint it is: the sum of [`dx_then`], of a turned `x` the same
-/// bits, turned.
+/// A transposed convolution. `e` describes the convolution whose adjoint it is. The sum is that of [`dx_then`], in an order that
+/// keeps every bit when `x` is turned.
 pub(super) fn transposed(
     e: &Extents,
     conv: Conv,

@@ -25,6 +25,7 @@ use quarterturn_core::{Device, Shape, Tensor, common_device, dilated_extent, tra
 ///
 /// # Panics
 /// If shapes or devices do not fit, or there is no output.
+#[doc(alias = "conv_transpose2d")]
 #[track_caller]
 pub fn transposed_group_conv(
     x: &Tensor,

@@ -12,15 +12,17 @@
 //!      ⎢0  p  −p² −q  1  0⎥        ⎢  v    −vq    vq²⎥         ⎣0  p³ −p³  q³ −q³  1⎦
 //!      ⎣0  1  0   −s   0  1⎦       ⎣  0     0     1 ⎦
 //!
-//! p = 3/4,  q = 1/p,  s = p² + q²,  u = 1 / 2p²(p² − q²),  v = 1 / 2q²(q² − p²)
+//! p = 3/4,  q = 1/p,  s = p² + q²,  u = 1 / (2p²(p² − q²)),  v = 1 / (2q²(q² − p²))
 //! ```
 //!
 //! That is 36 products for 16 results instead of 144. Each of the 36 entries is a matrix product over the channels by itself.
 //!
-//! These are polynomials that are interpolated at 0, ±p, ±q and infinity. The usual ±1 and ±2 make errors six to ten times as large as
-//! those of the plain sum; with ±3/4 and ±4/3, whose powers stay near 1, they are two to three times as large.
-//! A sample that is not finite makes NaN of all results of its squares, and not only of those whose windows it lies in.
-//! On a group the irreps save as much as these products, and the two do not multiply: see `benches/results/2026-11-28-cpu.md`.
+//! The matrices come from multiplying polynomials by their values at 0, ±p, ±q and infinity. The usual points ±1 and ±2 make
+//! errors six to ten times as large as those of the plain sum. With ±3/4 and ±4/3, whose powers stay near 1, they are two to three
+//! times as large. A sample that is not finite makes results of its squares NaN or infinite, also such as its own windows do not reach.
+//!
+//! On a group the irreps save nearly as much (p4 takes 720 products for 16 pixels, in exact passes 864, where this would take 576), and
+//! the two do not multiply. Nor would a turned image give the same bits, because rows are combined before columns.
 
 use super::{
     Conv, Extents,
@@ -50,8 +52,8 @@ pub(super) const INNER: f32 = 0.75;
 pub(super) const OUTER: f32 = 4.0 / 3.0;
 /// Vectors of [`WIDEST`] squares that are laid down and multiplied together.
 const VECTORS: usize = 2;
-/// Squares of the images that a job takes together, at least.
-const TOGETHER: usize = 13 * WIDEST;
+/// Squares of the images that a job takes together, at least. (This crate's tests are small, and are to be shared out too.)
+const TOGETHER: usize = if cfg!(test) { WIDEST } else { 13 * WIDEST };
 /// Channels of the source that are laid down together: so many fit the second-level cache.
 const CHANNELS: usize = 64;
 /// Floats that combined samples may take together.
@@ -74,15 +76,17 @@ impl InSquares {
     /// Whether it can be done.
     pub(super) fn fits(e: &Extents, conv: Conv) -> bool {
         let plain = conv.group == Group::C1 && e.k == 3 && conv.stride == 1 && conv.dilation == 1;
-        plain && 2 * e.c_in.max(e.c_out) * e.height.max(e.out_height) * e.width.max(e.out_width) <= FLOATS
+        let passes = || [(Windows::forward(e, conv), e.c_in), (Windows::adjoint(e, conv), e.c_out)];
+        plain && passes().iter().all(|(windows, channels)| Combined::of(windows, *channels).image <= FLOATS)
     }
 
-    /// Whether it pays. Squares reach over small images, and few of them are not worth so many filters. Measured:
-    /// `benches/results/2026-11-28-cpu.md`.
+    /// Whether it pays. Squares reach over small images; and where there are few squares, the transforms of the filters cost more
+    /// than they save. Measured: `benches/results/2026-11-28-cpu.md`.
     pub(super) fn pays(e: &Extents, conv: Conv) -> bool {
         let (height, width) = (e.height.min(e.out_height), e.width.min(e.out_width));
         let squares = height.div_ceil(SIDE) * width.div_ceil(SIDE);
-        Self::fits(e, conv) && e.c_in.min(e.c_out) >= 8 && height * width >= 64 && e.c_in * e.c_out <= 8192 * squares
+        let wide = e.c_in.min(e.c_out) >= 8 && e.c_in * e.c_out <= 8192 * squares;
+        wide && height.min(width) >= 8 && Self::fits(e, conv)
     }
 
     pub(super) fn new(pass: Pass, e: &Extents, conv: Conv, isa: Isa, weight: &[f32]) -> Self {
@@ -278,8 +282,11 @@ pub(super) struct Combined {
     row: usize,
     /// Floats of all rows of one kind: rows one after another, and what the last vector may reach behind.
     kind: usize,
+    /// Floats of a channel, and of an image.
     channel: usize,
     image: usize,
+    /// Rows and columns of the padded image that windows reach.
+    reach: (usize, usize),
     /// Rows of the padded plane, and the distance of two.
     rows: usize,
     pitch: usize,
@@ -301,6 +308,7 @@ impl Combined {
             kind,
             channel: SIDE * KINDS * kind,
             image: channels * SIDE * KINDS * kind,
+            reach: (windows.result.0 + 2, windows.result.1 + 2),
             rows: SIDE * rows + 2,
             pitch: SIDE * cols + 2 * WIDEST + SIDE + 1,
         }
@@ -316,14 +324,14 @@ impl Combined {
         self.rows * self.pitch
     }
 
-    /// Where in a channel a pair of row `i` of the first square lies.
+    /// Where in a channel a pair of row `i` of the first square lies: its ends, or its inner or outer pair, which are `kind` 0, 1 and 2.
     #[inline(always)]
     fn place(&self, i: usize, kind: usize) -> usize {
         (i % SIDE * KINDS + kind) * self.kind + i / SIDE * self.row
     }
 }
 
-/// The combined samples of some images; behind them a padded plane to make them in.
+/// The combined samples of some images; behind them a padded plane, in which [`Images::combine`] makes them.
 pub(super) struct Images {
     combined: Combined,
     floats: HostBuffer,
@@ -362,13 +370,14 @@ impl Task for Combine<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Combine { combined, source, plane, to } = self;
-        let Combined { source: (height, width), lead, row, channel, rows, pitch, .. } = *combined;
+        let Combined { source: (height, width), lead, row, kind, channel, reach, rows, pitch, .. } = *combined;
         let inside = |extent: usize, padded: usize| {
             let start = lead.max(0).min(padded as isize);
             start as usize..(extent as isize + lead).clamp(start, padded as isize) as usize
         };
-        let (down, across) = (inside(height, rows), inside(width, 2 * row + 2));
-        assert!(plane.len() >= rows * pitch && pitch > 2 * row + 2 * S::LANES + SIDE && to.len() >= combined.image);
+        let (down, across) = (inside(height, reach.0), inside(width, reach.1));
+        assert!(plane.len() >= rows * pitch && pitch > 2 * row + 2 * S::LANES + SIDE);
+        assert!(channel >= SIDE * KINDS * kind && kind >= (rows - 1) / SIDE * row + row + S::LANES);
         for (samples, to) in source.chunks_exact(height * width).zip(to.chunks_exact_mut(channel)) {
             if !across.is_empty() {
                 for r in down.clone() {
@@ -407,7 +416,7 @@ unsafe fn pairs<S: Simd>(from: *const f32) -> (S::V, S::V) {
     unsafe { S::unzip_pairs(S::load(from), S::load(from.add(S::LANES))) }
 }
 
-/// Results of at most [`VECTORS`] vectors of squares.
+/// Results of at most [`VECTORS`] vectors of [`WIDEST`] squares.
 struct Job<'a> {
     plan: &'a InSquares,
     images: usize,
@@ -493,7 +502,9 @@ impl Task for Pack<'_> {
     fn run<S: Simd>(self) {
         let Pack { images, ref channels, combined: Images { combined, floats }, at, width, ref panels } = self;
         let of_image = combined.squares();
-        assert!(channels.end <= combined.channels && floats.len() >= images * combined.image + 2 * MARGIN);
+        assert!(
+            images > 0 && channels.end <= combined.channels && floats.len() >= images * combined.image + 2 * MARGIN
+        );
         assert!(panels.len() >= ENTRIES * channels.len() * width * S::LANES);
         let mut strip = self;
         for v in 0..width {
@@ -505,7 +516,7 @@ impl Task for Pack<'_> {
                 count += 1;
             }
             // SAFETY: the squares are those of the images, as asserted above; their samples lie in `floats`, and a vector may reach
-            // over them by a margin.
+            // over them by a margin. Pieces that are not used begin at 0.
             unsafe {
                 match count {
                     1 if lanes[0].len() == 2 * S::LANES => strip.vector::<S, 1>(v, &from, &lanes),
@@ -743,6 +754,12 @@ mod tests {
                     for (a, b) in squares.iter().zip(tiles.iter()) {
                         assert!((a - b).abs() <= 2e-6 * most, "{case:?} {isa}: {a}, not {b}");
                     }
+                }
+                for threads in [1, 3] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let again = pool.install(|| run(isa, Way::Squares, e.batch));
+                    let equal = again.iter().zip(&squares).all(|(again, squares)| again[..] == squares[..]);
+                    assert!(equal, "{case:?} {isa}, {threads} threads");
                 }
                 for (one, all) in run(isa, Way::Squares, 1).iter().zip(&squares) {
                     let equal = one.iter().zip(all.iter()).all(|(a, b)| a.to_bits() == b.to_bits());

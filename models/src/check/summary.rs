@@ -72,7 +72,8 @@ pub struct MultiplyAdds {
     /// The number for an ordinary convolution with each filter in all its orientations, as other libraries compute it.
     pub dense: u64,
     /// The number that this library needs in evaluation, after transforming the group axis to irreducible
-    /// representations. (Training on p4 takes fewer still: see [`quarterturn_kernels::group_conv`].)
+    /// representations. (Training on p4 takes fewer still, and so do
+    /// some plain 3×3 layers on the CPU: see [`quarterturn_kernels::group_conv`].)
     pub computed: u64,
 }
 
@@ -93,7 +94,8 @@ impl Add for MultiplyAdds {
 }
 
 impl LayerSummary {
-    /// What is said of `module`, which makes `y` of `x`. Of what is no leaf, its layers have said the rest.
+    /// The table row of `module`, which maps shape `x` to shape `y`. If it is no leaf, its inner layers have rows of their own, and
+    /// its parameters are not counted here.
     pub(super) fn of(
         name: &str,
         kind: &str,

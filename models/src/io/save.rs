@@ -14,6 +14,7 @@ use std::{collections::BTreeSet, path::Path};
 /// # Errors
 /// [`Error::Checkpoint`], naming the tensor, if a value is not finite or two tensors have the same name; [`Error::Io`];
 /// an error of the GPU. A former file at `path` is then unharmed.
+#[doc(alias = "state_dict")]
 pub fn save<N: Network + ?Sized>(path: impl AsRef<Path>, network: &N) -> Result<()> {
     save_with(path, network, &Notes::new())
 }
