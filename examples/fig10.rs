@@ -78,16 +78,20 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     type Values<'a> = &'a dyn Fn(&Outcome) -> Vec<f64>;
     type Panel<'a> = (&'a str, &'a str, &'a [&'a (&'a str, Outcome)], Values<'a>);
     let panels: [Panel; 5] = [
-        ("Learnt error behind the pooling (27)", "% of the map", &inexact, &|outcome| behind(outcome, "pool2")),
-        ("Learnt error of the logits (27)", "% of their size", &inexact, &|outcome| behind(outcome, "linear")),
-        ("As seen in training: 0° (27)", "Accuracy (%)", &inexact, &upright),
-        ("After quarter turns (27)", "Accuracy (%)", &inexact, &|outcome| turned(outcome, settings)),
-        ("The exact network: 0° (28)", "Accuracy (%)", &exact, &upright),
+        ("Error after the pooling, at 27×27", "% of the map", &inexact, &|outcome| behind(outcome, "pool2")),
+        ("Error of the logits, at 27×27", "% of their size", &inexact, &|outcome| behind(outcome, "linear")),
+        ("Upright, at 27×27", "Accuracy (%)", &inexact, &upright),
+        ("After quarter turns, at 27×27", "Accuracy (%)", &inexact, &|outcome| turned(outcome, settings)),
+        ("Upright, at 28×28 (exact)", "Accuracy (%)", &exact, &upright),
     ];
     let (column, rows) = (330.0, panels.len().div_ceil(2));
     let line = dot_chart::height(TASKS.len()) + 8.0;
     figure::save(&findings.folder.join("fig10"), (20.0 + 2.0 * column, 60.0 + line * rows as f64), |area| {
-        figure::heading(area, "What training breaks, by what the data ask for", &subtitle)?;
+        figure::heading(
+            area,
+            "Equivariance error after training, by whether the classes need the orientation",
+            &subtitle,
+        )?;
         for (i, (title, axis, outcomes, values)) in panels.iter().enumerate() {
             let dots = |(style, (name, outcome)): (usize, &&(&str, Outcome))| Dots {
                 label: (*name).into(),

@@ -23,7 +23,7 @@ const GAP: f64 = 34.0;
 /// Panels beside each other.
 const COLUMNS: usize = 2;
 /// Points above the panels.
-const HEAD: f64 = 88.0;
+const HEAD: f64 = 94.0;
 
 /// Figure 6: Z2CNN and P4CNN, trained on digits turned by angles around 45°, tested on all angles
 #[derive(Parser)]
@@ -69,7 +69,13 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
             (turns, outcomes.iter().map(|outcome| outcome.series(&findings.settings)).collect::<Vec<_>>())
         })
         .collect();
-    let subtitle = findings.subtitle(args.rotations.seed, "turned");
+    let upright = panels.iter().filter(|(turns, _)| **turns == Turns::UPRIGHT).count();
+    let digits = match upright {
+        0 => "turned",
+        n if n == panels.len() => "upright",
+        _ => "upright or turned",
+    };
+    let subtitle = findings.subtitle(args.rotations.seed, digits);
     let bottom = angle_chart::bottom(panels.iter().flat_map(|(_, series)| series));
     let width = PANEL.0 * panels.len().min(COLUMNS) as f64;
     let rows = panels.len().div_ceil(COLUMNS) as f64;
@@ -77,7 +83,7 @@ fn draw(findings: &Findings, args: &Args) -> Result<()> {
     figure::save(&findings.folder.join("fig6"), (width, height), |area| {
         figure::heading(area, "Accuracy on rotated digits, by the angles of the training digits", &subtitle)?;
         if let Some((_, series)) = panels.first() {
-            angle_chart::legend(area, (16.0, 62.0), width, series)?;
+            angle_chart::legend(area, (16.0, 67.0), width, series)?;
         }
         for (place, (turns, series)) in panels.iter().enumerate() {
             let x = 10.0 + PANEL.0 * (place % COLUMNS) as f64;

@@ -39,12 +39,12 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let panels: [(&str, &str, PerSeed); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
-        ("Shifts by one pixel", "Same answer as without (%)", |outcome| outcome.measured(CONSISTENCY, 0)),
+        ("Shifts by one pixel", "Same answer after the shift (%)", |outcome| outcome.measured(CONSISTENCY, 0)),
     ];
     let (chart, side) = (560.0, 400.0);
     let height = (70.0 + panels.len() as f64 * dot_chart::height(outcomes.len())).max(440.0);
     figure::save(&findings.folder.join("fig7"), (chart + side, height), |area| {
-        figure::heading(area, "Subsampling on the grid that the map chooses, and as everybody does", &subtitle)?;
+        figure::heading(area, "P4CNN with ordinary and with adaptive subsampling", &subtitle)?;
         angle_chart::draw(area, (10.0, 54.0), (chart - 6.0, height - 8.0), &series)?;
         for (i, (title, axis, values)) in panels.iter().enumerate() {
             let dots =

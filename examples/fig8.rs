@@ -144,21 +144,17 @@ fn responses(area: &Area, (x0, y0): (f64, f64), title: &str, name: &str, outcome
     };
     let curves: Vec<Vec<f64>> = outcomes.iter().map(curve).collect();
     let last = curves.iter().map(Vec::len).max().unwrap_or(1).max(2) - 1;
-    let highest = curves.iter().flatten().copied().fold(1.0, f64::max);
-    let step = if highest > 4.0 {
-        2.0
-    } else if highest > 2.0 {
-        1.0
-    } else {
-        0.5
-    };
-    let top = (highest / step).ceil() * step;
+    let (lowest, highest) =
+        curves.iter().flatten().fold((1.0, 1.0), |(low, high): (f64, f64), &v| (low.min(v), high.max(v)));
+    let step = [0.1, 0.2, 0.5, 1.0, 2.0].into_iter().find(|step| highest - lowest <= 5.0 * step).unwrap_or(5.0);
+    let (bottom, top) = ((lowest / step).floor() * step, ((highest / step).ceil() * step).max(1.0 + step));
     let (left, right, ceiling, floor) = (x0 + 30.0, x0 + RESPONSE.0 - 10.0, y0 + 26.0, y0 + RESPONSE.1 - 34.0);
     let x = |ring: usize| left + (right - left) * ring as f64 / last as f64;
-    let y = |value: f64| floor - (floor - ceiling) * value / top;
+    let y = |value: f64| floor - (floor - ceiling) * (value - bottom) / (top - bottom);
     write(area, title, (x0, y0 + 8.0), from_left(bold(10.0)))?;
-    for tick in 0..=(top / step).round() as i32 {
-        let value = step * f64::from(tick);
+    write(area, "response, relative to its mean", (right - 140.0, y0 + 8.0), from_left(font(8.5)))?;
+    for tick in 0..=((top - bottom) / step).round() as i32 {
+        let value = bottom + step * f64::from(tick);
         area.draw(&PathElement::new([at(left, y(value)), at(right, y(value))], stroke(palette::GRID, 0.6)))?;
         write(area, &format!("{value:.1}"), (left - 26.0, y(value)), from_left(font(8.5)))?;
     }

@@ -40,7 +40,7 @@ fn draw(findings: &Findings, args: &RotationArgs) -> Result<()> {
     let panels: [(&str, &str, PerSeed); 3] = [
         ("Upright digits", "Accuracy at 0° (%)", |outcome| outcome.each(|seed| seed[0])),
         ("All angles", "Mean accuracy (%)", Outcome::means),
-        ("Learnt equivariance error", "Of the logits (% of their size)", |outcome| {
+        ("Equivariance error after training", "Of the logits (% of their size)", |outcome| {
             outcome.measured(ERROR, DEPTHS.len() - 1)
         }),
     ];

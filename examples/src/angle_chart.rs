@@ -1,7 +1,7 @@
 //! Accuracy against the angle that the test digits are rotated by.
 
 use super::{
-    figure::{Area, Drawn, at, font, from_left, pt, stroke, write},
+    figure::{Area, Drawn, at, centred, font, from_left, pt, stroke, write},
     palette,
 };
 use plotters::prelude::*;
@@ -114,6 +114,11 @@ pub fn panel(
         let curve = densities.iter().map(|(degrees, density)| (degrees / TICK, bottom + height * density));
         let foot = [(360.0 / TICK, bottom), (0.0, bottom)];
         chart.draw_series([Polygon::new(curve.chain(foot).collect::<Vec<_>>(), palette::GRID)])?;
+        // Within it, where it is highest.
+        let peak = densities.iter().find(|(_, density)| *density == highest).map_or(0.0, |(degrees, _)| *degrees);
+        let (x, y) = chart.backend_coord(&(peak / TICK, bottom + 0.12 * height * highest));
+        let base = area.get_base_pixel();
+        area.draw(&Text::new("training angles", (x - base.0, y - base.1), centred(font(8.0))))?;
     }
     for (series, (color, _)) in series.iter().zip(STYLES.iter().cycle()) {
         if series.points.iter().any(|p| p.std > 0.0) {

@@ -35,6 +35,7 @@ pub fn merge<'f>(
         say::note(format_args!("{}: {} results", source.display(), lines.len()));
         let there = source.join("runs");
         let has_networks = files::expect_own_folder(&there)?;
+        let mut missing = Vec::new();
         for (run, line) in lines {
             journal.expect_agreement(&line)?;
             let to = files(&run).network();
@@ -43,10 +44,19 @@ pub fn merge<'f>(
                 let from = there.join(format!("{run}.safetensors"));
                 match has_networks.then(|| sound(&from, &run, network(&run)?)).transpose()?.flatten() {
                     Some(bytes) => files::write(&to, &bytes)?,
-                    None => say::note(format_args!("{}: missing; only the result is taken over", from.display())),
+                    None => missing.push(run.clone()),
                 }
             }
             journal.append(line)?;
+        }
+        // Committed runs come without their networks.
+        if let Some(first) = missing.first() {
+            let networks = if missing.len() == 1 { "network is" } else { "networks are" };
+            let there = there.display();
+            say::note(format_args!(
+                "{there}: {} {networks} missing ({first}.safetensors…); only the results are taken over",
+                missing.len(),
+            ));
         }
     }
     Ok(())
