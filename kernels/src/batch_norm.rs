@@ -190,7 +190,7 @@ pub fn update_running(
         Device::Gpu(gpu) => {
             let new = [gpu.output(running_mean.len()), gpu.output(running_var.len())];
             let uniform = [momentum as f32, unbiased as f32].map(f32::to_bits);
-            let (kernel, threads) = (launch::kernel("update_running", gpu::SHADER), Size::Threads(running_mean.len()));
+            let (kernel, threads) = (launch::kernel("update_running", gpu::SINGLES), Size::Threads(running_mean.len()));
             gpu.launch(&kernel, &[], &operands.map(Tensor::buffer), &[&new[0], &new[1]], &uniform, threads);
             let [mean, var] = new.map(|buffer| Tensor::gpu(running_mean.shape(), buffer));
             (mean, var)

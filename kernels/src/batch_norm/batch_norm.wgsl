@@ -1,4 +1,7 @@
-// Batch norm: sums of a channel are taken in pieces, a workgroup each, which whoever needs them adds up for itself: two
+// Batch norm, for elements one by one (singles.wgsl) or four at a time (quads.wgsl): the file before this one says what a Value is.
+// What is made of each element has the same bits both ways; sums are taken in another order.
+//
+// Sums of a channel are taken in pieces, a workgroup each, which whoever needs them adds up for itself: two
 // launches forward, two back.
 //
 // There is no f64 to hold a mean that is large beside the deviations. So whatever is summed of a channel is a difference to its
@@ -59,12 +62,15 @@ fn find_octets(channel: u32, first: u32, end: u32, lane: u32) {
     workgroupBarrier();
 }
 
-// The index of an invocation's element in round 0..7 over the octets, or NOTHING. Neighbours have neighbouring elements.
-fn element(round: u32, lane: u32) -> u32 {
+// Values of an octet, and rounds in which a workgroup goes over its octets.
+const ROUNDS: u32 = 8u / WIDTH;
+
+// The index of an invocation's value in a round over the octets, or NOTHING. Neighbours have neighbouring values.
+fn value(round: u32, lane: u32) -> u32 {
     let number = round * LANES + lane;
-    let octet = octets[number / 8u];
-    let i = octet.x + number % 8u;
-    return select(NOTHING, i, i >= octet.y && i < octet.z);
+    let octet = octets[number / ROUNDS];
+    let v = octet.x / WIDTH + number % ROUNDS;
+    return select(NOTHING, v, WIDTH * v >= octet.y && WIDTH * v < octet.z);
 }
 
 // What a workgroup makes or sums: octets `first` to `end` of a channel.
@@ -110,7 +116,7 @@ fn merged(a: vec3f, b: vec3f) -> vec3f {
 
 // ---- Forward ----
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Value>;
 @group(0) @binding(1) var<storage, read_write> moments_y: array<vec4f>;
 
 // A mean of up to LANES elements of a channel, from all over it; a power of two of them, so that of equal values it is theirs.
@@ -120,7 +126,7 @@ fn centre_of(channel: u32, lane: u32) -> f32 {
     let i = (number / axes.block * axes.channels + channel) * axes.block + number % axes.block;
     var sample = 0.0;
     if (lane < samples) {
-        sample = x[i] * (1.0 / f32(samples));
+        sample = nth(x[i / WIDTH], i % WIDTH) * (1.0 / f32(samples));
     }
     return sum_lanes(lane, vec3f(sample, 0.0, 0.0)).x;
 }
@@ -136,36 +142,37 @@ fn moments(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let centre_of_channel = centre_of(piece.channel, lane);
     var elements = 0.0;
-    var total = 0.0;
+    var total = Value(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                elements += 1.0;
-                total += x[i] - centre_of_channel;
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                elements += f32(WIDTH);
+                total += x[v] - centre_of_channel;
             }
         }
     }
-    let sums = sum_lanes(lane, vec3f(elements, total, 0.0));
+    let sums = sum_lanes(lane, vec3f(elements, sum_of(total), 0.0));
     let count = sums.x;
     // The mean up to what the sum has rounded, which is found beside the squares.
     let rest = sums.y / count;
-    var deviations = 0.0;
-    var squares = 0.0;
+    var deviations = Value(0.0);
+    var squares = Value(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                let deviation = (x[i] - centre_of_channel) - rest;
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                let deviation = (x[v] - centre_of_channel) - rest;
                 let shrunk = deviation * axes.shrink;
                 deviations += deviation;
                 squares = fma(shrunk, shrunk, squares);
             }
         }
     }
-    store_moments(index, lane, centre_of_channel, vec2f(count, rest), sum_lanes(lane, vec3f(deviations, squares, 0.0)));
+    let sum = sum_lanes(lane, vec3f(sum_of(deviations), sum_of(squares), 0.0));
+    store_moments(index, lane, centre_of_channel, vec2f(count, rest), sum);
 }
 
 // What `moments` knows of a piece: its count and mean − centre, up to what the sums of deviations and squares from these make good.
@@ -199,24 +206,23 @@ fn draw(lane: u32) {
     }
 }
 
-// dropout(relu(z)) of element i, the invocation's in a round.
-fn activated(z: f32, i: u32, round: u32, lane: u32) -> f32 {
+// dropout(relu(z)) of value v, the invocation's in a round.
+fn activated(z: Value, v: u32, round: u32, lane: u32) -> Value {
     if (ACTIVATION == 0u) {
         return z;
     }
-    let positive = positive_part(z);
+    let positive = positive_of(z);
     if (ACTIVATION == 1u) {
         return positive;
     }
-    let word = draws[(round * LANES + lane) / 8u][(i >> 1u) & 3u];
-    let drawn = (word >> (16u * (i & 1u))) & 0xffffu;
-    return select(0.0, positive * axes.factor, drawn >= axes.threshold);
+    let drawn = drawn_of(draws[(round * LANES + lane) / ROUNDS], v);
+    return select(Value(0.0), positive * axes.factor, drawn >= Drawn(axes.threshold));
 }
 
 @group(0) @binding(1) var<storage, read> pieces: array<vec4f>;
 @group(0) @binding(2) var<storage, read> slope_weight: array<f32>;
 @group(0) @binding(3) var<storage, read> shift_bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> batch_y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> batch_y: array<Value>;
 @group(0) @binding(5) var<storage, read_write> batch_mean: array<f32>;
 @group(0) @binding(6) var<storage, read_write> batch_var: array<f32>;
 // centre and rest
@@ -275,11 +281,11 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         draw(lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                let z = fma((x[i] - affine.centre) - affine.rest, affine.slope, affine.shift);
-                batch_y[i] = activated(z, i, round, lane);
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                let z = fma((x[v] - affine.centre) - affine.rest, Value(affine.slope), Value(affine.shift));
+                batch_y[v] = activated(z, v, round, lane);
             }
         }
     }
@@ -289,7 +295,7 @@ fn normalise_batch(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups)
 @group(0) @binding(2) var<storage, read> variance: array<f32>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<Value>;
 
 // The same by given statistics.
 @compute @workgroup_size(LANES)
@@ -305,10 +311,10 @@ fn normalise(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
         draw(lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                y[i] = activated(fma(x[i] - centre, slope, shift), i, round, lane);
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                y[v] = activated(fma(x[v] - centre, Value(slope), Value(shift)), v, round, lane);
             }
         }
     }
@@ -316,15 +322,15 @@ fn normalise(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
 
 // ---- Backward ----
 
-@group(0) @binding(1) var<storage, read> result: array<f32>;
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(1) var<storage, read> result: array<Value>;
+@group(0) @binding(2) var<storage, read> dy: array<Value>;
 
 // The gradient behind dropout and relu, which let through what is positive (or NaN) in the result.
-fn dz(i: u32) -> f32 {
+fn dz(v: u32) -> Value {
     if (ACTIVATION == 0u) {
-        return dy[i];
+        return dy[v];
     }
-    return select(0.0, dy[i] * axes.factor, passes(result[i]));
+    return select(Value(0.0), dy[v] * axes.factor, passes_of(result[v]));
 }
 
 // The mean of each channel, or centres, then rests.
@@ -352,18 +358,21 @@ fn gradient_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) g
         return;
     }
     let parts = mean_parts_of(piece.channel);
-    var total = vec3f(0.0);
+    var total = Value(0.0);
+    var products = Value(0.0);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                let d = dz(i);
-                total = fma(vec3f(d), vec3f(1.0, (x[i] - parts.x) - parts.y, 0.0), total);
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                let d = dz(v);
+                total += d;
+                products = fma(d, (x[v] - parts.x) - parts.y, products);
             }
         }
     }
-    store_gradient_sums(index, piece, lane, parts, sum_lanes(lane, total));
+    let sum = sum_lanes(lane, vec3f(sum_of(total), sum_of(products), 0.0));
+    store_gradient_sums(index, piece, lane, parts, sum);
 }
 
 // A piece's sums; with the first, what `gradient` needs of the channel.
@@ -379,7 +388,7 @@ fn store_gradient_sums(index: u32, piece: Piece, lane: u32, mean_parts: vec2f, s
 }
 
 @group(0) @binding(3) var<storage, read> sums: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Value>;
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;
 
@@ -420,11 +429,12 @@ fn gradient(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let back = backward_of(piece, lane);
     for (var octet = piece.first; octet < piece.end; octet += LANES) {
         find_octets(piece.channel, octet, piece.end, lane);
-        for (var round = 0u; round < 8u; round++) {
-            let i = element(round, lane);
-            if (i != NOTHING) {
-                let through_statistics = fma(back.slope, (x[i] - back.centre) - back.rest, back.dz_mean);
-                dx[i] = back.scale * (dz(i) - select(0.0, through_statistics, axes.training == 1u));
+        for (var round = 0u; round < ROUNDS; round++) {
+            let v = value(round, lane);
+            if (v != NOTHING) {
+                let deviation = (x[v] - back.centre) - back.rest;
+                let through_statistics = fma(Value(back.slope), deviation, Value(back.dz_mean));
+                dx[v] = back.scale * (dz(v) - select(Value(0.0), through_statistics, axes.training == 1u));
             }
         }
     }

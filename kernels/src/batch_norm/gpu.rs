@@ -7,10 +7,13 @@ use quarterturn_core::{
     gpu::{Gpu, GpuBuffer, Size},
 };
 
-pub(super) static SHADER: &str = concat!(include_str!("../prelude.wgsl"), include_str!("batch_norm.wgsl"));
+/// For elements one by one.
+pub(super) static SINGLES: &str =
+    concat!(include_str!("../prelude.wgsl"), include_str!("singles.wgsl"), include_str!("batch_norm.wgsl"));
 
+/// For elements four at a time.
 static QUADS: &str =
-    concat!(include_str!("../prelude.wgsl"), include_str!("batch_norm.wgsl"), include_str!("quads.wgsl"));
+    concat!(include_str!("../prelude.wgsl"), include_str!("quads.wgsl"), include_str!("batch_norm.wgsl"));
 
 /// Invocations of a workgroup, each of which has an octet of elements at a time.
 const GPU_LANES: usize = 256;
@@ -56,17 +59,16 @@ impl<'a> GpuBatchNorm<'a> {
         GpuBatchNorm { gpu, axes, pieces, quads, activation, uniform }
     }
 
-    /// Launches a kernel, one workgroup per piece, with results of these lengths. The kernel has two names: for single elements, and
-    /// for quads.
+    /// Launches a kernel, one workgroup per piece, with results of these lengths.
     fn launch<const R: usize>(
         &self,
-        [single, quads]: [&'static str; 2],
+        name: &'static str,
         operands: &[&GpuBuffer],
         lengths: [usize; R],
     ) -> [GpuBuffer; R] {
         // The most that one of them needs: octets, sums and draws, four words each.
-        let (name, source) = if self.quads { (quads, QUADS) } else { (single, SHADER) };
-        let kernel = launch::kernel(name, source).workgroup(GPU_LANES as u32, (3 * GPU_LANES * 16) as u32);
+        let kernel = launch::kernel(name, if self.quads { QUADS } else { SINGLES })
+            .workgroup(GPU_LANES as u32, (3 * GPU_LANES * 16) as u32);
         let results = lengths.map(|len| self.gpu.output(len));
         let outputs: Vec<&GpuBuffer> = results.iter().collect();
         let size = Size::Groups(self.axes.channels * self.pieces);
@@ -77,10 +79,10 @@ impl<'a> GpuBatchNorm<'a> {
     /// y, the batch's mean and biased variance, and the mean in two parts.
     pub fn normalise_batch(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> [Tensor; 4] {
         let channels = self.axes.channels;
-        let [moments] = self.launch(["moments", "moments_quads"], &[x.buffer()], [4 * channels * self.pieces]);
+        let [moments] = self.launch("moments", &[x.buffer()], [4 * channels * self.pieces]);
         let operands = [x.buffer(), &moments, weight.buffer(), bias.buffer()];
         let lengths = [x.len(), channels, channels, 2 * channels];
-        let [y, mean, var, parts] = self.launch(["normalise_batch", "normalise_batch_quads"], &operands, lengths);
+        let [y, mean, var, parts] = self.launch("normalise_batch", &operands, lengths);
         let of_channels = [mean, var].map(|values| Tensor::gpu([channels], values));
         let [mean, var] = of_channels;
         [Tensor::gpu(x.shape(), y), mean, var, Tensor::gpu([2, channels], parts)]
@@ -89,7 +91,7 @@ impl<'a> GpuBatchNorm<'a> {
     /// `[Σ x, Σ x²]` of each channel, added on the host.
     pub fn sums(&self, x: &Tensor) -> Result<Vec<[f64; 2]>> {
         let len = 4 * self.axes.channels * self.pieces;
-        let [moments] = self.launch(["moments", "moments_quads"], &[x.buffer()], [len]);
+        let [moments] = self.launch("moments", &[x.buffer()], [len]);
         let moments = Tensor::gpu([len], moments).to_vec()?;
         let shrink = f64::from(f32::from_bits(self.uniform[15]));
         let of_piece = |piece: &[f32]| {
@@ -104,8 +106,7 @@ impl<'a> GpuBatchNorm<'a> {
     }
 
     pub fn normalise(&self, x: &Tensor, mean: &Tensor, var: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-        let [y] =
-            self.launch(["normalise", "normalise_quads"], &[x, mean, var, weight, bias].map(Tensor::buffer), [x.len()]);
+        let [y] = self.launch("normalise", &[x, mean, var, weight, bias].map(Tensor::buffer), [x.len()]);
         Tensor::gpu(x.shape(), y)
     }
 
@@ -113,10 +114,8 @@ impl<'a> GpuBatchNorm<'a> {
         let channels = self.axes.channels;
         let [x_buffer, y, dy, mean, var, weight] = [x, y, dy, mean, var, weight].map(Tensor::buffer);
         let records = channels * self.pieces + channels;
-        let [sums] =
-            self.launch(["gradient_sums", "gradient_sums_quads"], &[x_buffer, y, dy, mean, var, weight], [4 * records]);
-        let [dx, dweight, dbias] =
-            self.launch(["gradient", "gradient_quads"], &[x_buffer, y, dy, &sums], [x.len(), channels, channels]);
+        let [sums] = self.launch("gradient_sums", &[x_buffer, y, dy, mean, var, weight], [4 * records]);
+        let [dx, dweight, dbias] = self.launch("gradient", &[x_buffer, y, dy, &sums], [x.len(), channels, channels]);
         (Tensor::gpu(x.shape(), dx), Tensor::gpu([channels], dweight), Tensor::gpu([channels], dbias))
     }
 }
