@@ -46,9 +46,10 @@ pack() {
         case $file in *.gz) cp "$file" "$stage/mnist/" ;; *) gzip -9c "$file" >"$stage/mnist/$(basename "$file").gz" ;; esac
     done
     mkdir "$stage/former"
-    local former=examples/results/runs/fig6-h100
-    [ ! -d "$store" ] || former=$store
-    cp "$former"/{settings.json,results.jsonl} "$stage/former/"
+    local former=(examples/results/runs/fig6-h100 examples/results/runs/fig6-cpu)
+    [ ! -d "$store" ] || former=("$store")
+    cp "${former[0]}/settings.json" "$stage/former/"
+    cat "${former[@]/%//results.jsonl}" >"$stage/former/results.jsonl"
     for name in test-kernels test-exactness test-gpu_training test-adaptive test-core bench-kernels bench-train_step bench-gpu_variants bench-first_step fig6; do
         [ -x "$stage/$name" ] || { echo "$name was not built"; exit 1; }
     done
