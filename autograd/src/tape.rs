@@ -368,6 +368,14 @@ mod tests {
         assert_eq!(y.backward().unwrap().wrt(&x).unwrap().f64s(), [4.0]);
     }
 
+    #[test]
+    fn a_detached_operand_is_a_constant() {
+        let tape = Tape::new();
+        let x = tape.variable(scalar(3.0));
+        let y = x.mul(&x.detach());
+        assert_eq!(y.backward().unwrap().wrt(&x).unwrap().f64s(), [3.0]);
+    }
+
     /// The operation owns the only gradient there is, so that it may drop it early.
     #[test]
     fn an_operation_owns_the_gradient_of_its_result() {

@@ -1,7 +1,7 @@
-//! What the builder refuses.
+//! What the builder refuses, and layers that change the number of channels.
 
-use crate::{Builder, Init, Module, Pass, Relu, Trace};
-use quarterturn_autograd::{Param, Var};
+use crate::{Builder, Init, Mode, Module, Pass, Relu, Trace};
+use quarterturn_autograd::{Param, Tape, Var};
 use quarterturn_core::{Device, Error, Result, Shape, Tensor};
 use quarterturn_kernels::{Group, Window};
 
@@ -90,4 +90,36 @@ fn a_parameter_that_no_file_would_keep_is_refused() {
     let unread = Unread(Own(Param::weight(Tensor::full([1], 0.0, &Device::Cpu).unwrap())));
     let message = "own.c.bias: Module::visit and Module::read do not tell of the same parameters";
     refused(builder().conv("c", 1, KEEPING).layer("own", unread), message);
+}
+
+/// Each channel twice.
+struct Twice;
+
+impl Module for Twice {
+    fn apply<'t>(&self, x: Var<'t>, _: &mut Pass<'_>) -> Var<'t> {
+        Var::concat(&[&x, &x], 1)
+    }
+
+    fn trace(&self, x: Shape, _: &mut Trace) -> Result<Shape> {
+        let mut dims = x.dims().to_vec();
+        dims[1] *= 2;
+        Ok(Shape::new(&dims))
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&str, &mut Param)) {}
+}
+
+#[test]
+fn layers_behind_one_of_ones_own_have_the_channels_that_it_makes() {
+    let layers = builder().conv("c", 2, KEEPING).layer_to("twice", Twice, 4).conv("d", 3, KEEPING).build().unwrap();
+    let mut inputs = None;
+    layers.read(&mut |name, param| {
+        if name == "d.weight" {
+            inputs = Some(param.value().dims()[1]);
+        }
+    });
+    assert_eq!(inputs, Some(4));
+    let tape = Tape::evaluation();
+    let y = layers.forward(tape.constant(Tensor::full([1, 1, 1, 5, 5], 1.0, &Device::Cpu).unwrap()), Mode::Eval);
+    assert_eq!(y.value().dims(), [1, 3, 4, 5, 5]);
 }
