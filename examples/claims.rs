@@ -9,7 +9,7 @@ use quarterturn_examples::{
     files,
     rotations::{percent, statistics},
     say,
-    significance::{TTest, holm, interval95, paired, variances_differ, welch},
+    significance::{self, TTest, holm, interval95, variances_differ, welch},
     table,
 };
 use serde::Deserialize;
@@ -284,16 +284,21 @@ impl Grid {
         if self.setting("protocol") == "published" { "-batch" } else { "-digit" }
     }
 
+    /// A training's name, with that ending if it says nothing else.
+    fn with_angles(&self, training: &str) -> String {
+        let says = ["-digit", "-batch", "-once"].iter().any(|ending| training.ends_with(ending));
+        format!("{training}{}", if says { "" } else { self.own_angles() })
+    }
+
     fn title(&self) -> String {
-        let setting = |name: &str| self.setting(name);
         format!(
             "{}: {} digits to train on in batches of {}, {} to test on, {} epochs, {} protocol, the {} epoch tested; runs of {}; {}",
-            setting("data"),
-            setting("train"),
-            setting("batch"),
-            setting("test"),
-            setting("epochs"),
-            setting("protocol"),
+            self.setting("data"),
+            self.setting("train"),
+            self.setting("batch"),
+            self.setting("test"),
+            self.setting("epochs"),
+            self.setting("protocol"),
             self.settings.get("tested").map_or("last", String::as_str),
             self.folders.join(", "),
             self.devices.join(", "),
@@ -370,32 +375,30 @@ fn across(grids: &[Grid]) -> Vec<Comparison> {
     let mut found = Vec::new();
     for (i, a) in grids.iter().enumerate() {
         for b in &grids[i + 1..] {
-            let Some([name_a, name_b]) = a.apart(b) else { continue };
-            let one_protocol = a.setting("protocol") == b.setting("protocol");
-            for ((training, network), seeds_a) in &a.curves {
-                // Under the paper's protocol, angles that are drawn for each batch are the published one's.
-                let others = [training.clone(), format!("{training}-batch")];
-                for other in &others[..if one_protocol { 1 } else { 2 }] {
-                    let Some(seeds_b) = b.curves.get(&(other.clone(), network.clone())) else { continue };
-                    let pairs = one_protocol && seeds_a.keys().eq(seeds_b.keys());
-                    for measure in [Measure::All, Measure::At(0)] {
-                        let side = |name: &str, training: &str, seeds: &BTreeMap<u64, Vec<f64>>| Side {
-                            name: format!("{network} ({training}), {name}"),
-                            measure,
-                            values: seeds.values().filter_map(|seed| measure.of(seed)).collect(),
-                        };
-                        let (a_side, b_side) = (side(&name_a, training, seeds_a), side(&name_b, other, seeds_b));
-                        let test = if pairs { paired } else { welch };
-                        let Some(test) = test(&a_side.values, &b_side.values) else { continue };
-                        found.push(Comparison {
+            let Some(names) = a.apart(b) else { continue };
+            for (of_a, seeds_a) in &a.curves {
+                // Named alike, or with angles that are drawn alike.
+                let alike = |training: &str| training == of_a.0 || b.with_angles(training) == a.with_angles(&of_a.0);
+                for (of_b, seeds_b) in b.curves.iter().filter(|(of_b, _)| of_b.1 == of_a.1 && alike(&of_b.0)) {
+                    let sides = [(of_a, seeds_a), (of_b, seeds_b)];
+                    found.extend([Measure::All, Measure::At(0)].iter().filter_map(|&measure| {
+                        let [a_side, b_side] = [0, 1].map(|i| {
+                            let ((training, network), seeds) = sides[i];
+                            let values = seeds.values().filter_map(|seed| measure.of(seed)).collect();
+                            Side { name: format!("{network} ({training}), {}", names[i]), measure, values }
+                        });
+                        let one_protocol = a.setting("protocol") == b.setting("protocol");
+                        let paired = one_protocol && seeds_a.keys().eq(seeds_b.keys());
+                        let test = if paired { significance::paired } else { welch };
+                        Some(Comparison {
                             grid: [&a.folders[..], &b.folders[..]].concat().join(" "),
                             words: if one_protocol { "the epoch that is tested" } else { "the protocol" }.into(),
+                            test: test(&a_side.values, &b_side.values)?,
                             a: a_side,
                             b: b_side,
-                            test,
-                            paired: pairs,
-                        });
-                    }
+                            paired,
+                        })
+                    }));
                 }
             }
         }
